@@ -1,0 +1,82 @@
+# `make` lists the targets. Everything runs in .venv/, which `make setup` makes and every target that needs it asks for.
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO_DIR ?= runs/demo
+PYTEST_ARGS ?=
+
+# Without PYTHON only Python 3.11 is taken, which the lock files are for; a PYTHON that is named may be newer.
+CANDIDATES := $(or $(PYTHON),python3.11 python3 python)
+ACCEPTED := $(if $(PYTHON),version_info >= (3, 11),version_info[:2] == (3, 11))
+
+# What to install besides the project: names of requirements/*.lock. The environment remembers the last choice.
+INSTALLED := $(shell cat $(VENV)/extras 2>/dev/null)
+EXTRAS := $(or $(INSTALLED),cpu)
+LOCKS := $(EXTRAS:%=requirements/%.lock)
+EMPTY :=
+READY := $(VENV)/ready-$(subst $(EMPTY) ,-,$(strip $(EXTRAS)))
+PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
+export PIP_ROOT_USER_ACTION := ignore
+
+TYPED := sparse_lib $(wildcard train.py hessian.py interpolate.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow lint demo bench lock clean
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench or "cuda bench"; PYTHON=...)
+	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
+
+test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
+	@$(PY) -m pytest -m "not slow" -n 2 $(PYTEST_ARGS)
+
+test-slow: $(READY) ## run the slow tests
+	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(READY) ## check style, format and types
+	@status=0; \
+	$(PY) -m ruff check . || status=1; \
+	$(PY) -m ruff format --check . || status=1; \
+	$(PY) -m mypy $(TYPED) || status=1; \
+	exit $$status
+
+demo: $(READY) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
+	@$(PY) -m sparse_lib.experiment.demo --out=$(DEMO_DIR)
+
+bench: $(READY) ## measure speed (the peers too after `make setup EXTRAS=bench`)
+	@$(PY) -m benchmarks.run
+
+lock: $(READY) ## resolve requirements/*.in to requirements/*.lock anew
+	@$(PY) requirements/lock.py
+
+clean: ## remove .venv/, caches and build outputs; runs/ stays
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each choice of EXTRAS, so that a second `make setup` has nothing to do.
+$(READY): $(LOCKS) $(wildcard requirements/*.lock) pyproject.toml
+	@case "$(INSTALLED):$(EXTRAS)" in \
+	  :*|*tpu*:*tpu*) ;; \
+	  *tpu*) echo "setup: tensorflow-tpu and tensorflow cannot share an environment; run 'make clean' first" >&2; exit 1 ;; \
+	esac
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(CANDIDATES); do \
+	    "$$python" -c 'import sys; sys.exit(not sys.$(ACCEPTED))' 2>/dev/null && break; python=; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "setup: Python 3.11 is needed and none of '$(CANDIDATES)' is it; install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; \
+	  fi; \
+	  echo "setup: making $(VENV)/ with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	}
+	@echo "setup: installing the pinned packages of $(LOCKS) (minutes, 3 GB)"
+	@$(PIP) install $(LOCKS:%=-r %)
+	@echo "setup: installing the project itself"
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo "$(EXTRAS)" > $(VENV)/extras
+	@touch $@
+
+requirements/%.lock:
+	@echo "setup: there is no $@; EXTRAS takes $(basename $(notdir $(wildcard requirements/*.lock)))" >&2; exit 1

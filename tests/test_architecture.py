@@ -1,0 +1,229 @@
+"""The direction of imports, read off the syntax trees."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCANNED = ("sparse_lib", "analysis", "benchmarks", "examples")
+ENTRY_POINTS = ("train", "hessian", "interpolate")
+# These use the library and the entry points' results, and are used by neither.
+USERS = ("analysis", "benchmarks", "examples", "tests")
+
+# A core module may import its own row and the rows above it.
+LAYERS = (
+    "selection distributions schedules strategies",
+    "masks scores",
+    "updaters initializers metainit functional gradient_flow layer_calls counting micronet units",
+    "oneshot optimizer",
+    "api",
+)
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
+# Rooms beside the core, with the core modules they may import.
+BESIDE_CORE = {
+    "curvature": {"functional", "masks"},
+    "landscape": {"functional", "masks"},
+}
+SURFACE = "__init__"
+ROOMS = {*RANK, *BESIDE_CORE, "experiment", SURFACE}
+
+# Third-party modules that stay in one part of the house.
+HOMES = {
+    "absl.flags": {"experiment", "entry point"},
+    "gin": {"experiment", "entry point"},
+    "tensorflow_datasets": {"experiment", "entry point"},
+    "matplotlib": {"analysis"},
+    "pandas": {"analysis"},
+    "seaborn": {"analysis"},
+}
+IMPORTED_LATE = "tensorflow_datasets"
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+IMPORTING_CALLS = ("importlib.import_module", "import_module", "__import__")
+
+
+def _is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def _room(name: str) -> str:
+    """Returns the room of sparse_lib that a module, or a name imported from one, lies in."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else SURFACE
+
+
+def _part(module: str) -> str:
+    """Returns the part of the house that a module belongs to, as `HOMES` calls it."""
+    if module in ENTRY_POINTS:
+        return "entry point"
+    return "experiment" if _is_in(module, "sparse_lib.experiment") else module.split(".", 1)[0]
+
+
+def imported_names(module: str, source: str) -> Iterator[tuple[str, int, bool]]:
+    """Yields (dotted name, line, whether it runs at import time) for every import of a source text.
+
+    `module` is the dotted name; a package's own file ends in `.__init__`.
+    """
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+    late = {node for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORTING_CALLS:
+            names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+        for name in names:
+            yield name, node.lineno, node not in late
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    """Says whether one room of sparse_lib may import another."""
+    if importer in (imported, "experiment"):
+        return True
+    if importer == SURFACE:
+        return imported != "experiment"
+    if importer in BESIDE_CORE:
+        return imported in BESIDE_CORE[importer]
+    return RANK.get(imported, len(LAYERS)) <= RANK[importer]
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Returns one sentence for each import of a module that goes the wrong way."""
+    inside = _is_in(module, "sparse_lib")
+    room = module.split(".")[1] if inside else ""
+    if inside and room not in ROOMS:
+        return [f"{module} has no place in the house: give it one in LAYERS."]
+    found = []
+    for name, line, at_import in imported_names(module, source):
+        where = f"{module}:{line} imports {name}"
+        if any(_is_in(name, script) for script in ENTRY_POINTS):
+            found.append(f"{where}: nothing imports an entry point.")
+        if _is_in(name, "sparse_lib") and inside and not _may_import(room, _room(name)):
+            found.append(f"{where}: imports go from the later rooms to the earlier ones.")
+        if _part(module) not in USERS and any(_is_in(name, user) for user in USERS):
+            found.append(f"{where}: what uses the library is not imported by it.")
+        for package, parts in HOMES.items():
+            if _is_in(name, package) and _part(module) not in parts:
+                found.append(f"{where}: {package} belongs into {' and '.join(sorted(parts))}.")
+        if _is_in(name, IMPORTED_LATE) and at_import:
+            found.append(f"{where}: import it inside the function that needs it.")
+    return found
+
+
+def house() -> dict[str, str]:
+    """Returns source text by dotted module name; a package's own file is `package.__init__`."""
+    files = [path for folder in SCANNED for path in sorted((ROOT / folder).rglob("*.py"))]
+    files += [path for name in ENTRY_POINTS if (path := ROOT / f"{name}.py").exists()]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    return {name: path.read_text(encoding="utf8") for name, path in zip(names, files, strict=True)}
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Returns, for every module, the modules among `sources` that it imports."""
+    modules = {name.removesuffix(".__init__"): name for name in sources}
+
+    def owner(name: str) -> str | None:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return modules.get(name)
+
+    return {
+        module: {target for name, _, _ in imported_names(module, source) if (target := owner(name))}
+        - {module}
+        for module, source in sources.items()
+    }
+
+
+def test_the_house_is_scanned():
+    assert {"sparse_lib.selection", "sparse_lib.masks"} <= set(house())
+
+
+def test_imports_go_one_way():
+    found = [line for module, source in house().items() for line in violations(module, source)]
+    assert not found, "\n".join(found)
+
+
+def test_no_cycles():
+    graphlib.TopologicalSorter(import_graph(house())).prepare()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sparse_lib.updaters", "from sparse_lib import masks\nimport sparse_lib.selection"),
+        ("sparse_lib.updaters", "from .masks import Masks"),
+        ("sparse_lib.metainit", "from sparse_lib.functional import Objective"),
+        ("sparse_lib.optimizer", "from sparse_lib.strategies import merge"),
+        ("sparse_lib.curvature.operators", "from ..functional import Objective"),
+        ("sparse_lib.curvature.operators", "from . import lanczos"),
+        ("sparse_lib.__init__", "from sparse_lib.api import sparsify"),
+        ("sparse_lib.__init__", "from .curvature import spectrum"),
+        ("sparse_lib.experiment.loop", "import gin\nfrom sparse_lib import SparseOptimizer, api"),
+        ("sparse_lib.experiment.data", "def load():\n    import tensorflow_datasets as tfds"),
+        ("sparse_lib.experiment.networks.lenet5", "from .. import data\nfrom . import shared"),
+        ("analysis.figures", "import pandas as pd\nfrom matplotlib import pyplot"),
+        ("analysis.report", "import sparse_lib.experiment\nfrom . import figures"),
+        ("train", "from absl import app, flags\nimport gin"),
+        ("train", "from sparse_lib.experiment import loop"),
+        ("sparse_lib.masks", "import numpy as np\nfrom absl import logging\nimport training"),
+    ],
+)
+def test_lawful_imports(module, source):
+    assert violations(module, source) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sparse_lib.selection", "from sparse_lib.masks import Masks"),
+        ("sparse_lib.selection", "from sparse_lib import masks"),
+        ("sparse_lib.selection", "from . import masks"),
+        ("sparse_lib.selection", "from .masks import Masks"),
+        ("sparse_lib.selection", "def late():\n    import sparse_lib.masks"),
+        ("sparse_lib.selection", "import importlib\nimportlib.import_module('sparse_lib.masks')"),
+        ("sparse_lib.masks", "import sparse_lib"),
+        ("sparse_lib.masks", "from sparse_lib import Masks"),
+        ("sparse_lib.scores", "from sparse_lib.updaters import RigL"),
+        ("sparse_lib.updaters", "from sparse_lib.optimizer import SparseOptimizer"),
+        ("sparse_lib.optimizer", "from sparse_lib.api import sparsify"),
+        ("sparse_lib.api", "from sparse_lib.experiment import loop"),
+        ("sparse_lib.api", "from sparse_lib.curvature import spectrum"),
+        ("sparse_lib.__init__", "from .experiment import loop"),
+        ("sparse_lib.curvature.spectrum", "from sparse_lib.landscape import paths"),
+        ("sparse_lib.curvature.spectrum", "from ..optimizer import SparseOptimizer"),
+        ("sparse_lib.masks", "import gin"),
+        ("sparse_lib.masks", "from gin.config import query"),
+        ("sparse_lib.masks", "from absl import flags"),
+        ("sparse_lib.masks", "import absl.flags as f"),
+        ("sparse_lib.masks", "def late():\n    import tensorflow_datasets"),
+        ("sparse_lib.experiment.data", "import tensorflow_datasets as tfds"),
+        ("sparse_lib.experiment.data", "class Late:\n    import tensorflow_datasets as tfds"),
+        ("sparse_lib.experiment.metrics", "import pandas"),
+        ("train", "from matplotlib import pyplot"),
+        ("analysis.report", "import gin"),
+        ("analysis.study", "import train"),
+        ("interpolate", "from train import main"),
+        ("benchmarks.run", "from hessian import main"),
+        ("sparse_lib.experiment.demo", "from analysis import report"),
+        ("sparse_lib.helpers", ""),
+    ],
+)
+def test_unlawful_imports(module, source):
+    assert len(violations(module, source)) == 1
+
+
+def test_cycle_is_found():
+    sources = {
+        "sparse_lib.masks": "from .scores import magnitude",
+        "sparse_lib.scores": "from . import masks",
+    }
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(import_graph(sources)).prepare()

@@ -1,0 +1,125 @@
+"""The package as others get it: its metadata, its pinned versions and the wheel."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+REQUIREMENTS = ROOT / "requirements"
+LOCKS = sorted(REQUIREMENTS.glob("*.lock"))
+PIN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")
+
+
+def _names(requirements: list[str]) -> set[str]:
+    """Returns the normalized distribution names of requirement strings."""
+    heads = [re.match(r"[A-Za-z0-9._-]+", line) for line in requirements]
+    return {re.sub(r"[-_.]+", "-", head[0]).lower() for head in heads if head}
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    matches = [PIN.fullmatch(line) for line in lock.read_text(encoding="utf8").splitlines()]
+    return {match["name"]: match["version"] for match in matches if match}
+
+
+def test_locks_exist():
+    assert {lock.stem for lock in LOCKS} == {source.stem for source in REQUIREMENTS.glob("*.in")}
+    assert {"cpu", "cuda", "tpu", "bench"} <= {lock.stem for lock in LOCKS}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_lock_holds_nothing_but_exact_versions(lock):
+    lines = lock.read_text(encoding="utf8").splitlines()
+    meant = [line for line in lines if not line.startswith("#") and line != "-r cpu.lock"]
+    assert [line for line in meant if not PIN.fullmatch(line)] == []
+    assert len(_pins(lock)) == len(meant)
+
+
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [
+        ("cpu", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]),
+        ("bench", PROJECT["optional-dependencies"]["bench"]),
+    ],
+)
+def test_lock_pins_what_the_project_asks_for(lock, wanted):
+    assert _names(wanted) <= set(_pins(REQUIREMENTS / f"{lock}.lock"))
+
+
+def test_tpu_replaces_nothing_but_tensorflow():
+    asked = (REQUIREMENTS / "tpu.in").read_text(encoding="utf8").splitlines()
+    wanted = _names([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+    assert _names(asked) == wanted - {"tensorflow"} | {"tensorflow-tpu"}
+    assert "tensorflow" not in _pins(REQUIREMENTS / "tpu.lock")
+
+
+@pytest.mark.parametrize("lock", ["cuda", "bench"])
+def test_lock_on_top_of_the_base_adds_only(lock):
+    assert not set(_pins(REQUIREMENTS / f"{lock}.lock")) & set(_pins(REQUIREMENTS / "cpu.lock"))
+
+
+def test_citation_names_this_version_and_both_papers():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf8")
+    assert f'version: "{PROJECT["version"]}"' in text
+    assert "arXiv:2010.03533" in text
+    assert "arXiv:1911.11134" in text
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Builds the wheel from a copy of the sources, which a build would else litter."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
+    shutil.copytree(
+        ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(tree))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+    subprocess.run(command, check=True)
+
+
+def test_wheel_holds_the_sources_the_data_and_the_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if not name.endswith("/")}
+    files = [*(ROOT / "sparse_lib").rglob("*.py"), *(ROOT / "sparse_lib").rglob("*.json")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files} | {"sparse_lib/py.typed"}
+    info = f"sparse_lib-{PROJECT['version']}.dist-info"
+    assert {name for name in held if not name.startswith(info)} == wanted
+    assert f"{info}/licenses/LICENSE" in held
+
+
+def test_wheel_imports_in_an_empty_folder(wheel, tmp_path):
+    env = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
+    (site,) = (env / "lib").glob("python*/site-packages")
+    _pip("install", "--no-deps", "--target", str(site), str(wheel))
+    # The dependencies come from this environment, as a plain path: an editable install in it
+    # stays unseen.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf8")
+    (tmp_path / "empty").mkdir()
+    code = "import sparse_lib; print(sparse_lib.__file__)"
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [env / "bin" / "python", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "empty",
+        env=variables,
+    )
+    assert done.stdout.strip() == str(site / "sparse_lib" / "__init__.py")
