@@ -1,0 +1,168 @@
+"""Initial values of sparse kernels, with a variance that knows the mask.
+
+A dense initialisation counts connections that a mask takes away, so its signal fades from layer to
+layer. Unit scaling counts the connections that each unit really has; layer scaling enlarges the
+dense values by the layer's density. All functions are pure: equal seeds give equal values.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+# Standard deviation of a unit normal that is cut off at two standard deviations.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+_FANS = ("fanin", "fanout", "fanavg")
+_SHAPES = ("normal", "uniform")
+
+Seed: TypeAlias = int | Sequence[int] | tf.Tensor
+
+
+def unit_scaled(
+    mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed
+) -> tf.Tensor:
+    """Draws a kernel whose connections have the variance of their own units' fans.
+
+    `Var(w_io) = scale / max(1, fan_io)`, where the fan of the connection from input unit i to
+    output unit o is the number of active connections into o (fan-in), out of i (fan-out), or their
+    mean. Normal values are not truncated. `fanin_normal` with scale 2 is the initialisation of the
+    gradient-flow paper (arXiv 2010.03533, section 3.1); the default is Glorot's with sparse fans.
+
+    Args:
+      mask: boolean, of the kernel's shape, at least one dimension; the last dimension holds output
+        units, the one before it input units.
+      method: one of fanin, fanout, fanavg, then `_normal` or `_uniform`.
+      scale: numerator of the variance, above 0.
+      seed: an integer, or two as for `tf.random.stateless_uniform`.
+
+    Returns:
+      A float32 tensor of the mask's shape, exactly 0 off the mask.
+
+    Raises:
+      ValueError: if the method or the scale is not valid, or the mask is a scalar.
+    """
+    mask = _checked_mask(mask)
+    fan_kind, distribution = _checked_method(method, scale)
+    fan = tf.maximum(_fan(mask, fan_kind), 1.0)
+    stddev = tf.sqrt(scale / fan)
+    return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
+
+
+def layer_scaled(
+    mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed
+) -> tf.Tensor:
+    """Draws a dense kernel, masks it and divides it by the root of the layer's density.
+
+    `Var(w) = scale / dense fan / (nnz / size)`, the proposal of Liu et al. (2019, arXiv 1810.05270)
+    as the gradient-flow paper compares it (arXiv 2010.03533, section 3.1). The dense values are
+    those of Keras' VarianceScaling: fans include the receptive field, normal values are truncated
+    at two standard deviations.
+
+    Args:
+      mask: boolean, of the kernel's shape, at least one dimension.
+      method: one of fanin, fanout, fanavg, then `_normal` or `_uniform`.
+      scale: numerator of the variance, above 0.
+      seed: an integer, or two as for `tf.random.stateless_uniform`.
+
+    Returns:
+      A float32 tensor of the mask's shape, exactly 0 off the mask.
+
+    Raises:
+      ValueError: if the method or the scale is not valid, or the mask is a scalar.
+    """
+    mask = _checked_mask(mask)
+    fan_kind, distribution = _checked_method(method, scale)
+    # Every unit of a dense kernel has the same fan.
+    dense_fan = tf.reduce_max(_fan(tf.ones_like(mask), fan_kind))
+    nnz = tf.cast(tf.math.count_nonzero(mask), tf.float32)
+    density = tf.maximum(nnz, 1.0) / max(mask.shape.num_elements(), 1)
+    stddev = tf.sqrt(scale / dense_fan / density)
+    distribution = "truncated_normal" if distribution == "normal" else distribution
+    return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
+
+
+def add_noise(
+    values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Adds normal noise to a tensor.
+
+    Args:
+      values: floating-point tensor.
+      stddev: standard deviation of the noise, at least 0, in units of the values.
+      seed: an integer, or two as for `tf.random.stateless_normal`.
+      mask: boolean, of the tensor's shape: where it is False the result is exactly 0; None adds
+        noise everywhere.
+
+    Returns:
+      The noisy values, of the same shape and type.
+
+    Raises:
+      ValueError: if the standard deviation is negative.
+    """
+    if not stddev >= 0:
+        raise ValueError(f"The noise has standard deviation {stddev}; give 0 or more.")
+    values = tf.convert_to_tensor(values)
+    noise = tf.cast(_draw(values.shape, "normal", seed), values.dtype)
+    noisy = values + tf.cast(stddev, values.dtype) * noise
+    return noisy if mask is None else _on_mask(tf.cast(mask, tf.bool), noisy)
+
+
+def seed_pair(seed: Seed) -> tf.Tensor:
+    """Turns a seed into the form that `tf.random.stateless_*` takes.
+
+    Args:
+      seed: an integer, or two.
+
+    Returns:
+      Two integers; those given, or the one given and 0.
+    """
+    pair = tf.cast(seed, tf.int64)
+    return pair if pair.shape.rank else tf.stack([pair, tf.zeros_like(pair)])
+
+
+def _checked_mask(mask: Any) -> tf.Tensor:
+    mask = tf.cast(mask, tf.bool)
+    if mask.shape.rank == 0:
+        raise ValueError("The mask is a scalar; give the mask of a kernel.")
+    return mask
+
+
+def _checked_method(method: str, scale: float) -> tuple[str, str]:
+    fan_kind, _, distribution = method.partition("_")
+    if fan_kind not in _FANS or distribution not in _SHAPES:
+        known = [f"{fan}_{shape}" for fan in _FANS for shape in _SHAPES]
+        raise ValueError(f"Unknown initialisation {method!r}; use one of {known}.")
+    if not scale > 0:
+        raise ValueError(f"The initialisation has scale {scale}; give a positive number.")
+    return fan_kind, distribution
+
+
+def _fan(mask: tf.Tensor, kind: str) -> tf.Tensor:
+    """Counts the active connections of units, float32, ready to broadcast against the kernel."""
+    rank = mask.shape.rank
+    # A vector has no units to tell apart: as in Keras, its length is its fan on both sides.
+    kept = {"fanin": rank - 1, "fanout": rank - 2} if rank > 1 else {"fanin": None, "fanout": None}
+
+    def count(side: str) -> tf.Tensor:
+        axes = [axis for axis in range(rank) if axis != kept[side]]
+        return tf.cast(tf.math.count_nonzero(mask, axis=axes, keepdims=True), tf.float32)
+
+    return (count("fanin") + count("fanout")) / 2.0 if kind == "fanavg" else count(kind)
+
+
+def _draw(shape: tf.TensorShape, distribution: str, seed: Seed) -> tf.Tensor:
+    """Draws independent values of mean 0 and variance 1, float32."""
+    pair = seed_pair(seed)
+    if distribution == "normal":
+        return tf.random.stateless_normal(shape, pair, alg="philox")
+    if distribution == "truncated_normal":
+        return tf.random.stateless_truncated_normal(
+            shape, pair, stddev=1 / _TRUNCATED_STDDEV, alg="philox"
+        )
+    limit = 3.0**0.5
+    return tf.random.stateless_uniform(shape, pair, -limit, limit, alg="philox")
+
+
+def _on_mask(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    return tf.where(mask, values, tf.zeros([], values.dtype))

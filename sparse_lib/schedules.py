@@ -1,0 +1,395 @@
+"""When masks change, and drop fraction, target sparsity and learning rate at a step.
+
+Every schedule is a pure function of the step, so a resumed run follows the uninterrupted one. A
+step may be a Python integer or an integer tensor, in eager mode, in a graph or under XLA.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSchedule:
+    """The steps at which masks change: begin, begin + frequency, ..., up to and including end.
+
+    RigL's ImageNet runs (section 4.1) are `UpdateSchedule(end=25_000)`. Annealed drop fractions
+    reach 0 at their end, so an update at `end` itself changes nothing and only an update before
+    `end`, as in RigL's Algorithm 1, counts.
+
+    Attributes:
+      begin: the first update (step).
+      end: no update comes after it (step); None never stops.
+      frequency: steps from one update to the next; 100 in the RigL paper (section 4).
+
+    Raises:
+      ValueError: if a number is out of range or no update lies between begin and end.
+    """
+
+    begin: int = 0
+    end: int | None = None
+    frequency: int = 100
+
+    def __post_init__(self) -> None:
+        if self.frequency < 1:
+            raise ValueError(f"The update frequency is {self.frequency}; give at least 1 step.")
+        if self.begin < 0 or (self.end is not None and self.end < 0):
+            raise ValueError(
+                f"Updates run from step {self.begin} to {self.end}; give steps of at least 0, and "
+                "end=None for updates that never stop."
+            )
+        if self.end is not None and self.end < self.begin and not self.never:
+            raise ValueError(
+                f"No update lies between begin={self.begin} and end={self.end}; give a later end, "
+                "or UpdateSchedule.no_updates() if that is what you want."
+            )
+
+    @classmethod
+    def no_updates(cls) -> "UpdateSchedule":
+        """Makes the schedule of a mask that never changes.
+
+        Returns:
+          A schedule without a single update.
+        """
+        return cls(begin=1, end=0)
+
+    @classmethod
+    def until(cls, last_update_step: int, *, frequency: int = 100) -> "UpdateSchedule":
+        """Makes a schedule from step 0 by the convention of rigl_tf2's gin files.
+
+        Args:
+          last_update_step: the last step with an update (step); -1 never stops, 0 never updates.
+          frequency: steps from one update to the next.
+
+        Returns:
+          The schedule.
+
+        Raises:
+          ValueError: if `last_update_step` is below -1 or the frequency is below 1.
+        """
+        if last_update_step == 0:
+            return cls.no_updates()
+        return cls(end=None if last_update_step == -1 else last_update_step, frequency=frequency)
+
+    @property
+    def never(self) -> bool:
+        """Whether there is no update at all."""
+        return self.end == 0 and self.begin > 0
+
+    def is_update_step(self, step: Any) -> Any:
+        """Tells whether masks change at a step.
+
+        Args:
+          step: a Python integer, an integer tensor or an integer variable (step).
+
+        Returns:
+          A bool for a Python integer, else a boolean tensor.
+        """
+        due = (step >= self.begin) & ((step - self.begin) % self.frequency == 0)
+        return due if self.end is None else due & (step <= self.end)
+
+    def steps(self, start: int, stop: int) -> list[int]:
+        """Lists the updates of a stretch of training.
+
+        Args:
+          start: first step of the stretch.
+          stop: first step after the stretch.
+
+        Returns:
+          The update steps in [start, stop), in order.
+        """
+        intervals = max(0, math.ceil((start - self.begin) / self.frequency))
+        first = self.begin + intervals * self.frequency
+        last = stop - 1 if self.end is None else min(stop - 1, self.end)
+        return list(range(first, last + 1, self.frequency))
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same drop fraction or sparsity at every step.
+
+    Attributes:
+      value: the fraction, in [0, 1].
+
+    Raises:
+      ValueError: if it is not in [0, 1].
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_fraction("The constant", self.value)
+
+    def __call__(self, _: Any) -> tf.Tensor:
+        """Returns the fraction, a float32 scalar, whatever the step."""
+        return tf.constant(self.value, tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """A drop fraction annealed by a cosine: `init / 2 * (1 + cos(pi * step / end))`, 0 after end.
+
+    The schedule of the RigL paper (section 3), which has init 0.3 and end at three quarters of
+    the training steps.
+
+    Attributes:
+      init: drop fraction at step 0, in [0, 1].
+      end: where it reaches 0 (step).
+
+    Raises:
+      ValueError: if the fraction is not in [0, 1] or the end is not set.
+    """
+
+    init: float
+    end: int | None
+
+    def __post_init__(self) -> None:
+        _check_fraction("The initial drop fraction", self.init)
+        _check_end("A cosine", self.end)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the drop fraction at a step, a float32 scalar."""
+        return self.init * 0.5 * (1.0 + tf.cos(math.pi * _progress(step, 0, self.end)))
+
+
+@dataclasses.dataclass(frozen=True)
+class InversePower:
+    """A drop fraction annealed by a polynomial: `init * (1 - step / end)^power`, 0 after end.
+
+    The "inverse power" of the RigL paper (appendix G), which tries powers 1 and 3.
+
+    Attributes:
+      init: drop fraction at step 0, in [0, 1].
+      end: where it reaches 0 (step).
+      power: exponent, above 0.
+
+    Raises:
+      ValueError: if a number is out of range or the end is not set.
+    """
+
+    init: float
+    end: int | None
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("The initial drop fraction", self.init)
+        _check_end("An inverse power", self.end)
+        _check_power(self.power)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the drop fraction at a step, a float32 scalar."""
+        return self.init * (1.0 - _progress(step, 0, self.end)) ** self.power
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRateScaled:
+    """A drop fraction that follows the learning rate: `init * rate(step) / reference`, at most 1.
+
+    The schedule "lr" of rigl_tf2's gin files.
+
+    Attributes:
+      init: drop fraction where the learning rate equals the reference, in [0, 1].
+      learning_rate: maps a step to a learning rate.
+      reference: a learning rate above 0; None takes the one at step 0. With a warm-up, which
+        starts at 0, give the peak.
+
+    Raises:
+      ValueError: if the fraction is not in [0, 1] or the reference is not positive.
+    """
+
+    init: float
+    learning_rate: Callable[[Any], Any]
+    reference: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_fraction("The initial drop fraction", self.init)
+        reference = self.reference
+        if reference is None:
+            with tf.init_scope():
+                reference = float(self.learning_rate(tf.constant(0, tf.int64)))
+            object.__setattr__(self, "reference", reference)
+        if not reference > 0:
+            raise ValueError(
+                f"The reference learning rate is {reference}; give reference=, the peak of the "
+                "learning rate."
+            )
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the drop fraction at a step, a float32 scalar."""
+        rate = tf.cast(self.learning_rate(step), tf.float32)
+        return tf.minimum(self.init * rate / self.reference, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolynomialSparsity:
+    """The target sparsity of gradual pruning.
+
+    `final + (initial - final) * (1 - p)^power`, where p rises from 0 at begin to 1 at end
+    (Zhu & Gupta 2017, section 3, with power 3).
+
+    Attributes:
+      initial: sparsity up to begin, in [0, 1].
+      final: sparsity from end on, in [0, 1].
+      begin: where pruning starts (step).
+      end: where it ends (step).
+      power: exponent, above 0.
+
+    Raises:
+      ValueError: if a number is out of range or the end is not set.
+    """
+
+    initial: float
+    final: float
+    begin: int
+    end: int
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        _check_fraction("The initial sparsity", self.initial)
+        _check_fraction("The final sparsity", self.final)
+        _check_power(self.power)
+        if not 0 <= self.begin < self.end:
+            raise ValueError(
+                f"Pruning runs from step {self.begin} to {self.end}; give an end after the begin."
+            )
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the target sparsity at a step, a float32 scalar."""
+        rest = (1.0 - _progress(step, self.begin, self.end)) ** self.power
+        return self.final + (self.initial - self.final) * rest
+
+
+@keras.saving.register_keras_serializable("sparse_lib")
+class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate of `peak`, then of `peak * factors[i]` from step `boundaries[i]` on.
+
+    Without boundaries it is constant. A warm-up multiplies it by `min(1, step / warmup_steps)`.
+
+    Attributes:
+      peak: learning rate before the first boundary.
+      boundaries: rising steps at which it changes, counted from the start of training.
+      factors: its value after each boundary, as a multiple of the peak.
+      warmup_steps: length of the warm-up (steps); 0 has none.
+
+    Raises:
+      ValueError: if boundaries and factors do not belong together.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        boundaries: Sequence[int] = (),
+        factors: Sequence[float] = (),
+        warmup_steps: int = 0,
+    ) -> None:
+        if len(boundaries) != len(factors):
+            raise ValueError(
+                f"There are {len(boundaries)} boundaries and {len(factors)} factors; give one "
+                "factor for each boundary."
+            )
+        if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
+            raise ValueError(f"The boundaries {list(boundaries)} do not rise; sort them.")
+        self.peak = float(peak)
+        self.boundaries = [int(step) for step in boundaries]
+        self.factors = [float(factor) for factor in factors]
+        self.warmup_steps = int(warmup_steps)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the learning rate at a step, a float32 scalar."""
+        rates = tf.constant([self.peak, *(self.peak * f for f in self.factors)], tf.float32)
+        passed = tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64)
+        rate = tf.gather(rates, tf.reduce_sum(tf.cast(passed, tf.int32)))
+        return rate * _progress(step, 0, self.warmup_steps) if self.warmup_steps else rate
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal schedule."""
+        return {
+            "peak": self.peak,
+            "boundaries": self.boundaries,
+            "factors": self.factors,
+            "warmup_steps": self.warmup_steps,
+        }
+
+
+def learning_rate_schedule(
+    kind: str,
+    peak: float,
+    *,
+    total_steps: int | None = None,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    factors: Sequence[float] = (),
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes a learning-rate schedule, with a linear warm-up from 0 if asked for.
+
+    RigL's ResNet-50 (section 4.1) has "piecewise" with factors 0.1, 0.01, 0.001 at epochs 30, 70
+    and 90 and a warm-up of 5 epochs; the gradient-flow paper's MNIST runs have "cosine".
+
+    Args:
+      kind: "constant"; "cosine", which falls to 0 between the end of the warm-up and
+        `total_steps`; or "piecewise", see `PiecewiseFactors`.
+      peak: the highest learning rate.
+      total_steps: length of training (steps); needed by "cosine" alone.
+      warmup_steps: length of the warm-up (steps); 0 has none.
+      boundaries: steps from the start of training at which "piecewise" changes.
+      factors: multiples of the peak, one for each boundary.
+
+    Returns:
+      A Keras schedule: maps a step to a float32 scalar.
+
+    Raises:
+      ValueError: if the kind is unknown or the numbers do not fit it.
+    """
+    if kind not in ("constant", "cosine", "piecewise"):
+        raise ValueError(
+            f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'."
+        )
+    if not peak > 0:
+        raise ValueError(f"The peak learning rate is {peak}; give a positive number.")
+    if warmup_steps < 0:
+        raise ValueError(f"The warm-up has {warmup_steps} steps; give 0 or more.")
+    if (kind == "piecewise") != bool(boundaries or factors):
+        raise ValueError("Give boundaries and factors to the piecewise schedule, and only to it.")
+    if kind == "cosine":
+        if total_steps is None or total_steps <= warmup_steps:
+            raise ValueError(
+                f"A cosine needs total_steps after its {warmup_steps} steps of warm-up, not "
+                f"{total_steps}."
+            )
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup_steps else peak,
+            total_steps - warmup_steps,
+            warmup_target=peak if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    return PiecewiseFactors(peak, boundaries, factors, warmup_steps)
+
+
+def _progress(step: Any, begin: int, end: int | None) -> tf.Tensor:
+    """Rises linearly from 0 at `begin` to 1 at `end` and stays there, float32."""
+    assert end is not None
+    passed = tf.cast(tf.convert_to_tensor(step) - begin, tf.float32)
+    return tf.clip_by_value(passed / (end - begin), 0.0, 1.0)
+
+
+def _check_fraction(what: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{what} is {value}; give a fraction in [0, 1].")
+
+
+def _check_end(what: str, end: int | None) -> None:
+    if end is None or end < 1:
+        raise ValueError(
+            f"{what} needs the step at which it reaches 0, not {end}: give an end of at least 1, "
+            "or choose a constant drop fraction or one scaled by the learning rate."
+        )
+
+
+def _check_power(power: float) -> None:
+    if not power > 0:
+        raise ValueError(f"The power is {power}; give a positive number.")
