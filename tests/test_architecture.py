@@ -17,7 +17,7 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 LAYERS = (
     "selection distributions schedules strategies",
     "masks scores",
-    "updaters initializers metainit functional gradient_flow layer_calls counting micronet units",
+    "updaters initializers metainit functional gradient_flow layer_calls kernel_uses counting micronet units",
     "oneshot optimizer",
     "api",
 )

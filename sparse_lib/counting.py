@@ -1,0 +1,272 @@
+"""FLOPs and size of sparse networks, by an honest rule and by the published one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import keras
+
+from sparse_lib import functional, layer_calls
+from sparse_lib.kernel_uses import KernelUse, countable_layers, honest_uses, published_uses
+from sparse_lib.layer_calls import Shape
+from sparse_lib.micronet import LayerShape
+
+RULES = ("honest", "micronet")
+
+Number = TypeVar("Number", int, float)
+
+# Which weights' gradient a step of each method computes.
+_WEIGHT_GRADIENTS = {
+    "dense": "all dense",
+    **dict.fromkeys(("static", "prune", "pruning", "set", "mest"), "sparse"),
+    **dict.fromkeys(("magnitude", "random", "snip", "grasp", "synflow"), "sparse"),
+    **dict.fromkeys(("rigl", "riglinverted", "riglauto", "granet"), "dense at updates"),
+    **dict.fromkeys(("rigls", "riglsnip", "riglgrasp"), "dense at updates"),
+    **dict.fromkeys(("snfs", "dnw"), "dense"),
+    "topkast": "backward set",
+}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Cost of one kernel, over all calls of its layer on one example.
+
+    Attributes:
+        name: Path of the kernel variable; for a layer that is only an activation, its own path.
+        kernel_size: Number of weights of the kernel.
+        nnz: Number of active weights.
+        bias: Number of bias parameters.
+        inference_flops: Multiplications and additions with the active weights only.
+        dense_inference_flops: The same with all weights.
+        bits: Size of active weights, mask and bias in bits.
+        dense_bits: Size of all weights and bias in bits.
+    """
+
+    name: str
+    kernel_size: int
+    nnz: int
+    bias: int
+    inference_flops: int
+    dense_inference_flops: int
+    bits: int
+    dense_bits: int
+
+
+class CostModel:
+    """Counts a model for any masks; the model itself is run only once.
+
+    It is run on one example of zeros to see which layers it calls, how often, and on which shapes.
+    Only products with kernels, their biases and activations count: no normalisation, pooling,
+    residual addition or attention score. Rules:
+
+    - "honest": each active weight is one multiplication wherever the kernel is applied (padding
+      included, as dense kernels compute it); a sum of n terms is n - 1 additions; a bias adds one
+      per output element and an activation (softmax aside) counts one, where they exist, also as a
+      layer of its own. Without a bias as many units as possible are taken to be alive. Weights
+      count the bits of their dtype, plus one mask bit for each weight of a kernel with zeros.
+    - "micronet": the published rule, see `LayerShape`; only Dense, Conv2D and DepthwiseConv2D.
+    """
+
+    def __init__(
+        self, model: keras.Model, rule: str = "honest", input_shape: Shape | None = None
+    ) -> None:
+        """Runs the model on one example.
+
+        Args:
+            model: A built model.
+            rule: "honest" or "micronet".
+            input_shape: Shape of one example without the batch dimension; needed for subclassed
+                models and inputs of unknown size.
+
+        Raises:
+            ValueError: If the rule is unknown, the input shape is needed, or the model holds a
+                kernel that the rule cannot count.
+        """
+        if rule not in RULES:
+            raise ValueError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
+        uses_of = honest_uses if rule == "honest" else published_uses
+        with layer_calls.watch(countable_layers(model)) as calls:
+            functional.call(model, [], [], layer_calls.example_of_zeros(model, input_shape))
+        by_owner: dict[int, list[KernelUse | LayerShape]] = {}
+        for layer, inputs, outputs in calls:
+            for owner, use in uses_of(layer, tuple(inputs.shape), tuple(outputs.shape)):
+                by_owner.setdefault(id(owner), []).append(use)
+        self._uses = list(by_owner.values())
+
+    def costs(self, masks: Mapping[str, int | None] | None = None) -> list[LayerCost]:
+        """Cost of every layer for one example.
+
+        Args:
+            masks: Number of active weights by the path of the kernel variable; None, or no entry,
+                for a dense kernel.
+
+        Returns:
+            One entry per kernel (per activation layer too, by the honest rule) in order of first
+            use. A shared layer has its size counted once and its FLOPs at every call.
+
+        Raises:
+            ValueError: If the masks do not fit the kernels.
+        """
+        masks = masks or {}
+        names = [uses[0].name for uses in self._uses]
+        unclear = [name for name in masks if names.count(name) != 1]
+        if unclear:
+            raise ValueError(
+                f"Masks name {', '.join(unclear)}, but each must name exactly one of the kernels "
+                f"that the model uses: {', '.join(names)}."
+            )
+        return [_cost(uses, masks.get(uses[0].name)) for uses in self._uses]
+
+
+def layer_costs(
+    model: keras.Model,
+    masks: Mapping[str, int | None] | None = None,
+    rule: str = "honest",
+    input_shape: Shape | None = None,
+) -> list[LayerCost]:
+    """Cost of every layer for one example, counted once; see `CostModel` for the rules.
+
+    Args:
+        model: A built model.
+        masks: Number of active weights by the path of the kernel variable; None for dense.
+        rule: "honest" or "micronet".
+        input_shape: As for `CostModel`.
+
+    Returns:
+        As `CostModel.costs`.
+
+    Raises:
+        ValueError: As `CostModel` and `CostModel.costs`.
+    """
+    return CostModel(model, rule, input_shape).costs(masks)
+
+
+def inference_flops(costs: Sequence[LayerCost]) -> int:
+    """FLOPs of one forward pass of one example.
+
+    Args:
+        costs: As from `layer_costs`.
+
+    Returns:
+        Multiplications and additions in total.
+    """
+    return sum(cost.inference_flops for cost in costs)
+
+
+def size_bytes(costs: Sequence[LayerCost]) -> int:
+    """Size of the weights, masks and biases.
+
+    Args:
+        costs: As from `layer_costs`.
+
+    Returns:
+        Bytes, rounded up.
+    """
+    return -(-sum(cost.bits for cost in costs) // 8)
+
+
+def step_flops(
+    method: str,
+    dense_flops: Number,
+    sparse_flops: Number,
+    is_mask_update: bool = False,
+    backward_flops: Number | None = None,
+) -> Number:
+    """FLOPs of one training step for one example, so that a loop can sum exact integers.
+
+    Forward f_S, gradient of the activations f_S, and gradient of the weights:
+
+    - f_S for static masks, one-shot pruning, pruning (f_S of the current sparsity), SET and MEST:
+      3 f_S, or 3 f_D for dense training;
+    - f_D in every step for SNFS (appendix H of arXiv 1911.11134) and DNW, all of whose weights
+      receive a gradient (Wortsman et al. 2019): 2 f_S + f_D;
+    - f_D at mask updates and f_S else for RigL, its variants and GraNet (appendix H);
+    - f_B for Top-KAST, the forward FLOPs of the larger set B that trains (Jayakumar et al. 2020):
+      2 f_S + f_B.
+
+    As in appendix H, one-shot scores, sorting, growth and Hessian products are left out.
+
+    Args:
+        method: Name of the method or updater, such as "rigl" or "RigLInverted"; case, "-" and "_"
+            do not matter.
+        dense_flops: f_D, inference FLOPs of the dense network.
+        sparse_flops: f_S, inference FLOPs with the current masks.
+        is_mask_update: Whether the masks change in this step.
+        backward_flops: f_B; Top-KAST only.
+
+    Returns:
+        FLOPs, an integer for integers.
+
+    Raises:
+        ValueError: If the method is unknown, or Top-KAST comes without f_B.
+    """
+    key = method.lower().replace("-", "").replace("_", "")
+    if key not in _WEIGHT_GRADIENTS:
+        raise ValueError(
+            f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}."
+        )
+    kind = _WEIGHT_GRADIENTS[key]
+    if kind == "all dense":
+        return 3 * dense_flops
+    if kind == "backward set":
+        if backward_flops is None:
+            raise ValueError(f"Method {method!r} needs backward_flops, the FLOPs of the set B.")
+        return 2 * sparse_flops + backward_flops
+    needs_dense = kind == "dense" or (kind == "dense at updates" and is_mask_update)
+    return 2 * sparse_flops + (dense_flops if needs_dense else sparse_flops)
+
+
+def training_flops_per_sample(
+    method: str,
+    dense_flops: float,
+    sparse_flops: float,
+    frequency: int = 100,
+    backward_flops: float | None = None,
+) -> float:
+    """Average FLOPs of training on one example (Evci et al. 2020, appendix H).
+
+    (dT step + update) / (dT + 1),  for RigL (3 f_S dT + 2 f_S + f_D) / (dT + 1)
+
+    where the others' update costs as much as their step. For pruning, average over its sparsities.
+
+    Args:
+        method: As in `step_flops`.
+        dense_flops: f_D, inference FLOPs of the dense network.
+        sparse_flops: f_S, inference FLOPs of the sparse network.
+        frequency: dT, steps between mask updates; 100 as in section 4 of the paper.
+        backward_flops: f_B; Top-KAST only.
+
+    Returns:
+        FLOPs per example.
+
+    Raises:
+        ValueError: If the method is unknown or the frequency is not positive.
+    """
+    if frequency < 1:
+        raise ValueError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
+    step, update = (
+        step_flops(method, dense_flops, sparse_flops, is_update, backward_flops)
+        for is_update in (False, True)
+    )
+    return (step * frequency + update) / (frequency + 1)
+
+
+def _cost(uses: Sequence[KernelUse | LayerShape], nnz: int | None) -> LayerCost:
+    """The cost of one kernel from all its uses."""
+    kernel = uses[0]
+    nnz = kernel.size if nnz is None else int(nnz)
+    if not 0 <= nnz <= kernel.size:
+        raise ValueError(
+            f"{kernel.name} has {kernel.size} weights, so its number of active weights must be "
+            f"from 0 to {kernel.size}, got {nnz}."
+        )
+    return LayerCost(
+        name=kernel.name,
+        kernel_size=kernel.size,
+        nnz=nnz,
+        bias=kernel.bias,
+        inference_flops=int(sum(use.flops(nnz) for use in uses)),
+        dense_inference_flops=int(sum(use.flops(kernel.size) for use in uses)),
+        bits=int(kernel.bits(nnz)),
+        dense_bits=int(kernel.bits(kernel.size)),
+    )

@@ -1,0 +1,293 @@
+"""The loss of a Keras model as a pure function of its trainable values, with derivatives."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+LossFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+_TF_MOMENTS = tf.nn.moments
+_open_contexts: list[None] = []
+
+
+def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of integer labels, per example, in at least float32.
+
+    loss_i = -log softmax(logits_i)[y_i]
+
+    Args:
+        y_true: Class indices, integers of shape [n] or [n, 1].
+        logits: Unnormalised scores of shape [n, classes].
+
+    Returns:
+        Losses in nats, shape [n]; float64 logits give float64, all others float32.
+    """
+    logits = tf.convert_to_tensor(logits)
+    if logits.dtype != tf.float64:
+        logits = tf.cast(logits, tf.float32)
+    labels = tf.reshape(tf.cast(y_true, tf.int64), [-1])
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+@contextmanager
+def exact_moments() -> Iterator[None]:
+    """Lets second derivatives through normalisation layers be right inside the context.
+
+    `tf.nn.moments`, which Keras' LayerNormalization, GroupNormalization and (in training)
+    BatchNormalization use, stops the gradient at the mean inside the variance. First derivatives
+    do not notice, since that term is zero; second derivatives lose it and come out wrong.
+    """
+    tf.nn.moments = _moments
+    _open_contexts.append(None)
+    try:
+        yield
+    finally:
+        # Contexts may be nested, or interleave where replicas run in threads: the last one out
+        # puts TensorFlow's function back.
+        _open_contexts.pop()
+        if not _open_contexts:
+            tf.nn.moments = _TF_MOMENTS
+
+
+def _moments(
+    x: tf.Tensor,
+    axes: Sequence[int],
+    shift: object = None,
+    keepdims: bool = False,
+    name: str | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance as from `tf.nn.moments`, differentiable any number of times."""
+    del shift, name
+    x = tf.convert_to_tensor(x)
+    wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+    mean = tf.reduce_mean(wide, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=keepdims)
+    mean = mean if keepdims else tf.squeeze(mean, axes)
+    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def call(
+    model: keras.Model,
+    variables: Sequence[keras.Variable],
+    values: Sequence[tf.Tensor],
+    inputs: tf.Tensor,
+    *,
+    training: bool = False,
+) -> tf.Tensor:
+    """Calls a model with other values in place of some variables, and moves no state.
+
+    What the call would write (batch-norm averages, seeds, metrics) is thrown away; variables that
+    are not listed are read as they are at call time. The result can be differentiated twice, also
+    through normalisation layers (`exact_moments`).
+
+    Args:
+        model: A built model.
+        variables: The variables to replace.
+        values: One tensor per variable, of its shape.
+        inputs: The model's inputs, a tensor or a structure of tensors.
+        training: Whether layers behave as in training.
+
+    Returns:
+        The model's outputs.
+    """
+    # The model is called as a layer, not through `stateless_call`: only `__call__` hands
+    # `training` down through subclassed models whose `call` does not take it.
+    replaced = list(zip(variables, values, strict=True))
+    with exact_moments(), keras.StatelessScope(state_mapping=replaced):
+        return model(inputs, training=training)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss L(params; x, y) of a model; no method ever moves the model's state.
+
+    Parameters are lists of tensors in the order of `model.trainable_variables`. Everything else
+    (batch-norm statistics, seeds) is read from the model at call time, so with `training=True`
+    repeated calls see the same dropout noise until real training moves the seeds. Works in eager
+    mode, `tf.function`, XLA and inside a replica context.
+
+    Attributes:
+        model: A built model, functional, sequential or subclassed.
+        loss: Maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
+            Regularisation is not included unless it is part of this function.
+    """
+
+    model: keras.Model
+    loss: LossFunction | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the model.
+
+        Raises:
+            ValueError: If the model has no variables yet.
+        """
+        if not self.model.built:
+            raise ValueError(
+                f"Model {self.model.name!r} is not built: call it on a batch once before it is "
+                "given to Objective."
+            )
+
+    def params(self) -> list[tf.Tensor]:
+        """Current trainable values.
+
+        Returns:
+            One tensor per variable, in the order of `model.trainable_variables`.
+        """
+        return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
+
+    def outputs(
+        self, params: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool = False
+    ) -> tf.Tensor:
+        """The model's outputs at some parameters.
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            training: Whether layers behave as in training (batch statistics, dropout).
+
+        Returns:
+            What the model returns.
+
+        Raises:
+            ValueError: If the number of parameters differs from that of the model.
+        """
+        variables = self.model.trainable_variables
+        if len(params) != len(variables):
+            raise ValueError(
+                f"Got {len(params)} parameter tensors for {len(variables)} trainable variables: "
+                "pass one for each, in the order of model.trainable_variables."
+            )
+        return call(self.model, variables, params, x, training=training)
+
+    def losses(
+        self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
+    ) -> tf.Tensor:
+        """Loss of each example.
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            y: Targets with n examples.
+            training: Whether layers behave as in training.
+
+        Returns:
+            Losses of shape [n].
+
+        Raises:
+            ValueError: If the loss function does not return one value per example.
+        """
+        losses = (self.loss or cross_entropy)(y, self.outputs(params, x, training=training))
+        if losses.shape.rank != 1:
+            raise ValueError(
+                f"The loss function returned shape {losses.shape}, one value per example is "
+                "needed: use reduction=None for Keras losses."
+            )
+        return losses
+
+    def mean_loss(
+        self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
+    ) -> tf.Tensor:
+        """Mean loss over the batch.
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            y: Targets with n examples.
+            training: Whether layers behave as in training.
+
+        Returns:
+            A scalar.
+        """
+        return tf.reduce_mean(self.losses(params, x, y, training=training))
+
+    def loss_and_gradient(
+        self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Mean loss and its gradient, dense: no mask is applied.
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            y: Targets with n examples.
+            training: Whether layers behave as in training.
+
+        Returns:
+            The scalar loss, and one gradient per parameter of its shape; zeros where the loss does
+            not depend on it.
+        """
+        params = [tf.convert_to_tensor(p) for p in params]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(params)
+            loss = self.mean_loss(params, x, y, training=training)
+        return loss, _dense_gradient(tape, loss, params)
+
+    def gradient(
+        self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
+    ) -> list[tf.Tensor]:
+        """Gradient of the mean loss.
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            y: Targets with n examples.
+            training: Whether layers behave as in training.
+
+        Returns:
+            One dense gradient per parameter.
+        """
+        return self.loss_and_gradient(params, x, y, training=training)[1]
+
+    def hvp(
+        self,
+        params: Sequence[tf.Tensor],
+        x: tf.Tensor,
+        y: tf.Tensor,
+        vectors: Sequence[tf.Tensor],
+        *,
+        training: bool = False,
+    ) -> list[tf.Tensor]:
+        """Hessian-vector product of the mean loss, reverse over reverse.
+
+        H v = d/dparams <g(params), v>, with g the gradient and v held fixed (Pearlmutter 1994).
+
+        Args:
+            params: Trainable values, as from `params`.
+            x: Inputs with n examples.
+            y: Targets with n examples.
+            vectors: One tensor per parameter, of its shape.
+            training: Whether layers behave as in training.
+
+        Returns:
+            One product per parameter, of its shape.
+
+        Raises:
+            ValueError: If the number of vectors differs from the number of parameters.
+        """
+        if len(vectors) != len(params):
+            raise ValueError(
+                f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each."
+            )
+        params = [tf.convert_to_tensor(p) for p in params]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(params)
+            gradient = self.gradient(params, x, y, training=training)
+        return _dense_gradient(tape, gradient, params, vectors)
+
+
+def _dense_gradient(
+    tape: tf.GradientTape,
+    target: tf.Tensor | Sequence[tf.Tensor],
+    params: Sequence[tf.Tensor],
+    weights: Sequence[tf.Tensor] | None = None,
+) -> list[tf.Tensor]:
+    """Gradient of <target, weights>, with zeros for no dependence and no IndexedSlices."""
+    gradient = tape.gradient(
+        target,
+        params,
+        output_gradients=weights,
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return [tf.convert_to_tensor(g) for g in gradient]

@@ -1,0 +1,183 @@
+"""Dead units: cut off by the masks, or silent on data."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from sparse_lib import functional, layer_calls
+
+RECTIFIERS = frozenset(
+    {
+        "celu",
+        "elu",
+        "gelu",
+        "hard_silu",
+        "leaky_relu",
+        "mish",
+        "relu",
+        "relu6",
+        "selu",
+        "silu",
+    }
+)
+_RECTIFIER_LAYERS = (
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+)
+
+
+def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
+    """Output units of a kernel without any active weight.
+
+    Args:
+        mask: Boolean mask of shape [..., in, out].
+
+    Returns:
+        Booleans of shape [out].
+    """
+    return ~tf.reduce_any(mask, axis=list(range(mask.shape.rank - 1)))
+
+
+def zero_fan_out(mask: tf.Tensor) -> tf.Tensor:
+    """Input units of a kernel without any active weight.
+
+    Args:
+        mask: Boolean mask of shape [..., in, out].
+
+    Returns:
+        Booleans of shape [in].
+    """
+    rank = mask.shape.rank
+    return ~tf.reduce_any(mask, axis=[axis for axis in range(rank) if axis != rank - 2])
+
+
+def structurally_dead(masks: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Units of a chain of layers that the masks cut off: zero fan-in or zero fan-out.
+
+    Where a kernel has k times as many inputs as the one before has outputs, k positions of each
+    channel are taken to have been flattened, channels last: a unit is dead if all of them are.
+
+    Args:
+        masks: Boolean masks [..., in, out] of kernels that feed one another in this order.
+
+    Returns:
+        Booleans of shape [out] for each kernel; the last layer's units only need a fan-in.
+
+    Raises:
+        ValueError: If the masks do not fit together as a chain.
+    """
+    dead = [zero_fan_in(mask) for mask in masks]
+    for index, mask in enumerate(masks[1:]):
+        units, inputs = dead[index].shape[0], mask.shape[-2]
+        if inputs % units:
+            raise ValueError(
+                f"Kernel {index + 1} has {inputs} inputs, which does not fit the {units} units of "
+                f"kernel {index}: pass the masks of consecutive layers in order."
+            )
+        unread = tf.reduce_all(tf.reshape(zero_fan_out(mask), [-1, units]), axis=0)
+        dead[index] = dead[index] | unread
+    return dead
+
+
+class UnitProbe:
+    """Measures how active the units of some layers are on a batch.
+
+    Reads the model's live variables, in inference mode, and moves no state; works in eager mode and
+    inside `tf.function`, for functional, sequential and subclassed models. Activations that are
+    plain functions (`keras.ops.relu(x)`) rather than layers or `activation=` are not seen.
+
+    Attributes:
+        layers: The probed layers by name; by path where several layers have the same name.
+    """
+
+    def __init__(self, model: keras.Model, layers: Sequence[str] | None = None) -> None:
+        """Chooses the layers.
+
+        Args:
+            model: A built model.
+            layers: Names of the layers to probe; None for every layer whose activation is one of
+                `RECTIFIERS` and every such activation layer.
+
+        Raises:
+            ValueError: If the model has no layer of a given name.
+        """
+        self._model = model
+        candidates = layer_calls.all_layers(model)
+        repeated = Counter(layer.name for layer in candidates)
+        named = {
+            layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates
+        }
+        if layers is None:
+            self.layers = {name: layer for name, layer in named.items() if _rectifies(layer)}
+            return
+        unknown = [name for name in layers if name not in named]
+        if unknown:
+            raise ValueError(
+                f"Model {model.name!r} has no layers {', '.join(unknown)}: choose from "
+                f"{', '.join(named)}."
+            )
+        self.layers = {name: named[name] for name in layers}
+
+    def mean_absolute(
+        self, x: tf.Tensor, params: Sequence[tf.Tensor] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Mean absolute activation E|h_i| of every unit, over examples and positions.
+
+        Args:
+            x: Inputs of the model.
+            params: Trainable values in the order of `model.trainable_variables`; None for the
+                current ones.
+
+        Returns:
+            A tensor of shape [units] for each probed layer that the model calls, in order of the
+            first call; a layer that is called repeatedly is averaged over its calls.
+        """
+        replaced = [] if params is None else self._model.trainable_variables
+        with layer_calls.watch(list(self.layers.values())) as calls:
+            functional.call(self._model, replaced, params or [], x)
+        by_layer: dict[int, list[tf.Tensor]] = {}
+        for layer, _, outputs in calls:
+            by_layer.setdefault(id(layer), []).append(_mean_over_units(layer, outputs))
+        names = {id(layer): name for name, layer in self.layers.items()}
+        return {names[key]: tf.add_n(means) / len(means) for key, means in by_layer.items()}
+
+
+def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
+    """Fraction of tau-dormant units of a layer (Sokar et al. 2023, section 3).
+
+    s_i = E|h_i| / mean_k E|h_k| <= tau
+
+    Args:
+        mean_absolute: E|h_i| of each unit, shape [units].
+        tau: Threshold of the score; 0 counts the units that are silent on all of the data.
+
+    Returns:
+        A float32 scalar; 1 if the whole layer is silent.
+
+    Raises:
+        ValueError: If tau is negative.
+    """
+    if tau < 0:
+        raise ValueError(f"tau must be at least 0, got {tau}.")
+    # Not as a quotient, which a silent layer would make 0 / 0.
+    dormant = mean_absolute <= tau * tf.reduce_mean(mean_absolute)
+    return tf.reduce_mean(tf.cast(dormant, tf.float32))
+
+
+def _rectifies(layer: keras.Layer) -> bool:
+    """Whether a layer ends in an activation of RECTIFIERS."""
+    name = getattr(getattr(layer, "activation", None), "__name__", None)
+    return isinstance(layer, _RECTIFIER_LAYERS) or name in RECTIFIERS
+
+
+def _mean_over_units(layer: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:
+    """Mean absolute output of each channel."""
+    rank = outputs.shape.rank
+    data_format = getattr(layer, "data_format", None) or keras.config.image_data_format()
+    channels = 1 if data_format == "channels_first" and rank > 3 else rank - 1
+    wide = outputs if outputs.dtype == tf.float64 else tf.cast(outputs, tf.float32)
+    return tf.reduce_mean(tf.abs(wide), axis=[axis for axis in range(rank) if axis != channels])
