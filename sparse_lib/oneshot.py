@@ -1,0 +1,434 @@
+"""One-shot pruning: batches to the masks that training starts from.
+
+A method is a frozen dataclass that overrides one hook, `OneShot.scorer`. Nothing here changes the
+model. Batch norm uses its moving averages and dropout is off, so that examples do not see each
+other: in a fresh model batch norm is the identity.
+"""
+
+import abc
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from sparse_lib import distributions, functional, scores, selection
+from sparse_lib.functional import Objective
+from sparse_lib.scores import Batch, Tensors
+
+Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a method may look at.
+
+    Attributes:
+      objective: the model and its loss.
+      kernels: positions of the kernels to prune in `objective.model.trainable_variables`.
+      batches: pairs of inputs and targets, or None.
+      seed: seed of random scores.
+    """
+
+    objective: Objective
+    kernels: Sequence[int]
+    batches: Iterable[Batch] | None
+    seed: int
+
+    def data(self) -> list[Batch]:
+        """All batches as tensors, for methods that need data.
+
+        Raises:
+          ValueError: if there are none, or they are not pairs.
+        """
+        if self.batches is None:
+            raise ValueError("This method scores weights with data: give it batches of (x, y).")
+        batches = list(self.batches)
+        if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
+            raise ValueError("Batches are pairs: give [(x, y)] if all the data are one batch.")
+        return [tf.nest.map_structure(tf.convert_to_tensor, tuple(batch)) for batch in batches]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneShot(abc.ABC):
+    """Keeps the weights with the highest scores; the base of every method.
+
+    Attributes:
+      sparsity: share of the kernels' weights to remove (fraction, 0 to below 1).
+      scope: "global" ranks the weights of all kernels together, as in all of the papers; "layer"
+        ranks those of each kernel, as in the code of RigL.
+      layer_sparsities: for scope "layer", sparsities of kernels by name, such as from
+        `distributions.sparsities`; kernels that it does not name take `sparsity`.
+      min_per_layer: how many weights every kernel keeps at least (count); none in the papers.
+      rounds: how often weights are scored and removed (count); round r of n leaves the share
+        density^(r/n) (Tanaka et al. 2020, Algorithm 1).
+    """
+
+    sparsity: float
+    scope: Literal["global", "layer"] = "global"
+    layer_sparsities: Mapping[str, float] | None = None
+    min_per_layer: int = 0
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+          ValueError: for a setting out of range, or layer sparsities in global scope.
+        """
+        for value in (self.sparsity, *(self.layer_sparsities or {}).values()):
+            if not 0 <= value < 1:
+                raise ValueError(f"A sparsity is {value}: give a fraction of zeros in [0, 1).")
+        if self.scope not in ("global", "layer"):
+            raise ValueError(f"Unknown scope {self.scope!r}: use 'global' or 'layer'.")
+        if self.layer_sparsities is not None and self.scope != "layer":
+            raise ValueError("Layer sparsities need scope='layer'; a global ranking finds its own.")
+        if self.min_per_layer < 0 or self.rounds < 1:
+            raise ValueError(
+                f"Got min_per_layer={self.min_per_layer} and rounds={self.rounds}: give at least 0 "
+                "weights and at least 1 round."
+            )
+
+    @abc.abstractmethod
+    def scorer(self, problem: Problem) -> Scorer:
+        """Prepares the scores, compiling what is run for every batch or round once.
+
+        Args:
+          problem: model, kernels, data and seed.
+
+        Returns:
+          A function from the values of all trainable variables, removed weights at zero, to one
+          tensor of scores a kernel; the highest are kept.
+        """
+
+    def masks(
+        self,
+        objective: Objective,
+        kernels: Mapping[str, keras.Variable],
+        batches: Iterable[Batch] | None = None,
+        *,
+        seed: int = 0,
+    ) -> list[tf.Tensor]:
+        """Scores the weights and marks those to keep.
+
+        In global scope n - floor(sparsity * n) of all n weights are kept, in layer scope as many
+        of each kernel. Of equal scores the earlier weight is kept.
+
+        Args:
+          objective: the model, at whose present weights the scores are taken, and its loss.
+          kernels: the kernels to prune by name, as from `api.sparse_kernels`.
+          batches: pairs of inputs and targets, balanced over classes if that is wanted, split in
+            any way; None for methods that need no data.
+          seed: seed of random scores.
+
+        Returns:
+          One boolean tensor a kernel, in the order of `kernels`.
+
+        Raises:
+          ValueError: if a kernel is not a trainable variable of the model, a layer sparsity has no
+            kernel, `min_per_layer` exceeds the density, data are missing, or the scores are not
+            finite or all zero.
+
+        Warns:
+          UserWarning: if a kernel keeps no weight (layer collapse).
+        """
+        positions = _positions(objective.model, kernels)
+        shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+        groups, sizes, kept = self._groups(shapes)
+        scorer = self.scorer(Problem(objective, positions, batches, seed))
+        params = objective.params()
+        masks = [tf.ones(shape, tf.bool) for shape in shapes.values()]
+        select = tf.function(lambda *args: self._select(groups, *args))
+        for done in range(1, self.rounds + 1):
+            pruned = list(params)
+            for i, mask in zip(positions, masks, strict=True):
+                pruned[i] = tf.where(mask, params[i], tf.zeros_like(params[i]))
+            found = scorer(pruned)
+            self._check(found, list(kernels))
+            counts = [
+                max(k, round(n * (k / n) ** (done / self.rounds)))
+                for n, k in zip(sizes, kept, strict=True)
+            ]
+            masks = select(found, masks, tf.constant(counts))
+        _warn_of_collapse(masks, list(kernels))
+        return masks
+
+    def _groups(
+        self, shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[list[list[int]], list[int], list[int]]:
+        """Kernels that compete with each other, by position, their sizes, and how many are kept."""
+        custom = self.layer_sparsities or {}
+        unknown = sorted(set(custom) - set(shapes))
+        if unknown:
+            raise ValueError(f"Layer sparsities name {unknown}; the kernels are {list(shapes)}.")
+        each = [math.prod(shape) for shape in shapes.values()]
+        if self.scope == "global":
+            groups, sparsities = [list(range(len(each)))], [self.sparsity]
+        else:
+            groups = [[i] for i in range(len(each))]
+            sparsities = [custom.get(name, self.sparsity) for name in shapes]
+        sizes = [sum(each[i] for i in group) for group in groups]
+        kept = [n - distributions.n_zeros(n, s) for n, s in zip(sizes, sparsities, strict=True)]
+        for group, count in zip(groups, kept, strict=True):
+            least = sum(min(each[i], self.min_per_layer) for i in group)
+            if least > count:
+                raise ValueError(
+                    f"min_per_layer={self.min_per_layer} asks for {least} weights and the sparsity "
+                    f"leaves {count}: lower one of the two."
+                )
+        return groups, sizes, kept
+
+    def _select(
+        self, groups: list[list[int]], found: Tensors, masks: Tensors, counts: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """The highest scores of each group among those still active."""
+        if self.min_per_layer:
+            # What every kernel is to keep outranks all the rest.
+            found = [
+                tf.where(
+                    selection.top_k_mask(score, self.min_per_layer, mask),
+                    tf.cast(math.inf, score.dtype),
+                    score,
+                )
+                for score, mask in zip(found, masks, strict=True)
+            ]
+        chosen = list(masks)
+        for group, count in zip(groups, tf.unstack(counts), strict=True):
+            ranked, among = [found[i] for i in group], [masks[i] for i in group]
+            best = selection.global_top_k_masks(ranked, count, among)
+            for i, mask in zip(group, best, strict=True):
+                chosen[i] = mask
+        return chosen
+
+    def _check(self, found: Tensors, names: Sequence[str]) -> None:
+        """Refuses scores that cannot be ranked."""
+        method = type(self).__name__
+        for name, score in zip(names, found, strict=True):
+            if not tf.reduce_all(tf.math.is_finite(score)):
+                raise ValueError(
+                    f"{method} scores of {name} are not finite: check weights and data for NaN and "
+                    "for values that overflow."
+                )
+        if not any(tf.reduce_any(score != 0) for score in found):
+            raise ValueError(
+                f"All {method} scores are zero, no signal passes the network: start from larger "
+                "weights, and let the model return logits, not probabilities."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Magnitude(OneShot):
+    """Keeps the largest weights; needs no data."""
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores |w|, see `scores.magnitude`."""
+        return lambda params: scores.magnitude(params, problem.kernels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Random(OneShot):
+    """Keeps random weights, the same for the same seed; needs no data."""
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores at random, see `scores.random`."""
+        return lambda params: scores.random(params, problem.kernels, problem.seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SNIP(OneShot):
+    """Keeps the weights that the loss depends on most (Lee et al. 2019).
+
+    More than one round makes it iterative SNIP (de Jorge et al. 2020).
+    """
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores |g w|, see `scores.snip`."""
+        loss, batches = _Compiled(problem.objective), problem.data()
+        return lambda params: scores.snip(loss, params, problem.kernels, batches)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraSP(OneShot):
+    """Keeps the weights that carry the most gradient flow (Wang et al. 2020).
+
+    Attributes:
+      temperature: what the outputs are divided by before the loss; 200 as in the authors' code, 1
+        for the paper's formula.
+    """
+
+    temperature: float = 200.0
+
+    def __post_init__(self) -> None:
+        """Checks the settings.
+
+        Raises:
+          ValueError: for a setting out of range, or more than one round.
+        """
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"The temperature is {self.temperature}: give a positive number.")
+        if self.rounds != 1:
+            raise ValueError(f"GraSP is defined for 1 round, not {self.rounds}: leave rounds at 1.")
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores w * (H g) of the loss at that temperature, see `scores.grasp`."""
+        loss, batches = _Compiled(tempered(problem.objective, self.temperature)), problem.data()
+        return lambda params: scores.grasp(loss, params, problem.kernels, batches)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SynFlow(OneShot):
+    """Keeps the weights that carry the most synaptic flow (Tanaka et al. 2020); needs no data.
+
+    Activations that saturate (ReLU6, sigmoid) cut the flow, since signals grow from layer to layer.
+
+    Attributes:
+      rounds: 100, as in the paper, section 6.
+      float64: whether the layers compute in float64; the flow of a ResNet-50 is about 1e65. False
+        takes the model's own precision, for layers that fix the dtype of their tensors.
+    """
+
+    rounds: int = 100
+    float64: bool = True
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores |w| * dR/d|w|, see `scores.synflow` and `synaptic_flow`."""
+        model = problem.objective.model
+        ones = _ones(model, problem.batches)
+
+        def flow(params: Tensors) -> tf.Tensor:
+            return synaptic_flow(model, params, ones, float64=self.float64)
+
+        return tf.function(lambda params: scores.synflow(flow, params, problem.kernels))
+
+
+METHODS: Mapping[str, type[OneShot]] = {
+    "magnitude": Magnitude,
+    "random": Random,
+    "snip": SNIP,
+    "grasp": GraSP,
+    "synflow": SynFlow,
+}
+
+
+def tempered(objective: Objective, temperature: float) -> Objective:
+    """The objective with outputs divided by a temperature, loss(y, f(x) / T).
+
+    Args:
+      objective: model and loss.
+      temperature: a positive number; above 1 it flattens the softmax.
+
+    Returns:
+      A new objective of the same model.
+    """
+    loss = objective.loss or functional.cross_entropy
+
+    def tempered_loss(y_true: Any, outputs: Any) -> tf.Tensor:
+        return loss(y_true, tf.nest.map_structure(lambda z: z / temperature, outputs))
+
+    return dataclasses.replace(objective, loss=tempered_loss)
+
+
+def synaptic_flow(
+    model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True
+) -> tf.Tensor:
+    """The sum of a network's outputs when everything in it is positive (Tanaka et al. 2020).
+
+    R = 1^T f(1; |theta|). All variables take absolute values, biases and frozen ones too, and batch
+    norm has mean 0 and variance 1, since its averages could cancel the flow.
+
+    Args:
+      model: a built model; it stays as it is.
+      params: absolute values of its trainable variables.
+      inputs: one example of ones.
+      float64: whether the layers compute in float64; variables keep their dtype.
+
+    Returns:
+      The flow, a scalar; float32 if `float64` is off.
+    """
+    unit = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            unit[id(layer.moving_mean)] = tf.zeros_like
+            unit[id(layer.moving_variance)] = tf.ones_like
+    rest = [v for v in model.non_trainable_weights if keras.backend.is_float_dtype(v.dtype)]
+    fixed = [unit.get(id(v), tf.abs)(tf.convert_to_tensor(v.value)) for v in rest]
+    variables = [*model.trainable_variables, *rest]
+    with _computing_in_float64(model) if float64 else nullcontext():
+        outputs = functional.call(model, variables, [*params, *fixed], inputs)
+    dtype = tf.float64 if float64 else tf.float32
+    return tf.add_n([tf.reduce_sum(tf.cast(z, dtype)) for z in tf.nest.flatten(outputs)])
+
+
+class _Float64Policy(keras.DTypePolicy):
+    """Layers compute in float64 with variables that stay in float32."""
+
+    def __init__(self) -> None:
+        super().__init__("float32")
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float64"
+
+
+@contextmanager
+def _computing_in_float64(model: keras.Model) -> Iterator[None]:
+    """Lets every layer compute in float64 inside the context."""
+    layers = list(model._flatten_layers())
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = _Float64Policy()
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
+
+
+class _Compiled:
+    """Derivatives of an objective as graphs, traced once for all batches and rounds."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.gradient = tf.function(objective.gradient, reduce_retracing=True)
+        self.hvp = tf.function(objective.hvp, reduce_retracing=True)
+
+
+def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> list[int]:
+    """Where the kernels are among the model's trainable variables."""
+    places = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    missing = [name for name, kernel in kernels.items() if id(kernel) not in places]
+    if missing or not kernels:
+        raise ValueError(
+            f"{missing or 'No kernels'} cannot be pruned: give trainable variables of model "
+            f"{model.name!r}."
+        )
+    return [places[id(kernel)] for kernel in kernels.values()]
+
+
+def _ones(model: keras.Model, batches: Iterable[Batch] | None) -> Any:
+    """One example of ones in the structure of the model's inputs."""
+    inputs = getattr(model, "inputs", None)
+    if inputs and all(None not in tensor.shape[1:] for tensor in inputs):
+        like = inputs[0] if isinstance(model, keras.Sequential) else model.input
+        return tf.nest.map_structure(lambda t: tf.ones((1, *t.shape[1:]), t.dtype), like)
+    if batches is None:
+        raise ValueError(
+            f"Model {model.name!r} does not fix the shape of its inputs: give batches that do."
+        )
+    like = next(iter(batches))[0]
+    return tf.nest.map_structure(lambda t: tf.ones_like(t[:1]), like)
+
+
+def _warn_of_collapse(masks: Tensors, names: Sequence[str]) -> None:
+    """Warns of kernels without a single weight."""
+    empty = [n for n, m in zip(names, masks, strict=True) if not tf.reduce_any(m)]
+    if empty:
+        warnings.warn(
+            f"Layer collapse: {', '.join(empty)} keep no weight, so nothing passes them: lower the "
+            "sparsity, set min_per_layer, or use SynFlow.",
+            stacklevel=3,
+        )

@@ -1,0 +1,172 @@
+"""Saliency scores: one number for every weight of every kernel, and the highest are worth keeping.
+
+Pure functions of parameter tensors and batches. What is differentiated is handed in, so a score
+works for every loss, compiled or not. Derivatives are averaged over the examples of all batches
+before anything else happens to them: up to float rounding, no score depends on how data are split.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+Tensors = Sequence[tf.Tensor]
+Batch = tuple[Any, Any]
+
+
+class MeanLoss(Protocol):
+    """A mean loss over examples with two derivatives, such as `functional.Objective`."""
+
+    def gradient(self, params: Tensors, x: Any, y: Any) -> list[tf.Tensor]:
+        """One gradient of the mean loss over the batch a parameter."""
+
+    def hvp(self, params: Tensors, x: Any, y: Any, vectors: Tensors) -> list[tf.Tensor]:
+        """The Hessian of the mean loss over the batch times `vectors`, one tensor a parameter."""
+
+
+def magnitude(params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
+    """The absolute weight, |w|.
+
+    Args:
+      params: values of all parameters.
+      kernels: positions of the kernels among them.
+
+    Returns:
+      One tensor a kernel, of its shape.
+    """
+    return [tf.abs(params[i]) for i in kernels]
+
+
+def random(params: Tensors, kernels: Sequence[int], seed: int) -> list[tf.Tensor]:
+    """Uniform noise in [0, 1).
+
+    Args:
+      params: values of all parameters; only shapes matter.
+      kernels: positions of the kernels among them.
+      seed: the j-th kernel draws from (seed, j).
+
+    Returns:
+      One float32 tensor a kernel, of its shape.
+    """
+    return [
+        tf.random.stateless_uniform(params[i].shape, tf.constant([seed, j], tf.int64), alg="philox")
+        for j, i in enumerate(kernels)
+    ]
+
+
+def snip(
+    loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]
+) -> list[tf.Tensor]:
+    """How much the loss depends on a weight being there (Lee et al. 2019, section 4).
+
+    s_j = |g_j w_j| / sum_i |g_i w_i|, with g the gradient over all examples; g_j w_j is the
+    derivative of the loss by a mask entry at 1.
+
+    Args:
+      loss: what is differentiated.
+      params: values of all parameters.
+      kernels: positions of the kernels among them.
+      batches: pairs of inputs and targets.
+
+    Returns:
+      One tensor a kernel, of its shape; together they add up to 1, or are all 0.
+
+    Raises:
+      ValueError: if there is no batch.
+    """
+    gradient = mean_gradient(loss, params, batches)
+    sensitivities = [tf.abs(gradient[i] * params[i]) for i in kernels]
+    total = tf.add_n([tf.reduce_sum(s) for s in sensitivities])
+    return [tf.math.divide_no_nan(s, total) for s in sensitivities]
+
+
+def grasp(
+    loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]
+) -> list[tf.Tensor]:
+    """How much gradient flow is lost when a weight is removed (Wang et al. 2020).
+
+    s = w * (H g), with g and H gradient and Hessian over all examples, both restricted to the
+    kernels: half the derivative of g^T g by a mask entry at 1. The paper's score is -s, and it
+    removes the highest, which is to keep the highest s.
+
+    Args:
+      loss: what is differentiated.
+      params: values of all parameters.
+      kernels: positions of the kernels among them.
+      batches: pairs of inputs and targets, passed through twice: for g, and then for H g.
+
+    Returns:
+      One tensor a kernel, of its shape and of either sign.
+
+    Raises:
+      ValueError: if there is no batch.
+    """
+    gradient = mean_gradient(loss, params, batches)
+    chosen = set(kernels)
+    vectors = [g if i in chosen else tf.zeros_like(g) for i, g in enumerate(gradient)]
+    product = _mean(lambda x, y: loss.hvp(params, x, y, vectors), batches)
+    return [params[i] * product[i] for i in kernels]
+
+
+def synflow(
+    flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequence[int]
+) -> list[tf.Tensor]:
+    """The share of the synaptic flow that passes a weight (Tanaka et al. 2020).
+
+    s = |w| * dR/d|w| / R, with the flow R = flow(|params|). Division by R, one number for all
+    weights, changes no ranking, and keeps the scores in float32 where R is beyond its range.
+
+    Args:
+      flow: maps absolute values of all parameters to the flow, a scalar (float64 in deep networks).
+      params: values of all parameters.
+      kernels: positions of the kernels among them.
+
+    Returns:
+      One tensor a kernel, of its shape; in a chain of layers without biases each adds up to 1.
+      All are 0 where nothing flows.
+    """
+    absolute = [tf.abs(p) for p in params]
+    watched = [absolute[i] for i in kernels]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(watched)
+        total = flow(absolute)
+    shares = tape.gradient(
+        total,
+        watched,
+        output_gradients=tf.math.divide_no_nan(tf.ones_like(total), total),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return [tf.abs(w * tf.convert_to_tensor(s)) for w, s in zip(watched, shares, strict=True)]
+
+
+def mean_gradient(loss: MeanLoss, params: Tensors, batches: Sequence[Batch]) -> list[tf.Tensor]:
+    """Gradient of the mean loss over all examples of all batches.
+
+    Args:
+      loss: what is differentiated.
+      params: values of all parameters.
+      batches: pairs of inputs and targets.
+
+    Returns:
+      One tensor a parameter, of its shape.
+
+    Raises:
+      ValueError: if there is no batch.
+    """
+    return _mean(lambda x, y: loss.gradient(params, x, y), batches)
+
+
+def _mean(
+    per_batch: Callable[[Any, Any], list[tf.Tensor]], batches: Sequence[Batch]
+) -> list[tf.Tensor]:
+    """Mean over examples of a quantity that is a mean over the examples of each batch."""
+    sums: list[tf.Tensor] = []
+    examples = 0
+    for x, y in batches:
+        count = len(tf.nest.flatten(x)[0])
+        parts = [tf.cast(count, part.dtype) * part for part in per_batch(x, y)]
+        sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+        examples += count
+    if not examples:
+        raise ValueError("There are no examples to score weights with: give at least one batch.")
+    return [s / tf.cast(examples, s.dtype) for s in sums]
