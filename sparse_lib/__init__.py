@@ -1,0 +1,83 @@
+"""Sparse training, masks and gradient-flow analysis for Keras 3 models on TensorFlow.
+
+The public names are imported when they are first used: `import sparse_lib` costs nothing, and a command line can
+answer --help before TensorFlow is there.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparse_lib.api import sparse_kernels, sparsify
+    from sparse_lib.functional import Objective
+    from sparse_lib.masks import Masks
+    from sparse_lib.oneshot import OneShot
+    from sparse_lib.optimizer import Growth, SparseOptimizer
+    from sparse_lib.schedules import PolynomialSparsity, UpdateSchedule
+    from sparse_lib.updaters import (
+        DNW,
+        MEST,
+        SET,
+        SNFS,
+        GraNet,
+        Prune,
+        RigL,
+        RigLInverted,
+        Static,
+        TopKAST,
+        Updater,
+    )
+
+_HOME = {
+    "sparse_kernels": "api",
+    "sparsify": "api",
+    "Objective": "functional",
+    "Masks": "masks",
+    "OneShot": "oneshot",
+    "Growth": "optimizer",
+    "SparseOptimizer": "optimizer",
+    "PolynomialSparsity": "schedules",
+    "UpdateSchedule": "schedules",
+    "DNW": "updaters",
+    "MEST": "updaters",
+    "SET": "updaters",
+    "SNFS": "updaters",
+    "GraNet": "updaters",
+    "Prune": "updaters",
+    "RigL": "updaters",
+    "RigLInverted": "updaters",
+    "Static": "updaters",
+    "TopKAST": "updaters",
+    "Updater": "updaters",
+}
+
+__all__ = [
+    "DNW",
+    "MEST",
+    "SET",
+    "SNFS",
+    "GraNet",
+    "Growth",
+    "Masks",
+    "Objective",
+    "OneShot",
+    "PolynomialSparsity",
+    "Prune",
+    "RigL",
+    "RigLInverted",
+    "SparseOptimizer",
+    "Static",
+    "TopKAST",
+    "UpdateSchedule",
+    "Updater",
+    "sparse_kernels",
+    "sparsify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,233 @@
+"""MetaInit: learns the norms of initial kernels from random data (Dauphin & Schoenholz 2019).
+
+A good initialisation changes its gradient little when it takes a gradient step. The gradient
+quotient measures that change; MetaInit lowers it by moving the norm of each kernel, and nothing
+else, so directions and masks stay.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from sparse_lib import functional, initializers
+
+Masks = Sequence[tf.Tensor | None]
+
+
+def gradient_quotient(
+    objective: functional.Objective,
+    params: Sequence[tf.Tensor],
+    masks: Masks,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    *,
+    epsilon: float = 1e-5,
+) -> tf.Tensor:
+    """Measures by how much a gradient step changes the gradient, on average over active weights.
+
+    `mean(|(g - H g) / (g + epsilon * sign(g)) - 1|)`, with sign(0) = 1, over gradient g and Hessian
+    H of the mean loss by the active weights (Dauphin & Schoenholz 2019). Near 0 where the loss is
+    linear; a weight whose gradient stays 0 counts as 1.
+
+    Args:
+      objective: the loss.
+      params: trainable values, in order of the model's trainable variables, 0 off their masks.
+      masks: for each of them a boolean mask of its shape, or None where all weights are active.
+      x: inputs, [n, ...].
+      y: labels, [n].
+      epsilon: guards the division; 1e-5 in the paper's code.
+
+    Returns:
+      The quotient, a scalar of the params' type.
+    """
+    gradients = _active(objective.gradient(params, x, y), masks)
+    products = objective.hvp(params, x, y, gradients)
+    return _mean_change(gradients, products, masks, epsilon)
+
+
+def metainit(
+    model: keras.Model,
+    masks: Masks,
+    *,
+    num_classes: int,
+    seed: initializers.Seed,
+    steps: int = 1000,
+    learning_rate: float = 1e-3,
+    momentum: float = 0.9,
+    batch_size: int = 128,
+    epsilon: float = 1e-5,
+    input_shape: Sequence[int] | None = None,
+) -> list[tf.Tensor]:
+    """Rescales the kernels of a model so that the gradient quotient falls.
+
+    Each step draws inputs from N(0, 1) and uniform labels, and moves the norm of every kernel (of
+    rank 2 or more) by signed gradient descent with momentum on the quotient of cross-entropy:
+    `v <- momentum * v - learning_rate * sign(d quotient / d norm); norm <- norm + v`
+    (Dauphin & Schoenholz 2019). Norms stay above `epsilon`: no kernel changes its sign.
+
+    Args:
+      model: a built model that maps one batch of inputs to logits. It is not changed.
+      masks: for each of its trainable variables, in order, a boolean mask of its shape, or None
+        where all weights are active.
+      num_classes: number of logits.
+      seed: an integer, or two as for `tf.random.stateless_normal`.
+      steps: number of steps; 1,000 as in the code of the gradient-flow paper (arXiv 2010.03533).
+      learning_rate: change of a norm per step; 1e-3 as there.
+      momentum: share of the last change that is repeated; 0.9 in the paper's code.
+      batch_size: inputs per step.
+      epsilon: see `gradient_quotient`.
+      input_shape: shape of one input; None takes the model's.
+
+    Returns:
+      New values in order of `model.trainable_variables`: kernels with new norms, exactly 0 off
+      their masks, and all other variables as they are.
+
+    Raises:
+      ValueError: if masks do not fit the variables, the shape of an input is not known or the
+        loss is not finite.
+    """
+    _check_masks(masks, model.trainable_variables)
+    shape = (batch_size, *_input_shape(model, input_shape))
+    objective = functional.Objective(model)
+    kernels = _Norms(_active(objective.params(), masks))
+    slope_of = _norm_slope(objective, kernels, masks, epsilon)
+
+    norms, velocity = kernels.start, tf.zeros_like(kernels.start)
+    for step in range(steps):
+        seeds = tf.random.fold_in(initializers.seed_pair(seed), step, alg="philox")
+        x_seed, y_seed = tf.unstack(tf.random.split(seeds, 2, alg="philox"))
+        x = tf.random.stateless_normal(shape, x_seed, alg="philox")
+        y = tf.random.stateless_uniform([batch_size], y_seed, 0, num_classes, tf.int32, alg="philox")
+        velocity = momentum * velocity - learning_rate * tf.sign(slope_of(norms, x, y))
+        norms = tf.maximum(norms + velocity, epsilon)
+    if not bool(tf.reduce_all(tf.math.is_finite(norms))):
+        raise ValueError(f"MetaInit met losses of {model.name!r} that are not finite; start from smaller weights.")
+    return kernels.rescaled(norms)
+
+
+class _Norms:
+    """Trainable values as a function of their kernels' norms; directions are fixed."""
+
+    def __init__(self, values: Sequence[tf.Tensor]) -> None:
+        self._values = list(values)
+        self._places = [i for i, value in enumerate(values) if value.shape.rank > 1]
+        lengths = [tf.norm(values[i]) for i in self._places]
+        self._directions = [
+            tf.math.divide_no_nan(values[i], length) for i, length in zip(self._places, lengths, strict=True)
+        ]
+        self.start = tf.stack([tf.cast(length, tf.float32) for length in lengths])
+
+    def rescaled(self, norms: tf.Tensor) -> list[tf.Tensor]:
+        """Values whose kernels have the given norms, a vector in their order."""
+        values = list(self._values)
+        for k, (place, direction) in enumerate(zip(self._places, self._directions, strict=True)):
+            values[place] = direction * tf.cast(norms[k], direction.dtype)
+        return values
+
+
+def _norm_slope(
+    objective: functional.Objective, kernels: _Norms, masks: Masks, epsilon: float
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Makes a function (norms, x, y) -> derivative of the gradient quotient by the norms.
+
+    The quotient is q(g, p) with p = H g. With a and b the derivatives of q by g and p, its
+    derivative is that of `<a + H b, g> + <b, H v>`, where v = g and the other vectors stay fixed.
+
+    Each pass is a graph of its own, which takes the vectors from outside: with oneDNN, TensorFlow
+    2.21 fuses the gradients of a convolution's bias and kernel, and where one graph both computes
+    the gradient and multiplies it by the Hessian, that can close a cycle ("nodes in a cycle").
+    """
+
+    @tf.function
+    def gradient(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
+        return _active(objective.gradient(kernels.rescaled(norms), x, y), masks)
+
+    @tf.function
+    def product(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor, vectors: list[tf.Tensor]) -> list[tf.Tensor]:
+        return _active(objective.hvp(kernels.rescaled(norms), x, y, vectors), masks)
+
+    @tf.function
+    def partials(gradients: list[tf.Tensor], products: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([gradients, products])
+            change = _mean_change(gradients, products, masks, epsilon)
+        by_gradient, by_product = tape.gradient(change, [gradients, products])
+        return by_gradient, by_product
+
+    @tf.function
+    def slope(
+        norms: tf.Tensor,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        vectors: list[tf.Tensor],
+        by_gradient: list[tf.Tensor],
+        by_product: list[tf.Tensor],
+    ) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(norms)
+            params = kernels.rescaled(norms)
+            first = _inner(objective.gradient(params, x, y), by_gradient)
+            second = _inner(objective.hvp(params, x, y, vectors), by_product)
+            total = first + second
+        return tape.gradient(total, norms)
+
+    def slope_of(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        gradients = gradient(norms, x, y)
+        by_gradient, by_product = partials(gradients, product(norms, x, y, gradients))
+        passed_on = product(norms, x, y, by_product)
+        by_gradient = [a + p for a, p in zip(by_gradient, passed_on, strict=True)]
+        return slope(norms, x, y, gradients, by_gradient, by_product)
+
+    return slope_of
+
+
+def _mean_change(
+    gradients: Sequence[tf.Tensor], products: Sequence[tf.Tensor], masks: Masks, epsilon: float
+) -> tf.Tensor:
+    changes = [
+        tf.abs((g - p) / tf.where(g >= 0, g + epsilon, g - epsilon) - 1)
+        for g, p in zip(gradients, products, strict=True)
+    ]
+    total = tf.add_n([tf.reduce_sum(change) for change in _active(changes, masks)])
+    counts = [
+        tf.size(change, tf.int64) if mask is None else tf.math.count_nonzero(mask)
+        for change, mask in zip(changes, masks, strict=True)
+    ]
+    return total / tf.cast(tf.maximum(tf.add_n(counts), 1), total.dtype)
+
+
+def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
+
+
+def _active(values: Sequence[tf.Tensor], masks: Masks) -> list[tf.Tensor]:
+    return [
+        value if mask is None else tf.where(mask, value, tf.zeros_like(value))
+        for value, mask in zip(values, masks, strict=True)
+    ]
+
+
+def _check_masks(masks: Masks, variables: Sequence[keras.Variable]) -> None:
+    if len(masks) != len(variables):
+        raise ValueError(
+            f"There are {len(masks)} masks for {len(variables)} trainable variables; give one for "
+            "each, None where all weights are active."
+        )
+    for mask, variable in zip(masks, variables, strict=True):
+        if mask is not None and tuple(mask.shape) != tuple(variable.shape):
+            raise ValueError(
+                f"The mask of {variable.path} has shape {tuple(mask.shape)}, its variable "
+                f"{tuple(variable.shape)}; give masks in order of model.trainable_variables."
+            )
+
+
+def _input_shape(model: keras.Model, given: Sequence[int] | None) -> tuple[int, ...]:
+    batched = getattr(model, "input_shape", None)
+    shape = batched[1:] if given is None and isinstance(batched, tuple) else given
+    if shape is None or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            f"MetaInit cannot draw inputs for {model.name!r}, whose input shape is {shape}; give "
+            "input_shape=, the shape of one input."
+        )
+    return tuple(shape)

@@ -1,0 +1,137 @@
+"""Exact selection of the k highest scores; the only code of the package that orders anything.
+
+A sort costs O(n log n) and is slow in every backend. Here floats become integers of the same order, and the
+threshold is searched by counting passes over them: about a dozen for real scores, whatever their size. Integer
+keys and integer counts give the same bits in eager mode, in graphs and under XLA.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+_BITS = {tf.float32: tf.int32, tf.float64: tf.int64}
+# Interpolation takes 8 to 20 passes on smooth scores; lumpy ones are bisected after that.
+_INTERPOLATIONS = 24
+
+
+def count_active(mask: tf.Tensor) -> tf.Tensor:
+    """Number of True entries of a boolean tensor, an exact int32 scalar (count)."""
+    return tf.reduce_sum(tf.cast(mask, tf.int32))
+
+
+def _ordered_keys(scores: tf.Tensor) -> tf.Tensor:
+    """Integers in the order of flat float scores; -0.0 equals 0.0, NaN is lowest, the dtype's minimum is free."""
+    dtype = _BITS[scores.dtype]
+    bits = tf.bitcast(scores, dtype)
+    keys = tf.where(bits < 0, dtype.min - bits, bits)
+    return tf.where(tf.math.is_nan(scores), tf.constant(dtype.min + 1, dtype), keys)
+
+
+def _threshold(keys: tf.Tensor, k: tf.Tensor, low: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Searches the threshold of the k highest keys.
+
+    The count of keys above a threshold falls from `total` at `low` to 0; regula falsi with the Illinois rule finds
+    where it crosses k.
+
+    Args:
+      keys: integers, [n].
+      k: at most `total`, int32 scalar (count).
+      low: a threshold that `total` keys reach.
+      total: int32 scalar (count).
+
+    Returns:
+      A threshold and how many keys reach it: k keys, or more where the k-th highest key is tied.
+    """
+    high = tf.reduce_max(keys) + 1
+    # Half a key off, so that neither end is ever hit exactly.
+    target = tf.cast(k, tf.float64) - 0.5
+
+    def unsettled(*state: tf.Tensor) -> tf.Tensor:
+        _, low, high, reached, *_ = state
+        return (reached > k) & (high - low != 1)
+
+    def narrow(*state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        i, low, high, reached, over, under, side = state
+        share = tf.where(i < _INTERPOLATIONS, over / (over + under), 0.5)
+        left, right = tf.cast(low, tf.float64), tf.cast(high, tf.float64)
+        probe = tf.cast(left + (right - left) * share, keys.dtype)
+        probe = tf.clip_by_value(probe, low + 1, high - 1)
+        count = count_active(keys >= probe)
+        excess = tf.cast(count, tf.float64) - target
+        enough = excess > 0
+        # An end that stays twice in a row loses half its weight (Illinois), or the other would creep.
+        over = tf.where(enough, excess, tf.where(side < 0, over / 2, over))
+        under = tf.where(enough, tf.where(side > 0, under / 2, under), -excess)
+        return (
+            i + 1,
+            tf.where(enough, probe, low),
+            tf.where(enough, high, probe),
+            tf.where(enough, count, reached),
+            over,
+            under,
+            tf.where(enough, 1, -1),
+        )
+
+    start = (tf.constant(0), low, high, total, tf.cast(total, tf.float64) - target, target, tf.constant(0))
+    _, low, _, reached, *_ = tf.while_loop(unsettled, narrow, start)
+    return low, reached
+
+
+def top_k_mask(scores: tf.Tensor, k: int | tf.Tensor, among: tf.Tensor | None = None) -> tf.Tensor:
+    """Marks the k highest scores among the candidates; ties go to the lower flat index.
+
+    mask_i = 1 iff i is a candidate and #{j candidate: (s_j, -j) > (s_i, -i)} < k
+
+    Args:
+      scores: float tensor of any static shape, [...]. NaN ranks below every number; -0.0 equals 0.0.
+      k: how many to mark (count). More than there are candidates marks every candidate.
+      among: boolean tensor of the shape of `scores`, the candidates; None means all.
+
+    Returns:
+      Boolean tensor of the shape of `scores` with exactly min(k, candidates) entries True.
+    """
+    scores = tf.convert_to_tensor(scores)
+    flat = tf.reshape(scores if scores.dtype in _BITS else tf.cast(scores, tf.float32), [-1])
+    candidates = None if among is None else tf.reshape(among, [-1])
+    return tf.reshape(_flat_top_k_mask(flat, tf.cast(k, tf.int32), candidates), scores.shape)
+
+
+# Traced once for each size, however many graphs select from kernels of that size.
+@tf.function(autograph=False)
+def _flat_top_k_mask(scores: tf.Tensor, k: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
+    keys = low = _ordered_keys(scores)
+    total = tf.constant(keys.shape.num_elements())
+    if among is not None:
+        total = count_active(among)
+        low = tf.where(among, keys, tf.constant(keys.dtype.max, keys.dtype))
+        keys = tf.where(among, keys, tf.constant(keys.dtype.min, keys.dtype))
+    k = tf.minimum(k, total)
+    threshold, reached = _threshold(keys, k, tf.reduce_min(low), total)
+
+    def first_of_tied() -> tf.Tensor:
+        above, tied = keys > threshold, keys == threshold
+        return above | (tied & (tf.cumsum(tf.cast(tied, tf.int32)) <= k - count_active(above)))
+
+    return tf.cond(reached == k, lambda: keys >= threshold, first_of_tied)
+
+
+def global_top_k_masks(
+    scores: Sequence[tf.Tensor],
+    k: int | tf.Tensor,
+    among: Sequence[tf.Tensor] | None = None,
+) -> list[tf.Tensor]:
+    """Marks the k highest scores over several tensors together; ties go to the earlier tensor.
+
+    Args:
+      scores: float tensors of any static shapes, one a kernel.
+      k: how many to mark in total (count).
+      among: boolean candidates, one tensor a kernel; None means all.
+
+    Returns:
+      One boolean tensor a kernel, min(k, candidates) entries True in total.
+    """
+    flat = tf.concat([tf.reshape(s, [-1]) for s in scores], axis=0)
+    flat_among = None if among is None else tf.concat([tf.reshape(a, [-1]) for a in among], axis=0)
+    chosen = top_k_mask(flat, k, flat_among)
+    parts = tf.split(chosen, [s.shape.num_elements() for s in scores])
+    return [tf.reshape(part, s.shape) for part, s in zip(parts, scores, strict=True)]

@@ -1,0 +1,130 @@
+"""tf.distribute strategies from a name, and the helpers that let one code path serve all of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
+
+
+def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.Strategy:
+    """Builds a tf.distribute strategy.
+
+    Args:
+      name: `cpu` or `gpu` (one device), `mirrored` (all local accelerators, or all logical CPU devices where
+        there is none), `multiworker` (TF_CONFIG), `tpu`, or `auto`: one accelerator if there is exactly one,
+        `mirrored` if there are several, otherwise the plain default on CPU.
+      tpu_address: address of the TPU worker, only for `tpu`.
+
+    Returns:
+      The strategy; `auto` and `cpu` without accelerators give TensorFlow's default strategy, which costs nothing.
+
+    Raises:
+      ValueError: for an unknown name or a device that this machine does not have.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        name = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
+    if name == "cpu":
+        return tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else tf.distribute.get_strategy()
+    if name == "gpu":
+        if not gpus:
+            raise ValueError("--strategy=gpu needs a GPU and TensorFlow sees none; use --strategy=cpu.")
+        return tf.distribute.OneDeviceStrategy("/gpu:0")
+    if name == "mirrored":
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "multiworker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_address)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def sum_over_replicas(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Sums tensors over the replicas from inside a replica; the identity where there is one replica.
+
+    Args:
+      tensors: one a variable; None stays None.
+
+    Returns:
+      The sums, the same on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return list(tensors)
+    present = [tensor for tensor in tensors if tensor is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if tensor is None else next(sums) for tensor in tensors]
+
+
+def merge(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls `function(strategy, *args)` once for all replicas, in cross-replica context.
+
+    Inside it `tf.cond` may choose between branches that assign mirrored variables, which replica context forbids.
+
+    Args:
+      function: takes the strategy, and what the replicas passed as per-replica values.
+      *args: of this replica.
+
+    Returns:
+      What the function returns.
+    """
+    strategy = tf.distribute.get_strategy()
+    context = tf.distribute.get_replica_context()
+    if context is None or not tf.distribute.has_strategy():
+        return function(strategy, *args)
+    return context.merge_call(function, args=args)
+
+
+def per_replica(strategy: tf.distribute.Strategy, function: Callable[..., Any], *args: Any) -> Any:
+    """Runs a function of tensors on every replica from cross-replica context.
+
+    Args:
+      strategy: in whose scope this is.
+      function: takes tensors.
+      *args: tensors, variables or per-replica values.
+
+    Returns:
+      What the function returns, as per-replica values.
+    """
+    if not tf.distribute.has_strategy():
+        return function(*args)
+    return strategy.run(function, args=args)
+
+
+def update(
+    strategy: tf.distribute.Strategy, variable: tf.Variable, function: Callable[..., tf.Tensor], *args: Any
+) -> None:
+    """Assigns every replica's copy of a variable `function(copy, *args)`, from cross-replica context.
+
+    Args:
+      strategy: in whose scope this is.
+      variable: of which each replica has a copy.
+      function: of the copy and this replica's arguments.
+      *args: tensors, variables or per-replica values.
+    """
+    if not tf.distribute.has_strategy():
+        variable.assign(function(variable, *args))
+        return
+    strategy.extended.update(variable, lambda copy, *own: copy.assign(function(copy, *own)), args=args, group=False)
+
+
+def assign(strategy: tf.distribute.Strategy, variable: tf.Variable, value: Any) -> None:
+    """Assigns every replica's copy its own replica's value, from cross-replica context.
+
+    Args:
+      strategy: in whose scope this is.
+      variable: of which each replica has a copy.
+      value: a tensor or a per-replica value.
+    """
+    update(strategy, variable, lambda _, own: own, value)
+
+
+def owner(variable: tf.Variable) -> tf.distribute.Strategy | None:
+    """The strategy that keeps copies of a variable; None for a plain variable, which has one."""
+    return getattr(variable, "distribute_strategy", None)

@@ -1,0 +1,52 @@
+"""GraNet: gradual pruning with regrowth that costs no parameters."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from sparse_lib.updaters.base import Kernel, Moment, Update, Updater
+from sparse_lib.updaters.drop_and_grow import check_drop_fraction
+from sparse_lib.updaters.prune import Prune
+from sparse_lib.updaters.rigl import RigL
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraNet(Updater):
+    """GraNet (Liu et al. 2021): prune to the target sparsity, then exchange weights at no cost in parameters.
+
+    d_t = d_f + (d_i - d_f)(1 - (t - t0)/T)^3, magnitudes ranked over all kernels; then RigL's drop and grow
+
+    Attributes:
+      sparsity: the target sparsity at a step (fraction).
+      drop_fraction: fraction of the remaining weights that regrow elsewhere; 0.5 with a cosine to `end_step` in the
+        paper, section 4.
+    """
+
+    sparsity: Callable[[tf.Tensor], tf.Tensor]
+    drop_fraction: float | Callable[[tf.Tensor], tf.Tensor] = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the drop fraction.
+
+        Raises:
+          ValueError: for a number as drop fraction without an end step or out of range.
+        """
+        check_drop_fraction(self)
+
+    @property
+    def _regrowth(self) -> RigL:
+        return RigL(end_step=self.end_step, drop_fraction=self.drop_fraction)
+
+    def fraction(self, step: tf.Tensor) -> tf.Tensor:
+        """Drop fraction at a step, float32 scalar (fraction)."""
+        return self._regrowth.fraction(step)
+
+    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+        """New masks: pruned, then regrown."""
+        pruned = Prune(sparsity=self.sparsity, scope="global").update(kernels, moment)
+        remaining = [
+            kernel._replace(mask=update.mask, weight=update.weight)
+            for kernel, update in zip(kernels, pruned, strict=True)
+        ]
+        return self._regrowth.update(remaining, moment)

@@ -1,0 +1,68 @@
+"""MEST: importance with the gradient in it, random growth, and a soft memory bound."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from sparse_lib import selection
+from sparse_lib.updaters.base import Kernel, Moment, Update
+from sparse_lib.updaters.drop_and_grow import share
+from sparse_lib.updaters.rigl import SET
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MEST(SET):
+    """MEST (Yuan et al. 2021): drop by |w| + lambda |g|, grow at random, on top of the optimizer step.
+
+    With the soft memory bound (elastic mutation and shrink, "EM&S") the grown weights come on top of the budget
+    until the next update, which drops as many as the last one grew; the last update before `end_step` only drops.
+    Without it the number of weights is constant.
+
+    Attributes:
+      gradient_weight: lambda; 1 in the authors' code.
+      soft_bound: whether the grown weights come on top of the budget until the next update.
+    """
+
+    gradient_weight: float = 1.0
+    soft_bound: bool = False
+    replaces_step: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks what cannot go together.
+
+        Raises:
+          ValueError: as in `DropAndGrow`, and for redistribution with the soft bound.
+        """
+        super().__post_init__()
+        if self.soft_bound and self.redistribute:
+            raise ValueError("MEST keeps each kernel's budget with soft_bound; leave redistribute out.")
+
+    @property
+    def state_specs(self) -> tuple[str, ...]:
+        """Ones at as many weights as there are on top of the budget."""
+        return (*super().state_specs, "extra") if self.soft_bound else super().state_specs
+
+    def drop_score(self, kernel: Kernel) -> tf.Tensor:
+        """|w| + lambda |g|."""
+        return tf.abs(kernel.weight) + self.gradient_weight * tf.abs(kernel.gradient)
+
+    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+        """New masks: with the soft bound, first back to the budget, then the next extra weights."""
+        if not self.soft_bound:
+            return super().update(kernels, moment)
+        fraction = self.fraction(moment.step)
+        if self.end_step is not None:
+            is_last = moment.step + self.frequency > self.end_step
+            fraction = tf.where(is_last, tf.zeros_like(fraction), fraction)
+        updates = []
+        for index, kernel in enumerate(kernels):
+            extra = selection.count_active(kernel.state["extra"] > 0)
+            budget = selection.count_active(kernel.mask) - extra
+            kept = selection.top_k_mask(self.drop_score(kernel), budget, kernel.mask)
+            score = self.grow_score(kernel, moment.stateless_seed(2 * index))
+            growth = selection.top_k_mask(score, share(budget, fraction), ~kept)
+            update = self.exchange(kernel, kept, growth, moment, index)
+            marks = tf.cast(growth, kernel.weight.dtype)
+            updates.append(update._replace(state={**kernel.state, "extra": marks}))
+        return updates

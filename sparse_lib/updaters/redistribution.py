@@ -1,0 +1,61 @@
+"""Sharing out over kernels what all of them dropped."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from sparse_lib import selection
+
+
+def redistribute(
+    dropped: Sequence[tf.Tensor],
+    masks: Sequence[tf.Tensor],
+    kept: Sequence[tf.Tensor],
+    scores: Sequence[tf.Tensor],
+) -> list[tf.Tensor]:
+    """Number of weights that each kernel grows, in proportion to the mean |score| of its active weights.
+
+    Args:
+      dropped: how many each kernel dropped, int32 scalars (count).
+      masks: boolean, the active weights before.
+      kept: boolean, those of them that stay.
+      scores: of the kernels' shapes.
+
+    Returns:
+      int32 scalars with the same total (count).
+    """
+    shares, rooms = [], []
+    for mask, keep, score in zip(masks, kept, scores, strict=True):
+        total = tf.reduce_sum(tf.where(mask, tf.abs(score), tf.zeros_like(score)))
+        count = tf.maximum(selection.count_active(mask), 1)
+        shares.append(tf.cast(total, tf.float64) / tf.cast(count, tf.float64))
+        rooms.append(keep.shape.num_elements() - selection.count_active(keep))
+    return share_out(tf.add_n(list(dropped)), shares, rooms)
+
+
+def share_out(total: tf.Tensor, shares: Sequence[tf.Tensor], rooms: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Splits a total in proportion to shares, never above a room; what a full one cannot take goes to the rest.
+
+    Args:
+      total: at most the sum of the rooms, integer scalar (count).
+      shares: non-negative float scalars; where all are zero, they count as equal.
+      rooms: integer scalars (count).
+
+    Returns:
+      int32 scalars that add up to `total`; left-over units go to the largest fractional parts, the first of equals.
+    """
+    share = tf.maximum(tf.cast(tf.stack(list(shares)), tf.float64), 1e-30)
+    room = tf.cast(tf.stack(list(rooms)), tf.float64)
+    total = tf.cast(total, tf.float64)
+    zeros = tf.zeros_like(room)
+    full, wanted = zeros > 0, room
+    # Each round fills at least one more or changes nothing, so as many rounds as there are kernels settle it.
+    for _ in range(len(shares)):
+        free = tf.where(full, zeros, share)
+        left = total - tf.reduce_sum(tf.where(full, room, zeros))
+        wanted = tf.where(full, room, left * free / tf.maximum(tf.reduce_sum(free), 1e-30))
+        full |= wanted >= room
+    whole = tf.minimum(tf.floor(wanted), room)
+    missing = tf.cast(tf.round(total - tf.reduce_sum(whole)), tf.int32)
+    extra = selection.top_k_mask(wanted - whole, missing, whole < room)
+    return tf.unstack(tf.cast(whole, tf.int32) + tf.cast(extra, tf.int32))

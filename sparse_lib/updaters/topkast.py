@@ -1,0 +1,92 @@
+"""Top-KAST and DNW: weights off the mask train, too."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from sparse_lib import selection
+from sparse_lib.updaters.base import Kernel, Moment, State, Update, Updater
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopKAST(Updater):
+    """Top-KAST (Jayakumar et al. 2020): the forward pass uses the top weights, a larger set trains.
+
+    A = top-D of |theta| a kernel (forward), B = top-(D + extra) of |theta| (backward); theta = kernel + reserve
+    g' = g + penalty theta on A, g + penalty theta / D on B without A, 0 elsewhere
+
+    D is the density of the masks at the start and stays. The kernel holds theta on A, the reserve theta on B
+    without A; what leaves B is forgotten. The first step trains the masks of the start; A and B follow it.
+
+    Attributes:
+      extra_density: density of B above that of A (fraction of the kernel).
+      penalty: coefficient of the exploration penalty, the L2 form of the paper, section 2.3.
+    """
+
+    frequency: int = 1
+    begin_step: int | None = 0
+    extra_density: float = 0.1
+    penalty: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Checks the density.
+
+        Raises:
+          ValueError: if `extra_density` is no fraction.
+        """
+        if not 0 <= self.extra_density <= 1:
+            raise ValueError(f"extra_density is {self.extra_density}; give a fraction in [0, 1].")
+
+    @property
+    def state_specs(self) -> tuple[str, ...]:
+        """The weights that train without being used, and ones on B."""
+        return ("reserve", "backward")
+
+    @property
+    def has_reserve(self) -> bool:
+        """The reserve trains."""
+        return True
+
+    def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
+        """The gradient on B, with the exploration penalty."""
+        active = tf.maximum(selection.count_active(mask), 1)
+        density = tf.cast(active / mask.shape.num_elements(), theta.dtype)
+        decay = self.penalty * tf.where(mask, theta, theta / density)
+        trained = mask | (state["backward"] > 0)
+        return tf.where(trained, gradient + decay, tf.zeros_like(gradient))
+
+    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+        """New A and B by magnitude."""
+        del moment
+        updates = []
+        for kernel in kernels:
+            theta = kernel.weight + kernel.state["reserve"]
+            score, zeros = tf.abs(theta), tf.zeros_like(theta)
+            active = selection.count_active(kernel.mask)
+            extra = int(self.extra_density * theta.shape.num_elements())
+            forward = selection.top_k_mask(score, active)
+            backward = selection.top_k_mask(score, active + extra)
+            state = {
+                "reserve": tf.where(backward & ~forward, theta, zeros),
+                "backward": tf.cast(backward, theta.dtype),
+            }
+            weight = tf.where(forward, theta, zeros)
+            updates.append(Update(forward, weight, tf.zeros_like(forward), state))
+        return updates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DNW(TopKAST):
+    """Discovering neural wirings (Wortsman et al. 2019): all weights train, the largest are used.
+
+    Straight-through: the gradient by the masked kernel moves every weight; the mask is the top-|theta| of each step.
+    """
+
+    extra_density: float = 1.0
+    penalty: float = 0.0
+
+    def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
+        """The dense gradient."""
+        del mask, theta, state
+        return gradient

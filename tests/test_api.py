@@ -1,0 +1,164 @@
+"""sparsify: which kernels it finds in any Keras model, and how many weights it leaves."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sparse_lib import api
+from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.updaters import RigL
+
+layers = keras.layers
+
+
+class Subclassed(keras.Model):
+    """A model with a layer, a list of layers and a weight of its own."""
+
+    def __init__(self):
+        super().__init__(name="subclassed")
+        self.stem = layers.Dense(6, name="stem")
+        self.blocks = [layers.Dense(6, name="block", use_bias=False) for _ in range(2)]
+        self.scale_kernel = self.add_weight(shape=(6, 2), name="head_kernel")
+
+    def call(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = keras.ops.relu(block(x))
+        return x @ self.scale_kernel
+
+
+def nested_and_shared() -> keras.Model:
+    shared = layers.Dense(5, name="shared")
+    inner = keras.Sequential([keras.Input((5,)), layers.Dense(5, name="hidden"), layers.LayerNormalization()], name="inner")
+    a, b = keras.Input((4,)), keras.Input((4,))
+    merged = layers.Concatenate()([inner(shared(a)), inner(shared(b))])
+    return keras.Model([a, b], layers.Dense(2, name="head")(merged))
+
+
+def convolutional() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.BatchNormalization(),
+            layers.DepthwiseConv2D(3, name="depthwise"),
+            layers.SeparableConv2D(5, 3, name="separable"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def attention() -> keras.Model:
+    tokens = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(11, 8, name="embedding")(tokens)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    return keras.Model(tokens, layers.LSTM(3, name="lstm")(x))
+
+
+def built_subclassed() -> keras.Model:
+    model = Subclassed()
+    model(tf.zeros([1, 4]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (nested_and_shared, ["shared/kernel", "hidden/kernel", "head/kernel"]),
+        (convolutional, ["conv/kernel", "separable/pointwise_kernel", "head/kernel"]),
+    ],
+)
+def test_kernels_that_are_found(make, names):
+    assert list(api.sparse_kernels(make())) == names
+
+
+def test_repeated_names_are_told_apart():
+    model = built_subclassed()
+    kernels = api.sparse_kernels(model)
+    path = "subclassed/block/kernel"
+    assert set(kernels) == {"subclassed/head_kernel", "stem/kernel", path, f"{path}_1"}
+    assert kernels[path] is model.blocks[0].kernel
+    assert kernels[f"{path}_1"] is model.blocks[1].kernel
+
+
+def test_attention_and_recurrent_kernels():
+    model = attention()
+    found = api.sparse_kernels(model)
+    assert {name.rpartition("/")[0] for name in found} == {"query", "key", "value", "attention_output", "lstm_cell"}
+    assert len(found) == 6
+    order = [id(v) for v in model.trainable_variables]
+    places = [order.index(id(v)) for v in found.values()]
+    assert places == sorted(places)
+
+
+def test_frozen_layers_are_left_out():
+    model = convolutional()
+    model.get_layer("conv").trainable = False
+    assert "conv/kernel" not in api.sparse_kernels(model)
+
+
+def test_include_decides():
+    kernels = api.sparse_kernels(attention(), include=lambda layer, v: layer.name == "embedding")
+    assert list(kernels) == ["embedding/embeddings"]
+
+
+@pytest.mark.parametrize("make", [nested_and_shared, convolutional, attention, built_subclassed])
+@pytest.mark.parametrize("distribution", ["erk", "uniform"])
+def test_total_sparsity_is_met(make, distribution):
+    masks = api.sparsify(make(), 0.75, distribution)
+    size = sum(masks.sizes())
+    zeros = [int(0.75 * n) for n in masks.sizes()]
+    assert abs(size - sum(masks.active()) - sum(zeros)) <= len(masks)
+    masks.check()
+
+
+def test_seed_and_custom_sparsities():
+    model = attention()
+    masks = api.sparsify(model, 0.5, "uniform", custom={"lstm_cell": 0.0, "query/kernel": 0.75})
+    dense = dict(zip(masks.names, zip(masks.active(), masks.sizes(), strict=True), strict=True))
+    assert dense["lstm_cell/kernel"] == (96, 96)
+    assert dense["lstm_cell/recurrent_kernel"] == (36, 36)
+    assert dense["query/kernel"] == (16, 64)
+    assert dense["key/kernel"] == (32, 64)
+    same, other = (api.sparsify(attention(), 0.5, "uniform", seed=seed) for seed in (0, 1))
+    again = api.sparsify(attention(), 0.5, "uniform", seed=0)
+    assert all(np.array_equal(a, b) for a, b in zip(same.values(), again.values(), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(same.values(), other.values(), strict=True))
+
+
+def test_first_layer_dense():
+    masks = api.sparsify(nested_and_shared(), 0.5, "uniform", first_layer_dense=True)
+    assert masks.active()[0] == masks.sizes()[0]
+
+
+@pytest.mark.parametrize("make", [nested_and_shared, convolutional, attention, built_subclassed])
+def test_three_lines_train_any_model(make):
+    model = make()
+    masks = api.sparsify(model, 0.5)
+    active = masks.active()
+    model.compile(SparseOptimizer(keras.optimizers.Adam(0.01), masks, RigL(end_step=4, frequency=2)), "mse")
+    rng = np.random.default_rng(0)
+    x = [rng.integers(0, 9, (12, *i.shape[1:])) for i in getattr(model, "inputs", None) or [np.zeros((1, 4))]]
+    out = model(x if len(x) > 1 else x[0])
+    before = [v.numpy() for v in masks.values()]
+    model.fit(x if len(x) > 1 else x[0], np.ones(out.shape), batch_size=3, verbose=0)
+    masks.check()
+    assert masks.active() == active
+    assert any(np.any(a != b) for a, b in zip(before, masks.values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: api.sparsify(keras.Sequential([layers.Dense(2)], name="net")), "Model net has no weights yet: call it"),
+        (lambda: api.sparsify(nested_and_shared(), include=lambda *_: False), "No trainable kernel of .* was chosen"),
+        (lambda: api.sparsify(nested_and_shared(), custom={"heads": 0.5}), "Custom sparsities name .*heads"),
+        (lambda: api.sparsify(nested_and_shared(), 1.5), "1.5"),
+        (lambda: api.sparsify(nested_and_shared(), distribution="normal"), "Unknown distribution 'normal'"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,207 @@
+"""The contract of every updater with every inner optimizer, in every way TensorFlow runs a step."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sparse_lib import schedules, updaters
+from sparse_lib.masks import Masks
+from sparse_lib.optimizer import Growth, SparseOptimizer
+from tests.replicas import two_replicas
+
+CUBIC = schedules.PolynomialSparsity(initial=0.3, final=0.8, begin=2, end=8)
+EVERY_2 = {"end_step": 10, "frequency": 2}
+UPDATERS = {
+    "static": updaters.Static(),
+    "prune": updaters.Prune(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
+    "prune_global": updaters.Prune(sparsity=CUBIC, scope="global", begin_step=2, end_step=8, frequency=2),
+    "set": updaters.SET(**EVERY_2),
+    "rigl": updaters.RigL(**EVERY_2),
+    "rigl_after_step": updaters.RigL(**EVERY_2, replaces_step=False),
+    "rigl_random": updaters.RigL(**EVERY_2, growth_init="random"),
+    "rigl_gradient": updaters.RigL(**EVERY_2, growth_init="gradient"),
+    "rigl_initial": updaters.RigL(**EVERY_2, growth_init="initial", reinit_regrown=True),
+    "rigl_averaged": updaters.RigL(**EVERY_2),
+    "rigl_inverted": updaters.RigLInverted(**EVERY_2),
+    "rigl_snip": updaters.RigLSNIP(**EVERY_2),
+    "rigl_grasp": updaters.RigLGraSP(**EVERY_2),
+    "rigl_auto": updaters.RigLAuto(**EVERY_2),
+    "snfs": updaters.SNFS(**EVERY_2),
+    "snfs_per_layer": updaters.SNFS(**EVERY_2, redistribute=False),
+    "mest": updaters.MEST(**EVERY_2),
+    "mest_soft": updaters.MEST(**EVERY_2, soft_bound=True),
+    "granet": updaters.GraNet(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
+    "topkast": updaters.TopKAST(),
+    "dnw": updaters.DNW(),
+}
+# One of each kind, where a mode is slow to run or to compile.
+KINDS = ("static", "prune_global", "rigl", "snfs", "mest_soft", "topkast")
+# Further ones that do with replicas what no other does: draw, average, follow the step, take products.
+REPLICATED = (*KINDS, "set", "rigl_random", "rigl_averaged", "rigl_after_step", "rigl_grasp", "granet")
+INNER = {
+    "sgd": lambda: keras.optimizers.SGD(0.05),
+    "nesterov": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-2),
+    "adam": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.5),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.9, clipnorm=1.0),
+}
+# Everything else that Keras has.
+FURTHER = {
+    name: getattr(keras.optimizers, name)
+    for name in ("Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb", "Adafactor", "Muon")
+    if hasattr(keras.optimizers, name)
+}
+MODES = ("eager", "graph", "xla", "replicas")
+STEPS = 11
+DENSITY = 0.5
+
+
+def batches() -> list[tuple[tf.Tensor, tf.Tensor]]:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(STEPS, 16, 8)), rng.integers(0, 4, (STEPS, 16))
+    return [(tf.constant(a, tf.float32), tf.constant(b)) for a, b in zip(x, y, strict=True)]
+
+
+def make_model() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(12, activation="tanh", name="hidden"),
+            keras.layers.Dense(4, name="logits"),
+        ]
+    )
+
+
+def mean_loss(model: keras.Model, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x), from_logits=True))
+
+
+def held_out(model: keras.Model, kernels: list[keras.Variable]) -> Callable[[], Growth]:
+    x, y = batches()[-1]
+
+    def growth() -> Growth:
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = mean_loss(model, x, y)
+            gradients = inner.gradient(loss, kernels)
+            product = tf.add_n([tf.reduce_sum(g * tf.stop_gradient(g)) for g in gradients])
+        return Growth(gradients, outer.gradient(product, kernels))
+
+    return growth
+
+
+def build(updater: str, inner: str) -> tuple[keras.Model, SparseOptimizer]:
+    model = make_model()
+    kernels = [v for v in model.trainable_variables if len(v.shape) == 2]
+    rng = np.random.default_rng(2)
+    masks = Masks(kernels, [tf.constant(rng.random(k.shape) < DENSITY) for k in kernels], ["hidden", "logits"])
+    growth = {"rigl_averaged": 2, "rigl_grasp": held_out(model, kernels)}.get(updater, 1)
+    makers = INNER | {name: functools.partial(maker, 0.01) for name, maker in FURTHER.items()}
+    optimizer = SparseOptimizer(makers[inner](), masks, UPDATERS[updater], growth_gradient=growth)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+def check_invariants(optimizer: SparseOptimizer, updater: str, start: list[int], before: list[int]) -> list[int]:
+    masks = optimizer.masks
+    masks.check()
+    active = masks.active()
+    parts = zip(masks, optimizer.slots, optimizer._starts, strict=True)
+    for (kernel, mask), slots, starts in parts:
+        assert (mask.dtype, mask.shape, mask.trainable) == (tf.bool, kernel.shape, False)
+        # A reserve trains off the mask; the factors of Adafactor know no mask.
+        if not (optimizer.updater.has_reserve or isinstance(optimizer.inner, keras.optimizers.Adafactor)):
+            for slot, first in zip(slots, starts, strict=True):
+                assert np.all(slot.numpy()[~mask.numpy()] == np.float32(first)), "a slot moved off the mask"
+    if updater == "prune":
+        assert all(now <= then for now, then in zip(active, before, strict=True))
+    elif updater in ("prune_global", "granet"):
+        assert sum(active) <= sum(before)
+    elif updater == "snfs":
+        assert sum(active) == sum(start)
+    elif updater == "mest_soft":
+        assert all(now >= first for now, first in zip(active, start, strict=True))
+    else:
+        assert active == start
+    return active
+
+
+def train(updater: str, inner: str, mode: str, steps: int = STEPS) -> list[list[np.ndarray]]:
+    """Trains, checks the invariants at every step, and returns masks and weights, step by step."""
+    strategy = two_replicas() if mode == "replicas" else tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model, optimizer = build(updater, inner)
+
+    def step(x: tf.Tensor, y: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            loss = mean_loss(model, x, y) / replicas
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    def shares(x: tf.Tensor, y: tf.Tensor) -> None:
+        def mine(whole: tf.Tensor) -> tf.Tensor:
+            return tf.stack(tf.split(whole, replicas))[tf.distribute.get_replica_context().replica_id_in_sync_group]
+
+        strategy.run(lambda: step(mine(x), mine(y)))
+
+    function = {"eager": step, "replicas": tf.function(shares, autograph=False)}.get(mode)
+    function = function or tf.function(step, jit_compile=mode == "xla")
+    start = active = optimizer.masks.active()
+    history = []
+    for x, y in batches()[:steps]:
+        function(x, y)
+        active = check_invariants(optimizer, updater, start, active)
+        masks = [m.numpy() for m in optimizer.masks.variables_by_kernel]
+        history.append([*masks, *(v.numpy() for v in model.trainable_variables)])
+    for variable in [*optimizer.masks.variables_by_kernel, *(v.value for v in model.trainable_variables)]:
+        copies = getattr(variable, "values", [variable])
+        assert all(np.array_equal(copies[0], copy) for copy in copies), "the replicas disagree"
+    assert int(optimizer.iterations.numpy()) == steps
+    return history
+
+
+@functools.cache
+def in_a_graph(updater: str, inner: str) -> list[list[np.ndarray]]:
+    return train(updater, inner, "graph")
+
+
+def check(updater: str, inner: str, mode: str) -> None:
+    expected = in_a_graph(updater, inner)
+    got = expected if mode == "graph" else train(updater, inner, mode)
+    for step, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6, err_msg=f"step {step}")
+    changed = any(np.any(a[i] != b[i]) for a, b in zip(got[:-1], got[1:], strict=True) for i in (0, 1))
+    assert changed == (updater != "static")
+
+
+SHORT = (
+    [(updater, "nesterov", "graph") for updater in UPDATERS]
+    + [(updater, "nesterov", "replicas") for updater in REPLICATED]
+    + [(updater, "nesterov", mode) for updater in KINDS for mode in ("eager", "xla")]
+    + [("rigl", inner, "graph") for inner in INNER if inner != "nesterov"]
+)
+FULL = [(u, i, m) for u in UPDATERS for i in INNER for m in MODES if (u, i, m) not in SHORT]
+
+
+@pytest.mark.parametrize(("updater", "inner", "mode"), SHORT)
+def test_contract(updater, inner, mode):
+    check(updater, inner, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("updater", "inner", "mode"), FULL)
+def test_contract_in_full(updater, inner, mode):
+    check(updater, inner, mode)
+
+
+@pytest.mark.parametrize("inner", FURTHER)
+def test_every_optimizer_of_keras(inner):
+    history = train("rigl_random", inner, "eager", steps=6)
+    assert np.any(history[0][0] != history[-1][0])
+    assert np.any(history[0][2] != history[-1][2])
