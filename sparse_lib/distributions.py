@@ -221,10 +221,7 @@ def _from_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, f
     table = _str_table()
     row = table["sparsities"].get(f"{sparsity:.4f}")
     if row is None:
-        raise ValueError(
-            f"The STR table has no overall sparsity {sparsity}; use one of "
-            f"{str_table_sparsities()}."
-        )
+        raise ValueError(f"The STR table has no overall sparsity {sparsity}; use one of {str_table_sparsities()}.")
     by_name = dict(zip(table["layers"], row, strict=True))
     if set(shapes) <= set(by_name):
         return {name: by_name[name] for name in shapes}

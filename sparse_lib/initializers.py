@@ -19,9 +19,7 @@ _SHAPES = ("normal", "uniform")
 Seed: TypeAlias = int | Sequence[int] | tf.Tensor
 
 
-def unit_scaled(
-    mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed
-) -> tf.Tensor:
+def unit_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed) -> tf.Tensor:
     """Draws a kernel whose connections have the variance of their own units' fans.
 
     `Var(w_io) = scale / max(1, fan_io)`, where the fan of the connection from input unit i to
@@ -49,9 +47,7 @@ def unit_scaled(
     return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
 
 
-def layer_scaled(
-    mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed
-) -> tf.Tensor:
+def layer_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed) -> tf.Tensor:
     """Draws a dense kernel, masks it and divides it by the root of the layer's density.
 
     `Var(w) = scale / dense fan / (nnz / size)`, the proposal of Liu et al. (2019, arXiv 1810.05270)
@@ -82,9 +78,7 @@ def layer_scaled(
     return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
 
 
-def add_noise(
-    values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor | None = None
-) -> tf.Tensor:
+def add_noise(values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Adds normal noise to a tensor.
 
     Args:
@@ -157,9 +151,7 @@ def _draw(shape: tf.TensorShape, distribution: str, seed: Seed) -> tf.Tensor:
     if distribution == "normal":
         return tf.random.stateless_normal(shape, pair, alg="philox")
     if distribution == "truncated_normal":
-        return tf.random.stateless_truncated_normal(
-            shape, pair, stddev=1 / _TRUNCATED_STDDEV, alg="philox"
-        )
+        return tf.random.stateless_truncated_normal(shape, pair, stddev=1 / _TRUNCATED_STDDEV, alg="philox")
     limit = 3.0**0.5
     return tf.random.stateless_uniform(shape, pair, -limit, limit, alg="philox")
 

@@ -215,8 +215,7 @@ class LearningRateScaled:
             object.__setattr__(self, "reference", reference)
         if not reference > 0:
             raise ValueError(
-                f"The reference learning rate is {reference}; give reference=, the peak of the "
-                "learning rate."
+                f"The reference learning rate is {reference}; give reference=, the peak of the learning rate."
             )
 
     def __call__(self, step: Any) -> tf.Tensor:
@@ -254,9 +253,7 @@ class PolynomialSparsity:
         _check_fraction("The final sparsity", self.final)
         _check_power(self.power)
         if not 0 <= self.begin < self.end:
-            raise ValueError(
-                f"Pruning runs from step {self.begin} to {self.end}; give an end after the begin."
-            )
+            raise ValueError(f"Pruning runs from step {self.begin} to {self.end}; give an end after the begin.")
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the target sparsity at a step, a float32 scalar."""
@@ -289,8 +286,7 @@ class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
     ) -> None:
         if len(boundaries) != len(factors):
             raise ValueError(
-                f"There are {len(boundaries)} boundaries and {len(factors)} factors; give one "
-                "factor for each boundary."
+                f"There are {len(boundaries)} boundaries and {len(factors)} factors; give one factor for each boundary."
             )
         if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
             raise ValueError(f"The boundaries {list(boundaries)} do not rise; sort them.")
@@ -346,9 +342,7 @@ def learning_rate_schedule(
       ValueError: if the kind is unknown or the numbers do not fit it.
     """
     if kind not in ("constant", "cosine", "piecewise"):
-        raise ValueError(
-            f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'."
-        )
+        raise ValueError(f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'.")
     if not peak > 0:
         raise ValueError(f"The peak learning rate is {peak}; give a positive number.")
     if warmup_steps < 0:
@@ -358,8 +352,7 @@ def learning_rate_schedule(
     if kind == "cosine":
         if total_steps is None or total_steps <= warmup_steps:
             raise ValueError(
-                f"A cosine needs total_steps after its {warmup_steps} steps of warm-up, not "
-                f"{total_steps}."
+                f"A cosine needs total_steps after its {warmup_steps} steps of warm-up, not {total_steps}."
             )
         return keras.optimizers.schedules.CosineDecay(
             0.0 if warmup_steps else peak,

@@ -54,9 +54,7 @@ def test_published_models(layers, variant, method, sparsity, truth):
 @pytest.mark.parametrize("method", _ALIASES)
 def test_published_small_cases(case, method):
     shapes = {str(i): tuple(shape) for i, shape in enumerate(case["shapes"])}
-    found = distributions.sparsities(
-        shapes, case["sparsity"], distribution=method, custom=case["custom"]
-    )
+    found = distributions.sparsities(shapes, case["sparsity"], distribution=method, custom=case["custom"])
     assert list(found.values()) == pytest.approx(case[method], rel=1e-12)
 
 
@@ -103,10 +101,7 @@ def test_erk_of_lenet5_by_hand():
 
 def _random_shapes(rng):
     ranks = rng.integers(1, 6, size=rng.integers(1, 9))
-    return {
-        f"kernel{i}": tuple(int(d) for d in rng.integers(1, 12, size=rank))
-        for i, rank in enumerate(ranks)
-    }
+    return {f"kernel{i}": tuple(int(d) for d in rng.integers(1, 12, size=rank)) for i, rank in enumerate(ranks)}
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
@@ -180,9 +175,7 @@ def test_custom_kernels_keep_their_sparsity_and_stay_out_of_the_others_budget(di
     assert found["c"] == 0.0
     assert found["a"] == pytest.approx(0.9)
     all_custom = {"a": 0.1, "b": 0.2, "c": 0.3}
-    assert all_custom == distributions.sparsities(
-        shapes, 0.9, distribution=distribution, custom=all_custom
-    )
+    assert all_custom == distributions.sparsities(shapes, 0.9, distribution=distribution, custom=all_custom)
 
 
 def test_first_layer_dense_equals_custom_zero():
@@ -190,12 +183,8 @@ def test_first_layer_dense_equals_custom_zero():
     found = distributions.sparsities(shapes, 0.9, distribution="uniform", first_layer_dense=True)
     assert found == {"a": 0.0, "b": 0.9, "c": 0.9}
     for distribution in ("er", "erk"):
-        first = distributions.nnz(
-            shapes, 0.9, distribution=distribution, first_layer_dense=True, custom={"c": 0.5}
-        )
-        custom = distributions.nnz(
-            shapes, 0.9, distribution=distribution, custom={"a": 0.0, "c": 0.5}
-        )
+        first = distributions.nnz(shapes, 0.9, distribution=distribution, first_layer_dense=True, custom={"c": 0.5})
+        custom = distributions.nnz(shapes, 0.9, distribution=distribution, custom={"a": 0.0, "c": 0.5})
         assert first == custom
 
 

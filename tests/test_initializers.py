@@ -56,9 +56,7 @@ def _loop_fans(mask, kind):
 def test_published_unit_scaled_groups(case):
     mask = np.array(case["mask"], bool)
     n = 200
-    values = initializers.unit_scaled(
-        _copies(mask, n), method=case["method"], scale=case["scale"], seed=(1, 2)
-    ).numpy()
+    values = initializers.unit_scaled(_copies(mask, n), method=case["method"], scale=case["scale"], seed=(1, 2)).numpy()
     values = _blocks(values, mask, n)
     fan = _loop_fans(mask, case["method"].split("_")[0])
     assert {float(f) for f in fan[mask]} == {float(f) for f in case["groups"]}
@@ -115,16 +113,12 @@ def test_unit_scaled_fans_of_any_rank(shape, method):
         factor = np.sqrt(shape[0] / mask.sum())
     else:
         kind = method.split("_")[0]
-        factor = np.sqrt(
-            _loop_fans(np.ones(shape, bool), kind) / np.maximum(_loop_fans(mask, kind), 1)
-        )
+        factor = np.sqrt(_loop_fans(np.ones(shape, bool), kind) / np.maximum(_loop_fans(mask, kind), 1))
     assert np.allclose(sparse, np.where(mask, full * factor, 0), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("method", _METHODS)
-@pytest.mark.parametrize(
-    "shape", [(4000,), (80, 50), (5, 40, 20), (3, 3, 24, 20), (2, 3, 2, 15, 20)]
-)
+@pytest.mark.parametrize("shape", [(4000,), (80, 50), (5, 40, 20), (3, 3, 24, 20), (2, 3, 2, 15, 20)])
 def test_full_masks_give_the_dense_initialisation_of_keras(shape, method):
     fan, distribution = method.split("_")
     mode = {"fanin": "fan_in", "fanout": "fan_out", "fanavg": "fan_avg"}[fan]

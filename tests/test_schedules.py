@@ -43,9 +43,7 @@ def test_published_tf1_updates_and_fractions(case):
         "exponential_3": schedules.InversePower(init, end, 3),
         "exponential_.3": schedules.InversePower(init, end, 0.3),
     }[case["anneal"]]
-    for step, last_update, due, value in case[
-        "rows[step,last_update_step,is_update,drop_fraction]"
-    ]:
+    for step, last_update, due, value in case["rows[step,last_update_step,is_update,drop_fraction]"]:
         # There an update also comes due when earlier ones were missed; ours keep to their grid.
         if last_update % frequency == 0 and step % frequency == 0:
             assert schedule.is_update_step(step) is due
@@ -127,9 +125,7 @@ _FUNCTIONS = {
         {0: 0, 1: 0.2, 4: 0.8, 14: 0.6, 24: 0.2, 34: 0, 40: 0},
     ),
     "warm piecewise": (
-        schedules.learning_rate_schedule(
-            "piecewise", 1.6, warmup_steps=5, boundaries=[30, 70], factors=[0.1, 0.01]
-        ),
+        schedules.learning_rate_schedule("piecewise", 1.6, warmup_steps=5, boundaries=[30, 70], factors=[0.1, 0.01]),
         {0: 0, 1: 0.32, 5: 1.6, 29: 1.6, 30: 0.16, 69: 0.16, 70: 0.016, 10**6: 0.016},
     ),
 }
