@@ -1,0 +1,176 @@
+"""Command lines: flags, gin files, and failures told in one line."""
+
+import contextlib
+import dis
+import logging as standard_logging
+import os
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import app, flags, logging
+
+from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
+
+FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
+# As in sparse_lib.strategies, which imports TensorFlow.
+_STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
+_LIBRARY = str(pathlib.Path(__file__).parents[1])
+
+
+def define_common_flags() -> None:
+    """Defines the flags that every entry point shares; a second call changes nothing."""
+    if "gin_config" in flags.FLAGS:
+        return
+    # They count as the entry point's own, so that its --help tells them.
+    flags.disclaim_key_flags()
+    flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
+    flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
+    flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
+    flags.DEFINE_string("preload_gin_config", "", "A gin file, such as another run's operative_config.gin, read first.")
+    flags.DEFINE_integer(
+        "seed", None, "Seed of everything random in the run; 0 unless a gin file sets training.seed.", 0
+    )
+    flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where to compute.")
+    flags.DEFINE_string("tpu", "", "Address of the TPU, for --strategy=tpu.")
+    flags.DEFINE_bool("use_tpu", None, "Of published command lines: --use_tpu means --strategy=tpu.")
+
+
+def with_dashes(arguments: Sequence[str]) -> list[str]:
+    """Reads `logdir=DIR` as `--logdir=DIR`, which published commands have without dashes.
+
+    Args:
+      arguments: of the command line, the program's name first.
+
+    Returns:
+      The arguments, every `flag=value` of a known flag with dashes.
+    """
+    return [f"--{a}" if re.match(r"\w+=", a) and a.split("=", 1)[0] in flags.FLAGS else a for a in arguments]
+
+
+def parse_gin(preload: str | None = None) -> None:
+    """Reads the gin files and bindings of the command line.
+
+    Args:
+      preload: a gin file to read first, instead of the one of --preload_gin_config.
+
+    Raises:
+      SettingError: for a missing file, an unknown name or a line that is not gin, in one line.
+    """
+    # It knows all settings, and with them TensorFlow, which --help does without.
+    from sparse_lib.experiment import gin_files
+
+    first = preload or flags.FLAGS.preload_gin_config
+    bindings = list(flags.FLAGS.gin_bindings)
+    if flags.FLAGS.seed is not None:
+        bindings.append(f"training.seed = {flags.FLAGS.seed}")
+    gin_files.parse([*([first] if first else []), *flags.FLAGS.gin_config], bindings)
+
+
+def strategy_name() -> str:
+    """The strategy that the flags ask for."""
+    return "tpu" if flags.FLAGS.use_tpu else flags.FLAGS.strategy
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs an entry point and exits: with 0, 2 for a command line that cannot be meant, 1 for a failure.
+
+    Args:
+      main: the entry point. What it raises for the user to read is told without a traceback; see `is_told`.
+    """
+
+    def parse(arguments: Sequence[str]) -> Sequence[str]:
+        app.define_help_flags()
+        try:
+            rest = flags.FLAGS(with_dashes(arguments))
+        except flags.Error as error:
+            sys.exit(_fail(str(error), USAGE_ERROR))
+        except SystemExit:
+            # Absl's --help leaves with 1.
+            sys.exit(0)
+        if len(rest) > 1:
+            sys.exit(_fail(f"{rest[1]!r} is not a flag; see --help.", USAGE_ERROR))
+        return rest
+
+    app.run(lambda _: _guarded(main), flags_parser=parse)
+
+
+def _guarded(main: Callable[[], int | None]) -> int:
+    logging.use_absl_handler()
+    logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
+    try:
+        _import_tensorflow()
+        return main() or 0
+    except Interrupted as stop:
+        logging.info("%s", stop)
+        return SIGNALLED + stop.signal
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
+    except Exception as error:
+        if not is_told(error):
+            raise
+        logging.debug("", exc_info=error)
+        return _fail(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
+
+
+def is_told(error: Exception) -> bool:
+    """Whether an error is for the user to read, rather than a bug whose traceback is needed.
+
+    Args:
+      error: that was caught.
+
+    Returns:
+      True for a RunError, and for a ValueError that a `raise` statement of this library raised; one that arises inside
+      an expression of it, or in another library, is a bug.
+    """
+    if isinstance(error, RunError):
+        return True
+    trace = error.__traceback__
+    if not isinstance(error, ValueError) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    is_ours = pathlib.Path(code.co_filename).is_relative_to(_LIBRARY)
+    return is_ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without its notices, about devices that are not there, in the user's terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with _muted_stderr():
+        import tensorflow as tf  # noqa: F401
+    standard_logging.getLogger("tensorflow").setLevel(standard_logging.ERROR)
+    # Some of its modules log through absl's own logger, a line for every checkpoint.
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno > standard_logging.INFO or "tensorflow" not in record.pathname
+    )
+
+
+@contextlib.contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Keeps the standard error of C++ code back; it is shown if an exception leaves the block."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as muted:
+        os.dup2(muted.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            muted.seek(0)
+            os.write(kept, muted.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _fail(message: str, status: int) -> int:
+    # Gin adds to every error in which of its names it arose.
+    lines = [line.strip() for line in message.splitlines() if not line.startswith("  In call to configurable")]
+    sys.stderr.write(f"error: {' '.join(filter(None, lines))}\n")
+    return status

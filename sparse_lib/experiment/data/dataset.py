@@ -1,0 +1,174 @@
+"""An image-classification data set in memory, checked before anything trains on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_LARGEST_PIXEL = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels.
+
+    Attributes:
+        images: float32 `[n, height, width, channels]`, contiguous, usually in [0, 1].
+        labels: int32 `[n]`, class indices.
+    """
+
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three disjoint splits of one data set.
+
+    Attributes:
+        name: What `load_dataset` was asked for.
+        train: What is trained on.
+        validation: Held out of the training images; empty only if a run asked for none.
+        test: The images of the reported accuracy.
+        num_classes: Labels lie in `[0, num_classes)`.
+
+    Raises:
+        ValueError: If a split is empty, images and labels differ in length, images are not
+            finite or differ in shape between splits, or a label is out of range.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        for split_name in ("train", "validation", "test"):
+            split: Split = getattr(self, split_name)
+            where = f"split '{split_name}' of data set '{self.name}'"
+            if not len(split.images) and split_name != "validation":
+                raise ValueError(f"The {where} is empty: give it at least one image.")
+            _check_split(where, split, self.num_classes)
+            if split.images.shape[1:] != self.input_shape:
+                raise ValueError(
+                    f"The {where} has images of shape {list(split.images.shape[1:])} and 'train' "
+                    f"of {list(self.input_shape)}: bring them to one shape."
+                )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def split_from_arrays(where: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    """Brings stored arrays to the types of a `Split`.
+
+    Args:
+        where: Names the split in error messages.
+        images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are
+            divided by 255; floats are taken as they are.
+        labels: Integers `[n]`.
+
+    Returns:
+        The split; its values are checked when a `Dataset` is made of it.
+
+    Raises:
+        ValueError: If ranks or types are others than these.
+    """
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4:
+        raise ValueError(
+            f"The {where} has images of rank {images.ndim}: "
+            "store them as [n, height, width] or [n, height, width, channels]."
+        )
+    if labels.ndim != 1:
+        raise ValueError(f"The {where} has labels of rank {labels.ndim}: store one class index per image, [n].")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"The {where} has labels of type {labels.dtype}: store class indices as integers.")
+    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
+        raise ValueError(f"The {where} has {_out_of_range(labels)}: class indices count from 0.")
+    return Split(_scaled(where, images), labels.astype(np.int32))
+
+
+def require_equal_lengths(where: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError unless there is one label per image; `where` names the split."""
+    if len(images) != len(labels):
+        raise ValueError(f"The {where} has {len(images)} images but {len(labels)} labels: store one label per image.")
+
+
+def dataset_from_arrays(name: str, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], num_classes: int) -> Dataset:
+    """Makes a checked `Dataset` of stored images and labels.
+
+    Args:
+        name: Of the data set.
+        arrays: Images and labels of `train`, `validation` and `test`, as for
+            `split_from_arrays`.
+        num_classes: Count of classes.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: As `split_from_arrays` and `Dataset` do.
+    """
+    splits = {
+        split_name: split_from_arrays(f"split '{split_name}' of data set '{name}'", *pair)
+        for split_name, pair in arrays.items()
+    }
+    return Dataset(name, splits["train"], splits["validation"], splits["test"], num_classes)
+
+
+def _scaled(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
+    if np.issubdtype(images.dtype, np.floating):
+        return np.ascontiguousarray(images, np.float32)
+    if not np.issubdtype(images.dtype, np.integer):
+        raise ValueError(f"The {where} has images of type {images.dtype}: store integers (0 to 255) or floats.")
+    if images.size and images.dtype != np.uint8:
+        lowest, highest = images.min(), images.max()
+        if lowest < 0 or highest > _LARGEST_PIXEL:
+            raise ValueError(
+                f"The {where} has integer pixels from {lowest} to {highest}: "
+                f"store 0 to {_LARGEST_PIXEL}, or floats that are scaled already."
+            )
+    scaled = np.empty(images.shape, np.float32)
+    return np.divide(images, np.float32(_LARGEST_PIXEL), out=scaled)
+
+
+def _check_split(where: str, split: Split, num_classes: int) -> None:
+    images, labels = split.images, split.labels
+    if images.ndim != 4 or images.dtype != np.float32 or not images.flags.c_contiguous:
+        raise ValueError(
+            f"The {where} needs contiguous float32 images [n, height, width, channels], "
+            f"not {images.dtype} {list(images.shape)}: convert them first."
+        )
+    if labels.ndim != 1 or labels.dtype != np.int32:
+        raise ValueError(
+            f"The {where} needs int32 labels [n], not {labels.dtype} {list(labels.shape)}: convert them first."
+        )
+    require_equal_lengths(where, images, labels)
+    # min and max carry NaN and infinity along without a temporary of the images' size.
+    if images.size and not (np.isfinite(images.min()) and np.isfinite(images.max())):
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        raise ValueError(
+            f"The {where} has NaN or infinite pixels in {len(bad)} images (the first is image "
+            f"{bad[0]}): repair or remove them."
+        )
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"The {where} has {_out_of_range(labels, num_classes)}: "
+            f"with {num_classes} classes they run from 0 to {num_classes - 1}."
+        )
+
+
+def _out_of_range(labels: np.ndarray, num_classes: int | None = None) -> str:
+    limit = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+    position = int(np.flatnonzero((labels < 0) | (labels > limit))[0])
+    return f"the label {labels[position]} at image {position}"

@@ -1,0 +1,43 @@
+"""Which training images are held out for validation: the same in every run."""
+
+import numpy as np
+
+from sparse_lib.experiment.data.dataset import require_equal_lengths
+
+_LARGEST_DEFAULT = 5_000
+_SEED = 0
+
+_Pair = tuple[np.ndarray, np.ndarray]
+
+
+def hold_out(
+    images: np.ndarray, labels: np.ndarray, size: int | None, *, name: str, seed: int = _SEED
+) -> tuple[_Pair, _Pair]:
+    """Holds the end of a seeded permutation out of the training images, in stored order.
+
+    Args:
+        images: `[n, ...]`.
+        labels: `[n]`.
+        size: How many images to hold out, less than n; by default 5,000, or a tenth of a smaller
+            set.
+        name: Of the data set, for error messages.
+        seed: Of the permutation; never a run's seed, so that all runs hold out the same images.
+
+    Returns:
+        Images and labels that stay, and images and labels that are held out.
+
+    Raises:
+        ValueError: If nothing would stay, or lengths differ.
+    """
+    where, count = f"split 'train' of data set '{name}'", len(labels)
+    require_equal_lengths(where, images, labels)
+    if size is None:
+        size = min(_LARGEST_DEFAULT, max(1, count // 10))
+    if not 0 <= size < count:
+        raise ValueError(
+            f"Cannot hold {size} images out of the {where}, which has {count}: "
+            "choose a validation_size below that, or give it more images."
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    kept, held = np.sort(order[: count - size]), np.sort(order[count - size :])
+    return (images[kept], labels[kept]), (images[held], labels[held])

@@ -1,0 +1,236 @@
+"""Image-classification sets of TensorFlow Datasets, decoded once and kept as arrays."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
+from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
+from sparse_lib.experiment.data.holdout import hold_out
+
+_LOG = logging.getLogger(__name__)
+_DECODE_BATCH = 256
+_TEST_SEED = 1
+_SPLITS = ("train", "validation", "test")
+
+
+def load_tfds(
+    name: str,
+    *,
+    validation_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> Dataset:
+    """Loads a prepared TFDS set; nothing is fetched unless `download` says so.
+
+    The test images are the set's `test`, else its `validation`, else held out of `train`.
+    The validation images are a set's own `validation` where that is not the test already and no
+    size is asked for; else they are held out of `train`.
+
+    Args:
+        name: As `tfds.builder` takes it: `mnist`, `cifar10`, `name/config:1.2.3`.
+        validation_size: Images to hold out of `train`; see `hold_out` for the default.
+        data_dir: Where TFDS keeps prepared sets; TFDS' own default if None.
+        cache_dir: Where decoded arrays are kept, see `cache_directory`.
+        download: Whether to download and prepare a set that is not there.
+        image_size: Height and width to bring images to (central square, antialiased bilinear);
+            needed where they differ in size.
+
+    Returns:
+        The data set, pixels in [0, 1].
+
+    Raises:
+        ValueError: If the set is unknown, not prepared, no image classification, of images that
+            differ in size without an `image_size`, or too large for memory.
+    """
+    builder = _prepared_builder(name, data_dir, download)
+    keys = _supervised_keys(name, builder)
+    image, label = (builder.info.features[key] for key in keys)
+    shape = _image_shape(name, image, image_size)
+    _check_memory(name, builder, shape)
+
+    path = cache_directory(cache_dir) / f"{_file_stem(builder)}-{'x'.join(map(str, shape))}.npz"
+    arrays = cached_arrays(path, lambda: _decoded(name, builder, keys, shape))
+    return dataset_from_arrays(name, _divided(name, arrays, validation_size), label.num_classes)
+
+
+def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Any:
+    # TFDS takes a second to import and pulls TensorFlow in: only who asks for it pays.
+    import tensorflow_datasets as tfds  # noqa: PLC0415
+
+    directory = None if data_dir is None else os.fspath(Path(data_dir).expanduser())
+    try:
+        with _without_warnings():
+            builder = tfds.builder(name, data_dir=directory)
+            if builder.is_prepared():
+                return builder
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"There is no data set '{name}': use the embedded 'digits' or 'digits_large', a name "
+            "from the TFDS catalog (mnist, fashion_mnist, cifar10, ...), or the path of an .npz."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"TFDS cannot open the data set '{name}': {_first_line(error)} Correct the name or "
+            "use the embedded 'digits'."
+        ) from error
+    if not download:
+        where = "" if directory is None else f", data_dir='{directory}'"
+        raise ValueError(
+            f"The data set '{name}' is not prepared in {builder.data_path}: run "
+            f"`python -c \"import tensorflow_datasets as tfds; tfds.load('{name}'{where})\"`, "
+            "or set data.download=True, or use the embedded 'digits'."
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            f"Cannot download the data set '{name}': {_first_line(error)} Try again with a "
+            "network, or use the embedded 'digits'."
+        ) from error
+    return builder
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    # TFDS warns of a set that is not prepared, which the one line of the error says better.
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line if line.endswith(".") else f"{line}."
+
+
+def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    if len(keys) == 2 and all(key in features for key in keys):
+        image, label = (features[key] for key in keys)
+        if getattr(label, "num_classes", None) and len(image.shape) == 3:
+            return keys
+    raise ValueError(
+        f"The TFDS set '{name}' is no image classification (its features are "
+        f"{sorted(features)}): choose one that pairs an image with a class label."
+    )
+
+
+def _image_shape(name: str, feature: Any, image_size: int | None) -> tuple[int, int, int]:
+    height, width, channels = feature.shape
+    if image_size is not None:
+        height = width = image_size
+    if height is None or width is None:
+        raise ValueError(
+            f"The images of '{name}' differ in size: set data.image_size to the height and width "
+            "that they are brought to."
+        )
+    return height, width, channels
+
+
+def _splits(name: str, builder: Any) -> list[tuple[str, Any]]:
+    if "train" not in builder.info.splits:
+        raise ValueError(
+            f"The TFDS set '{name}' has no split 'train', only {sorted(builder.info.splits)}: choose another."
+        )
+    return [(key, builder.info.splits[key]) for key in _SPLITS if key in builder.info.splits]
+
+
+def _check_memory(name: str, builder: Any, shape: tuple[int, int, int]) -> None:
+    images = sum(split.num_examples for _, split in _splits(name, builder))
+    needed = images * int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise ValueError(
+            f"The data set '{name}' takes {needed / 2**30:.0f} GiB in memory and this machine has "
+            f"{present / 2**30:.0f}: choose a smaller data.image_size."
+        )
+
+
+def _file_stem(builder: Any) -> str:
+    # A set that is prepared anew has other files, and then its arrays are made anew.
+    listing = sorted((entry.name, entry.stat().length, entry.stat().mtime) for entry in builder.data_path.iterdir())
+    digest = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
+    return f"{builder.info.full_name.replace('/', '-')}-{digest}"
+
+
+def _decoded(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, int, int]) -> Arrays:
+    import tensorflow as tf  # noqa: PLC0415  (as above)
+
+    _LOG.info("Decoding '%s' once; later runs read the arrays.", name)
+    arrays = {}
+    for split_name, split in _splits(name, builder):
+        images = np.empty((split.num_examples, *shape), builder.info.features[keys[0]].np_dtype)
+        labels = np.empty(split.num_examples, np.int64)
+        end = 0
+        try:
+            for image_batch, label_batch in _batches(builder, split_name, keys, shape):
+                begin, end = end, end + len(label_batch)
+                images[begin:end], labels[begin:end] = image_batch, label_batch
+        except tf.errors.OpError as error:
+            raise ValueError(_damaged(name, builder, split_name)) from error
+        if end != split.num_examples:
+            raise ValueError(_damaged(name, builder, split_name))
+        arrays[f"x_{split_name}"], arrays[f"y_{split_name}"] = images, labels
+    return arrays
+
+
+def _damaged(name: str, builder: Any, split_name: str) -> str:
+    return f"The split '{split_name}' of data set '{name}' is damaged: delete {builder.data_path} and prepare it again."
+
+
+def _batches(
+    builder: Any, split_name: str, keys: tuple[str, str], shape: tuple[int, int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    import tensorflow_datasets as tfds  # noqa: PLC0415  (as above)
+
+    image_key, label_key = keys
+    feature = builder.info.features[image_key]
+
+    def pair(example: dict[str, Any]) -> tuple[Any, Any]:
+        image = example[image_key]
+        if feature.shape != shape:
+            image = _resized(image, shape[0], feature)
+        return image, example[label_key]
+
+    stream = builder.as_dataset(
+        split=split_name,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(keys, True)),
+    )
+    return stream.map(pair).batch(_DECODE_BATCH).prefetch(1).as_numpy_iterator()
+
+
+def _resized(image: Any, size: int, feature: Any) -> Any:
+    import tensorflow as tf  # noqa: PLC0415  (as above)
+
+    side = tf.reduce_min(tf.shape(image)[:2])
+    square = tf.image.resize_with_crop_or_pad(image, side, side)
+    resized = tf.image.resize(square, (size, size), antialias=True)
+    if np.issubdtype(feature.np_dtype, np.integer):
+        resized = tf.round(resized)
+    return tf.cast(resized, feature.tf_dtype)
+
+
+def _divided(name: str, arrays: Arrays, validation_size: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    pairs = {key: (arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in _SPLITS if f"x_{key}" in arrays}
+    train, validation = pairs["train"], pairs.get("validation")
+    test = pairs.get("test") or validation
+    if test is None:
+        train, test = hold_out(*train, None, name=name, seed=_TEST_SEED)
+    if "test" not in pairs or validation is None or validation_size is not None:
+        train, validation = hold_out(*train, validation_size, name=name)
+    return {"train": train, "validation": validation, "test": test}

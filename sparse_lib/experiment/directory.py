@@ -1,0 +1,96 @@
+"""The directory of a run: one process, one configuration, nobody else's files."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sparse_lib.experiment import files
+from sparse_lib.experiment.errors import RunError
+
+
+@contextmanager
+def locked(directory: pathlib.Path) -> Iterator[None]:
+    """Makes a run directory and keeps every other process out of it.
+
+    Args:
+      directory: of the run.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      RunError: if it cannot be written, or another process trains there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f"{files.TEMPORARY}{os.getpid()}-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"--logdir={directory} cannot be written ({error.strerror}); choose another.") from error
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise RunError(f"Another process trains in {directory}; wait for it or choose another --logdir.") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> None:
+    """Makes sure that a run may live in a directory; changes nothing.
+
+    Args:
+      directory: of the run; subdirectories may hold other runs.
+      config: the complete configuration as text.
+      overwrite: whether a run of another configuration may go.
+
+    Raises:
+      RunError: if the directory holds another configuration, or files that are no run.
+    """
+    path = directory / files.OPERATIVE_CONFIG
+    if path.exists():
+        there = path.read_text(encoding="utf8")
+        if there != config and not overwrite:
+            raise RunError(
+                f"{directory} holds a run of another configuration ({_first_difference(there, config)}); choose "
+                "another --logdir, or --overwrite to start again."
+            )
+        return
+    strange = sorted(e.name for e in directory.iterdir() if e.is_file() and not e.name.startswith(files.TEMPORARY))
+    if strange:
+        raise RunError(
+            f"{directory} is not a run of this suite (it holds {strange[0]} and no {files.OPERATIVE_CONFIG}); choose "
+            "another --logdir."
+        )
+
+
+def _first_difference(there: str, wanted: str) -> str:
+    def lines(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    old, new = lines(there), lines(wanted)
+    only_old = [line for line in old if line not in new] or ["less"]
+    only_new = [line for line in new if line not in old] or ["less"]
+    return f"it has {only_old[0]!r}, this command {only_new[0]!r}"
+
+
+def clear(directory: pathlib.Path) -> None:
+    """Deletes the files of a run, and nothing else in its directory.
+
+    Args:
+      directory: of the run; one that holds no run stays as it is.
+    """
+    config = directory / files.OPERATIVE_CONFIG
+    if not config.exists():
+        return
+    for path in [*(directory / name for name in files.RUN_FILES), *directory.glob("ckpt-*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    # Last, so that a killed deletion can be taken up again.
+    config.unlink()

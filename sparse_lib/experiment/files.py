@@ -1,0 +1,124 @@
+"""Names of the files of a run directory, and writing that never leaves half a file."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sparse_lib.experiment.errors import RunError
+
+OPERATIVE_CONFIG = "operative_config.gin"
+METRICS = "metrics.jsonl"
+MASK_UPDATES = "mask_updates.jsonl"
+RESULT = "result.json"
+PREDICTIONS = "predictions.npz"
+TENSORBOARD = "train_logs"
+HESSIAN = "hessian"
+# Beside its configuration a run directory holds these and checkpoints; anything else in it belongs to somebody.
+RUN_FILES = (METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN)
+# What is being written, or was when a process was killed.
+TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def writing(what: str | os.PathLike[str]) -> Iterator[None]:
+    """Tells a full disk or a missing permission in one line.
+
+    Args:
+      what: is being written.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      RunError: if the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} cannot be written: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary path to write to; the file appears under its name only when it is complete.
+
+    Args:
+      path: where the file goes.
+
+    Yields:
+      The temporary path, in the same directory and with the same ending.
+
+    Raises:
+      RunError: if it cannot be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    with writing(path):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(_standard(value), indent=2, allow_nan=False) + "\n")
+
+
+def _standard(record: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: such a number becomes null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+class JsonLines:
+    """A file of one JSON object a line that grows, and that a resumed run takes up where its checkpoint stands."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Names the file; nothing is opened.
+
+        Args:
+          path: of the file.
+        """
+        self.path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one line and leaves it to the disk before returning; NaN and infinity become null."""
+        with writing(self.path), self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(_standard(record), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[dict[str, Any]]:
+        """All complete lines; a torn last line, from a killed process, is left out."""
+        if not self.path.exists():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                records.append(json.loads(line))
+        return records
+
+    def keep_until(self, step: int, *, inclusive: bool) -> None:
+        """Forgets what a restored checkpoint has not seen yet.
+
+        Args:
+          step: of the checkpoint (step).
+          inclusive: whether a record of that very step was written before the checkpoint.
+        """
+        if not self.path.exists():
+            return
+        limit = step if inclusive else step - 1
+        kept = [record for record in self.read() if record["step"] <= limit]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,0 +1,75 @@
+"""The gin names of the suite: every setting that a configuration file may bind.
+
+Importing this module registers the names. The names and parameters of rigl_tf2 keep their meaning; those that it does
+not have stand beside them.
+"""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import gin
+
+from sparse_lib.experiment import data as data_sets
+from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
+from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
+from sparse_lib.experiment.networking import (
+    LayerScaledSettings,
+    LeNet5Settings,
+    MetaInitSettings,
+    MLPSettings,
+    NetworkSettings,
+    UnitScaledSettings,
+)
+from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
+
+
+def _named(settings: type[Settings]) -> Any:
+    return gin.external_configurable(settings, settings.config_name)
+
+
+training = _named(TrainingSettings)
+network = _named(NetworkSettings)
+lenet5 = _named(LeNet5Settings)
+mlp = _named(MLPSettings)
+unit_scaled_init = _named(UnitScaledSettings)
+layer_scaled_init = _named(LayerScaledSettings)
+metainit = _named(MetaInitSettings)
+masks = _named(MaskSettings)
+oneshot = _named(OneShotSettings)
+pruning = _named(PruningSettings)
+mask_updater = _named(UpdaterSettings)
+optimizer = _named(OptimizerSettings)
+hessian = _named(HessianSettings)
+interpolate = _named(InterpolateSettings)
+
+SIZES = {"lenet5": lenet5, "mlp": mlp}
+INITIALIZERS = {"unit_scaled": unit_scaled_init, "layer_scaled": layer_scaled_init}
+
+
+@gin.configurable
+def data(
+    name: str = "digits",
+    validation_size: int | None = None,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+) -> data_sets.Dataset:
+    """Loads the data set; see `sparse_lib.experiment.data.load_dataset`."""
+    return data_sets.load_dataset(
+        name=name,
+        validation_size=validation_size,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        download=download,
+        image_size=image_size,
+    )
+
+
+def parameters() -> dict[str, list[str]]:
+    """What may be bound: parameters by gin name."""
+    known = {c.config_name: [f.name for f in dataclasses.fields(c)] for c in Settings.__subclasses__()}  # type: ignore[arg-type]
+    return {**known, "data": list(inspect.signature(data).parameters)}

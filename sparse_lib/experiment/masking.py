@@ -1,0 +1,140 @@
+"""What `masks.*` and `oneshot.*` say: where the masks of a run come from."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sparse_lib import distributions
+from sparse_lib.experiment.compose import Kernels, MaskSource
+from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.networking import NetworkSettings
+from sparse_lib.experiment.settings import Settings
+from sparse_lib.oneshot import METHODS, OneShot
+
+# Published gin files name the score of one-shot pruning by the updater that has it.
+_SCORE_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneShotSettings(Settings, name="oneshot"):
+    """One-shot pruning, active where training.oneshot_prune_fraction is above 0.
+
+    Attributes:
+      method: `snip`, `grasp`, `synflow`, `magnitude` or `random`; None takes what mask_updater.update_alg implies.
+      scope: `global` (the papers) or `layer` (the same sparsity in every layer, as the ancestor does).
+      rounds: pruning rounds (count); None takes the method's own (100 for SynFlow, else 1).
+      temperature: of the logits for GraSP; None takes the method's own.
+      examples: training examples that are looked at (count); 100 in SNIP's paper, 5000 in the ancestor.
+    """
+
+    method: Literal["snip", "grasp", "synflow", "magnitude", "random"] | None = None
+    scope: Literal["global", "layer"] = "global"
+    rounds: int | None = None
+    temperature: float | None = None
+    examples: int = 1000
+
+    def build(self, sparsity: float, update_alg: str) -> OneShot | None:
+        """Makes the pruning.
+
+        Args:
+          sparsity: from training.oneshot_prune_fraction (fraction).
+          update_alg: from mask_updater.
+
+        Returns:
+          The pruning, or None where nothing is pruned.
+
+        Raises:
+          SettingError: if no score is named.
+        """
+        if not sparsity:
+            return None
+        method = self.method or _SCORE_OF_UPDATER.get(update_alg)
+        if method is None:
+            raise SettingError(
+                f"training.oneshot_prune_fraction={sparsity} needs a score: set oneshot.method to {', '.join(METHODS)}."
+            )
+        own: dict[str, Any] = {"rounds": self.rounds, "temperature": self.temperature}
+        chosen = {name: value for name, value in own.items() if value is not None}
+        return METHODS[method](sparsity=sparsity, scope=self.scope, **chosen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskSettings(Settings, name="masks"):
+    """Random masks of a given distribution over the layers.
+
+    Attributes:
+      sparsity: of the sparse kernels together (fraction); None leaves everything active.
+      distribution: `erk`, `er`, `uniform` or `str`.
+      custom: sparsity by name of a kernel or a layer (fraction); 0 leaves one dense.
+      power_scale: exponent of the ERK ratio.
+      first_layer_dense: whether `uniform` leaves the first kernel dense.
+      rounding: of the number of zeros, `floor` (the published code) or `ceil` (its published tables).
+    """
+
+    sparsity: float | None = None
+    distribution: Literal["erk", "er", "uniform", "str"] = "erk"
+    custom: Mapping[str, float] | None = None
+    power_scale: float = 1.0
+    first_layer_dense: bool = False
+    rounding: Literal["floor", "ceil"] = "floor"
+
+    def __post_init__(self) -> None:
+        """Checks that custom sparsities have a total to go with.
+
+        Raises:
+          SettingError: if they would be ignored.
+        """
+        super().__post_init__()
+        self.require(not self.custom or bool(self.sparsity), "custom", "needs masks.sparsity, that of all kernels")
+
+    def source(self, network: NetworkSettings, oneshot: OneShot | None, examples: int) -> MaskSource:
+        """Where the masks come from; those of a checkpoint win over a distribution.
+
+        Args:
+          network: may name a checkpoint.
+          oneshot: one-shot pruning, or None.
+          examples: training examples that one-shot pruning looks at (count).
+
+        Returns:
+          The mask source.
+
+        Raises:
+          SettingError: if one-shot pruning would overwrite other masks.
+        """
+        others = {"network.mask_init_path": network.mask_init_path, "masks.sparsity": self.sparsity}
+        overwritten = [name for name, value in others.items() if value and oneshot]
+        if overwritten:
+            raise SettingError(
+                f"training.oneshot_prune_fraction would overwrite the masks of {overwritten[0]}; leave one of them out."
+            )
+        return MaskSource(
+            checkpoint=network.mask_init_path,
+            shuffle=network.shuffle_mask,
+            oneshot=oneshot,
+            oneshot_examples=examples,
+            counts=self.counts if self.sparsity else None,
+        )
+
+    def counts(self, kernels: Kernels) -> dict[str, int]:
+        """Active weights of each kernel (count).
+
+        Args:
+          kernels: name to variable.
+
+        Returns:
+          Count by name.
+        """
+        shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+        custom: dict[str, float] = {}
+        for name, sparsity in (self.custom or {}).items():
+            of_layer = [kernel for kernel in shapes if kernel.rpartition("/")[0] == name]
+            custom |= dict.fromkeys(of_layer or [name], sparsity)
+        return distributions.nnz(
+            shapes,
+            self.sparsity or 0.0,
+            distribution=self.distribution,
+            custom=custom,
+            power_scale=self.power_scale,
+            first_layer_dense=self.first_layer_dense,
+            rounding=self.rounding,
+        )

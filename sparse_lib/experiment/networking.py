@@ -1,0 +1,179 @@
+"""What `network.*`, `lenet5.*` and `mlp.*` say: which network, and where its weights come from."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from sparse_lib import api, initializers
+from sparse_lib.experiment.compose import MaskInit, WeightSource
+from sparse_lib.experiment.networks import NETWORKS
+from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeNet5Settings(Settings, name="lenet5"):
+    """LeNet5: channels of its convolutions and widths of its dense layers, and whether batch normalisation follows."""
+
+    hidden_sizes: Sequence[int] = (6, 16, 120, 84)
+    use_batch_norm: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLPSettings(Settings, name="mlp"):
+    """The MLP: widths of its hidden layers, and whether batch normalisation follows."""
+
+    hidden_sizes: Sequence[int] = (300, 100)
+    use_batch_norm: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetaInitSettings(Settings, name="metainit"):
+    """MetaInit, where training.use_metainit; see `sparse_lib.metainit` for the meaning."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    batch_size: int = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnitScaledSettings(Settings, name="unit_scaled_init"):
+    """The gradient-flow paper's initialisation; see `sparse_lib.initializers.unit_scaled`.
+
+    Attributes:
+      method: fan and distribution, such as `fanin_normal`.
+      scale: numerator of the variance; 1 with `fanavg_uniform` is Glorot's, 2 with `fanin_normal` is He's.
+      init_method: another name of `method`; it wins. The README of rigl_tf2 binds it, to `faninout_uniform`, which is
+        `fanavg_uniform`.
+    """
+
+    method: str = "fanavg_uniform"
+    scale: float = 1.0
+    init_method: str | None = None
+
+    def __call__(self, mask: tf.Tensor, seed: int) -> tf.Tensor:
+        """Draws a kernel for a mask."""
+        method = (self.init_method or self.method).replace("faninout_", "fanavg_")
+        return initializers.unit_scaled(mask, method=method, scale=self.scale, seed=seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerScaledSettings(Settings, name="layer_scaled_init"):
+    """The initialisation of Liu et al.; see `sparse_lib.initializers.layer_scaled`."""
+
+    method: str = "fanavg_uniform"
+    scale: float = 1.0
+
+    def __call__(self, mask: tf.Tensor, seed: int) -> tf.Tensor:
+        """Draws a kernel for a mask."""
+        return initializers.layer_scaled(mask, method=self.method, scale=self.scale, seed=seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings, name="network"):
+    """The network, and the checkpoints of its masks and weights.
+
+    Attributes:
+      network_name: `lenet5` or `mlp`.
+      activation: of the hidden layers.
+      mask_init_path: checkpoint whose masks to take.
+      shuffle_mask: whether to shuffle those masks within each layer.
+      weight_init_path: checkpoint whose weights to take, of any step (rewinding).
+      weight_init_method: `unit_scaled`, `layer_scaled`, or None for the dense initialisation.
+      weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel joins the loss.
+      noise_stddev: of normal noise added to the initial weights.
+      pruned_layer_types: names of the layer classes that are sparse, such as ("Conv2D", "Dense"); None means every
+        layer with a weight matrix.
+    """
+
+    network_name: str = "lenet5"
+    activation: str = "relu"
+    mask_init_path: str | None = None
+    shuffle_mask: bool = False
+    weight_init_path: str | None = None
+    weight_init_method: Literal["unit_scaled", "layer_scaled"] | None = None
+    weight_decay: float = 0.0
+    noise_stddev: float = 0.0
+    pruned_layer_types: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the names, and that no setting would be ignored.
+
+        Raises:
+          SettingError: for an unknown network, masks to shuffle that are not given, or two sources of weights.
+        """
+        super().__post_init__()
+        known = f"is not known; use one of {', '.join(NETWORKS)}"
+        self.require(self.network_name in NETWORKS, "network_name", known)
+        has_masks = not self.shuffle_mask or bool(self.mask_init_path)
+        self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
+        one_source = not (self.weight_init_path and self.weight_init_method)
+        self.require(
+            one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"
+        )
+
+    def build(
+        self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: LeNet5Settings | MLPSettings
+    ) -> keras.Model:
+        """Builds the network with its dense initial weights.
+
+        Args:
+          input_shape: height, width, channels (pixels).
+          num_classes: number of logits (count).
+          seed: of the initial weights.
+          sizes: of the network that is named.
+
+        Returns:
+          The network.
+        """
+        style = Style(
+            activation=self.activation,
+            weight_decay=self.weight_decay,
+            use_batch_norm=sizes.use_batch_norm,
+            seed=seed,
+        )
+        return NETWORKS[self.network_name](input_shape, num_classes, style, sizes.hidden_sizes)
+
+    def kernels(self, model: keras.Model) -> dict[str, keras.Variable]:
+        """The sparse kernels of a network.
+
+        Args:
+          model: the network.
+
+        Returns:
+          Name to variable.
+
+        Raises:
+          SettingError: if no layer of the network is of a type that is named.
+        """
+        wanted = self.pruned_layer_types
+
+        def include(layer: keras.Layer, variable: keras.Variable) -> bool:
+            named = wanted is None or type(layer).__name__ in wanted
+            return named and api.is_weight_matrix(layer, variable)
+
+        kernels = api.sparse_kernels(model, include)
+        self.require(bool(kernels), "pruned_layer_types", f"names no layer with a weight matrix of {model.name}")
+        return kernels
+
+    def weight_source(self, initializer: MaskInit | None, metainit: MetaInitSettings | None) -> WeightSource:
+        """Where the weights come from.
+
+        Args:
+          initializer: the sparse-aware initialisation, or None for the dense one.
+          metainit: its settings, or None.
+
+        Returns:
+          The weight source.
+        """
+        settings: dict[str, Any] | None = dataclasses.asdict(metainit) if metainit else None
+        return WeightSource(
+            checkpoint=self.weight_init_path,
+            initializer=initializer,
+            noise_stddev=self.noise_stddev,
+            metainit=settings,
+        )

@@ -1,0 +1,97 @@
+"""What `optimizer.*` says: the inner optimizer and its learning rate."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+
+from sparse_lib import schedules
+from sparse_lib.experiment.settings import Settings
+
+_NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Settings, name="optimizer"):
+    """The inner optimizer and its learning rate.
+
+    Attributes:
+      name: `sgd`, `momentum`, `adam`, `adamw` or `rmsprop`.
+      learning_rate: peak of the schedule.
+      clipnorm: largest norm of each variable's masked gradient.
+      clipvalue: largest magnitude of a gradient entry.
+      global_clipnorm: largest norm of the whole masked gradient.
+      momentum: of `momentum` (0.9 if not given) and `rmsprop` (0 if not given); the others have none.
+      nesterov: whether `momentum` is Nesterov's.
+      weight_decay: decoupled: w <- w - learning rate * weight_decay * w; L2 in the loss is network.weight_decay.
+      schedule: cosine to 0 at the end of the run, as in the gradient-flow paper's code; constant; piecewise.
+      warmup_steps: of a linear rise from 0 (step).
+      boundaries: of `piecewise` (step).
+      factors: of the peak after each boundary.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 0.001
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    momentum: float | None = None
+    nesterov: bool = False
+    weight_decay: float | None = None
+    schedule: Literal["cosine", "constant", "piecewise"] = "cosine"
+    warmup_steps: int = 0
+    boundaries: Sequence[int] = ()
+    factors: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the name.
+
+        Raises:
+          SettingError: for an unknown optimizer.
+        """
+        super().__post_init__()
+        self.require(self.name.lower() in _NAMES, "name", f"is not known; use one of {', '.join(_NAMES)}")
+
+    def rate(self, total_steps: int) -> Callable[[Any], Any]:
+        """The learning rate as a function of the step.
+
+        Args:
+          total_steps: length of the run (step).
+
+        Returns:
+          A Keras schedule.
+        """
+        return schedules.learning_rate_schedule(
+            self.schedule,
+            self.learning_rate,
+            total_steps=total_steps,
+            warmup_steps=self.warmup_steps,
+            boundaries=self.boundaries,
+            factors=self.factors,
+        )
+
+    def build(self, rate: Callable[[Any], Any]) -> keras.optimizers.Optimizer:
+        """Makes a new optimizer.
+
+        Args:
+          rate: from `rate`.
+
+        Returns:
+          The Keras optimizer, not built.
+        """
+        common: dict[str, Any] = {
+            "clipnorm": self.clipnorm,
+            "clipvalue": self.clipvalue,
+            "global_clipnorm": self.global_clipnorm,
+        }
+        if self.weight_decay is not None:
+            common["weight_decay"] = self.weight_decay
+        name = self.name.lower()
+        if name == "momentum":
+            momentum = 0.9 if self.momentum is None else self.momentum
+            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=self.nesterov, **common)
+        if name == "rmsprop":
+            return keras.optimizers.RMSprop(rate, momentum=self.momentum or 0.0, **common)
+        makers = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+        return makers[name](rate, **common)

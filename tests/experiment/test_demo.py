@@ -1,0 +1,206 @@
+"""The demonstration: what it runs, in which order, and how it goes on, fails and stops."""
+
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import gin
+import pytest
+
+from sparse_lib.experiment import demo, gin_names
+from sparse_lib.experiment.errors import RunError
+
+# Stands in for train.py: notes when it ran, and leaves what a run leaves.
+FAKE = """
+import json, os, pathlib, sys, time
+flags = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[1:] if a.startswith("--"))
+run = pathlib.Path(flags["logdir"])
+history = pathlib.Path(os.environ["HISTORY"])
+def note(word):
+    with history.open("a") as file:
+        file.write(f"{word} {run.name}\\n")
+note("start")
+if run.name == os.environ.get("BROKEN"):
+    print("some line\\nerror: it is broken", file=sys.stderr)
+    sys.exit(1)
+time.sleep(float(os.environ.get("SECONDS_OF_WORK", "0")))
+run.mkdir(parents=True, exist_ok=True)
+record = {"step": 3000, "active_weights": 2210, "gradient_norm": 0.5}
+(run / "metrics.jsonl").write_text(json.dumps({**record, "step": 50}) + "\\n" + json.dumps(record) + "\\n")
+note("end")
+(run / "result.json").write_text(json.dumps({"test_accuracy": 0.97, "sparsity": 0.95, "inference_flops": 300,
+    "dense_inference_flops": 3000, "steps_per_second": 117.2}))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> pathlib.Path:
+    """Replaces train.py, and returns the file where its stand-in notes what it does."""
+    script = tmp_path / "fake_train.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(demo, "TRAIN", script)
+    monkeypatch.setattr(demo, "_POLL", 0.01)
+    monkeypatch.setenv("HISTORY", str(tmp_path / "history"))
+    return tmp_path / "history"
+
+
+def started(history: pathlib.Path) -> list[str]:
+    return [line.split()[1] for line in history.read_text().splitlines() if line.startswith("start")]
+
+
+@pytest.mark.parametrize("stage", demo.STAGES, ids=lambda stage: stage.name)
+def test_commands_name_gin_files_and_settings_that_exist(stage):
+    words = demo.command(stage, pathlib.Path("somewhere/demo"))
+    flags = [word.removeprefix("--").split("=", 1) for word in words[1:]]
+    (config,) = [value for name, value in flags if name == "gin_config"]
+    bindings = [value for name, value in flags if name == "gin_bindings"]
+    gin.clear_config()
+    gin.add_config_file_search_path(os.path.dirname(config))
+    gin.parse_config_files_and_bindings([config], bindings)
+    try:
+        training, network, pruning = gin_names.training(), gin_names.network(), gin_names.pruning()
+    finally:
+        gin.clear_config()
+    assert training.total_steps == demo.STEPS
+    assert pruning.final_sparsity == (0.95 if stage.name == "prune" else 0.8)
+    assert network.mask_init_path == ("somewhere/demo/prune" if stage.from_pruned else None)
+    assert network.weight_init_path == ("somewhere/demo/prune/ckpt-0" if stage.name == "lottery" else None)
+
+
+def test_fresh_weights_are_not_those_of_the_pruning_run():
+    seeds = {stage.name: stage.seed for stage in demo.STAGES}
+    assert seeds["scratch"] != seeds["prune"]
+    assert seeds["scratch"] == seeds["lottery"] == seeds["scratch_plus"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 6])
+def test_every_stage_runs_once_and_masks_come_first(fake, tmp_path, jobs):
+    demo.Demo(tmp_path / "out", jobs).train()
+    assert sorted(started(fake)) == sorted(stage.name for stage in demo.STAGES)
+    history = fake.read_text().splitlines()
+    for stage in demo.STAGES:
+        if stage.from_pruned:
+            assert history.index("end prune") < history.index(f"start {stage.name}")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
+    monkeypatch.setenv("SECONDS_OF_WORK", "0.1")
+    demo.Demo(tmp_path / "out", jobs).train()
+    at_work, most = 0, 0
+    for line in fake.read_text().splitlines():
+        at_work += 1 if line.startswith("start") else -1
+        most = max(most, at_work)
+    assert most == jobs
+
+
+def test_finished_stages_are_not_repeated(fake, tmp_path):
+    demo.Demo(tmp_path / "out", 2).train()
+    (tmp_path / "out" / "scratch" / "result.json").unlink()
+    fake.write_text("")
+    demo.Demo(tmp_path / "out", 2).train()
+    assert started(fake) == ["scratch"]
+
+
+def test_other_settings_need_another_directory(fake, tmp_path, monkeypatch):
+    demo.Demo(tmp_path / "out", 2).train()
+    monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=7",))
+    fake.write_text("")
+    with pytest.raises(RunError, match="other settings; choose another --out"):
+        demo.Demo(tmp_path / "out", 2).train()
+    assert not started(fake)
+
+
+def test_failure_is_one_line_with_the_log(fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROKEN", "lottery")
+    with pytest.raises(RunError) as raised:
+        demo.Demo(tmp_path / "out", 1).train()
+    log = tmp_path / "out" / "logs" / "lottery.log"
+    assert str(raised.value) == f"The stage 'lottery' failed, see {log}: it is broken"
+    assert "some line" in log.read_text()
+    monkeypatch.delenv("BROKEN")
+    demo.Demo(tmp_path / "out", 1).train()
+    assert all(demo.Demo(tmp_path / "out", 1).finished(stage) for stage in demo.STAGES)
+
+
+def test_unwritable_directory_is_one_line(fake, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        demo.Demo(tmp_path / "file" / "out", 1)
+
+
+def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "TRAIN", tmp_path / "train.py")
+    with pytest.raises(RunError, match="clone the repository"):
+        demo.Demo(tmp_path / "out", 1)
+
+
+def test_logs_begin_with_a_command_that_can_be_typed(fake, tmp_path):
+    demo.Demo(tmp_path / "out", 2).train()
+    line = (tmp_path / "out" / "logs" / "prune.log").read_text().splitlines()[0]
+    stage = next(stage for stage in demo.STAGES if stage.name == "prune")
+    assert shlex.split(line) == ["$", "python", *demo.command(stage, tmp_path / "out")]
+
+
+def test_table_and_files(fake, tmp_path, capsys):
+    out = tmp_path / "out"
+    demo.demonstrate(out, 6)
+    told = capsys.readouterr().out
+    text = (out / "demo.txt").read_text()
+    assert text in told
+    assert str(out) in told.replace(text, "")
+    rows = [line.split() for line in text.splitlines()[3:]]
+    assert [row[-7:] for row in rows] == [["0.9700", "0.9500", "2,210", "300", "0.100", "0.5000", "117"]] * 6
+    stored = json.loads((out / "demo.json").read_text())
+    assert list(stored) == [stage.name for stage in demo.STAGES]
+    assert stored["rigl"]["relative_flops"] == pytest.approx(0.1)
+    assert max(map(len, text.splitlines())) <= 110
+
+
+DRIVER = """
+import pathlib, sys
+from sparse_lib.experiment import demo
+demo.TRAIN = pathlib.Path(sys.argv.pop(1))
+demo.flags.DEFINE_string("out", "", "")
+demo.flags.DEFINE_integer("jobs", 2, "")
+demo.cli.run(demo.main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number):
+    command = [sys.executable, "-c", DRIVER, str(demo.TRAIN), f"--out={tmp_path / 'out'}"]
+    environment = {**os.environ, "PYTHONPATH": str(demo.ROOT), "SECONDS_OF_WORK": "60"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not fake.exists() or len(started(fake)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert "end" not in fake.read_text()
+    demo.Demo(tmp_path / "out", 2).train()
+    assert all(demo.Demo(tmp_path / "out", 2).finished(stage) for stage in demo.STAGES)
+
+
+@pytest.mark.slow
+def test_real_runs_of_a_few_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "STEPS", 30)
+    monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=30", "training.log_freq=3", "training.save_freq=10"))
+    pruning = ("pruning.begin_step=5", "pruning.end_step=20", "pruning.frequency=5")
+    stages = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.STAGES]
+    monkeypatch.setattr(demo, "STAGES", tuple(stages))
+    demo.demonstrate(tmp_path / "out", 2)
+    stored = json.loads((tmp_path / "out" / "demo.json").read_text())
+    assert stored["dense"]["active_weights"] == 44_190
+    assert stored["prune"]["active_weights"] == stored["lottery"]["active_weights"] == 2_210
+    assert all(0 < row["early_gradient_norm"] < 1e3 for row in stored.values())
+    assert "RigL+" in capsys.readouterr().out

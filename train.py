@@ -1,0 +1,34 @@
+r"""Trains and evaluates sparse networks; every mode is a gin file.
+
+  python train.py --logdir=runs/rigl --seed=1 --gin_config=configs/rigl.gin \
+      --gin_bindings='training.total_steps=2000'
+
+Without any file it trains a dense LeNet5 on the embedded digits.
+"""
+
+import pathlib
+
+from absl import flags
+
+from sparse_lib.experiment import cli
+
+cli.define_common_flags()
+flags.DEFINE_enum("mode", "train_eval", ["train_eval", "eval"], "Train, or evaluate a checkpoint of --logdir.")
+flags.DEFINE_string("ckpt", "", "Checkpoint for --mode=eval; the last one of --logdir if not given.")
+flags.DEFINE_bool("overwrite", False, "Delete the run in --logdir and start again.")
+
+
+def main() -> None:
+    """Runs the mode that the flags ask for."""
+    # TensorFlow takes seconds to import, which --help does not need.
+    from sparse_lib.experiment import commands
+
+    directory = pathlib.Path(flags.FLAGS.logdir)
+    if flags.FLAGS.mode == "eval":
+        commands.evaluate(directory, flags.FLAGS.ckpt)
+    else:
+        commands.train(directory, overwrite=flags.FLAGS.overwrite)
+
+
+if __name__ == "__main__":
+    cli.run(main)
