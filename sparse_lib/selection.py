@@ -97,7 +97,7 @@ def top_k_mask(scores: tf.Tensor, k: int | tf.Tensor, among: tf.Tensor | None = 
 
 
 # Traced once for each size, however many graphs select from kernels of that size.
-@tf.function(autograph=False)
+@tf.function(autograph=False, experimental_attributes={"_noinline": True})
 def _flat_top_k_mask(scores: tf.Tensor, k: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
     keys = low = _ordered_keys(scores)
     total = tf.constant(keys.shape.num_elements())

@@ -30,7 +30,8 @@ class Subclassed(keras.Model):
 
 def nested_and_shared() -> keras.Model:
     shared = layers.Dense(5, name="shared")
-    inner = keras.Sequential([keras.Input((5,)), layers.Dense(5, name="hidden"), layers.LayerNormalization()], name="inner")
+    stack = [keras.Input((5,)), layers.Dense(5, name="hidden"), layers.LayerNormalization()]
+    inner = keras.Sequential(stack, name="inner")
     a, b = keras.Input((4,)), keras.Input((4,))
     merged = layers.Concatenate()([inner(shared(a)), inner(shared(b))])
     return keras.Model([a, b], layers.Dense(2, name="head")(merged))
@@ -138,12 +139,13 @@ def test_three_lines_train_any_model(make):
     model = make()
     masks = api.sparsify(model, 0.5)
     active = masks.active()
-    model.compile(SparseOptimizer(keras.optimizers.Adam(0.01), masks, RigL(end_step=4, frequency=2)), "mse")
+    optimizer = SparseOptimizer(keras.optimizers.Adam(0.01), masks, RigL(end_step=4, frequency=2))
+    model.compile(optimizer, "mse", run_eagerly=True)
     rng = np.random.default_rng(0)
     x = [rng.integers(0, 9, (12, *i.shape[1:])) for i in getattr(model, "inputs", None) or [np.zeros((1, 4))]]
-    out = model(x if len(x) > 1 else x[0])
+    x = x if len(x) > 1 else x[0]
     before = [v.numpy() for v in masks.values()]
-    model.fit(x if len(x) > 1 else x[0], np.ones(out.shape), batch_size=3, verbose=0)
+    model.fit(x, np.ones(model(x).shape), batch_size=3, verbose=0)
     masks.check()
     assert masks.active() == active
     assert any(np.any(a != b) for a, b in zip(before, masks.values(), strict=True))
@@ -152,7 +154,7 @@ def test_three_lines_train_any_model(make):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: api.sparsify(keras.Sequential([layers.Dense(2)], name="net")), "Model net has no weights yet: call it"),
+        (lambda: api.sparsify(keras.Sequential([layers.Dense(2)], name="a")), "Model a has no weights yet: call it"),
         (lambda: api.sparsify(nested_and_shared(), include=lambda *_: False), "No trainable kernel of .* was chosen"),
         (lambda: api.sparsify(nested_and_shared(), custom={"heads": 0.5}), "Custom sparsities name .*heads"),
         (lambda: api.sparsify(nested_and_shared(), 1.5), "1.5"),

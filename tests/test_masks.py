@@ -119,7 +119,7 @@ def test_report_adds_up():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([np.ones((4, 3), bool)], r"mask of layer/kernel must be boolean of shape \(3, 4\); got bool of shape \(4, 3\)"),
+        ([np.ones((4, 3), bool)], r"mask of layer/kernel must be boolean of shape \(3, 4\); got bool of .*\(4, 3\)"),
         ([np.ones((3, 4), "float32")], r"must be boolean of shape \(3, 4\); got float32"),
         ([np.ones((1, 4), bool)], r"got bool of shape \(1, 4\)"),
         ([], "Got 0 masks for 1 kernels"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import schedules, updaters
+from sparse_lib import updaters
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.optimizer import SparseOptimizer
 from tests.replicas import two_replicas
@@ -83,7 +83,6 @@ def test_fit_equals_the_loop_by_hand(by_hand, scope, settings):
     assert int(optimizer.iterations.numpy()) == 12
     for variable, expected in zip(model.trainable_variables, by_hand, strict=True):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4, atol=1e-6)
-    assert np.mean([m.explored_rate for m in [] or []] or [1]) == 1
     assert max(optimizer.masks.exploration_rate()) > 20 / 60
 
 
@@ -120,9 +119,7 @@ def test_learning_rate_keeps_pace_on_mask_updates():
 def test_apply_gradients_returns_the_count():
     model, optimizer = make()
     count = optimizer.apply_gradients(zip(gradients(model), model.trainable_variables, strict=True))
-    assert int(optimizer.iterations.numpy()) == 1
-    assert optimizer.variables[0] is optimizer.iterations
-    del count
+    assert int(count.numpy()) == int(optimizer.iterations.numpy()) == 1
 
 
 # --- gradients and variables ---
@@ -182,7 +179,8 @@ def test_sparse_gradients_of_an_embedding():
 def test_number_formats(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        model, optimizer = make(keras.optimizers.Adam(0.01), updaters.RigL(end_step=9, frequency=2, growth_init="random"))
+        updater = updaters.RigL(end_step=9, frequency=2, growth_init="random")
+        model, optimizer = make(keras.optimizers.Adam(0.01), updater)
         for _ in range(5):
             optimizer.apply(gradients(model), model.trainable_variables)
     finally:
@@ -210,10 +208,6 @@ def trained_on(model, optimizer, steps: int) -> list[np.ndarray]:
 def assert_same(mine: list[np.ndarray], theirs: list[np.ndarray]) -> None:
     for a, b in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def restored_from_checkpoint(path, model, optimizer):
-    tf.train.Checkpoint(model=model, optimizer=optimizer).read(str(path / "ckpt")).assert_consumed()
 
 
 def test_a_checkpoint_resumes_bit_by_bit(tmp_path):
@@ -285,7 +279,7 @@ SGD = keras.optimizers.SGD
         (lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)), {}, "use float32 or mixed_bfloat16"),
         (lambda: make()[1], {}, "slots of a SparseOptimizer cannot be masked"),
         (inner_built, {}, "already built; pass a new one"),
-        (lambda: SGD(0.1), {"updater": updaters.RigLGraSP(end_step=9)}, "pass a callable growth_gradient"),
+        (lambda: SGD(0.1), {"updater": updaters.RigLGraSP(end_step=900)}, "pass a callable growth_gradient"),
         (lambda: SGD(0.1), {"growth_gradient": 4}, "growth_gradient=4 must be between 1 and the update frequency, 3"),
         (lambda: SGD(0.1), {"growth_gradient": 0}, "growth_gradient=0 must be between"),
         (lambda: SGD(0.1), {"updater": updaters.SET(end_step=1, begin_step=5)}, "No update lies between"),
@@ -334,7 +328,7 @@ def test_wrong_use_of_strategies():
         model, optimizer = make()
         late, unbuilt = make()
         optimizer.build(model.trainable_variables)
-        grads = gradients(model)
+        grads = [tf.zeros(v.shape) for v in model.trainable_variables]
         with pytest.raises(ValueError, match=r"call the optimizer inside strategy.run"):
             optimizer.apply(grads)
         with pytest.raises(ValueError, match=r"Call optimizer.build\(model.trainable_variables\) before"):
@@ -342,7 +336,3 @@ def test_wrong_use_of_strategies():
     outside = SparseOptimizer(SGD(0.1), unbuilt.masks, RIGL)
     with pytest.raises(ValueError, match="lives under another tf.distribute strategy.*with strategy.scope"):
         outside.build(late.trainable_variables)
-
-
-def test_a_number_is_no_schedule_of_sparsity():
-    assert updaters.Prune(sparsity=schedules.Constant(0.5)).schedule.begin == 100

@@ -20,7 +20,8 @@ TOP_K = {mode: wrap(selection.top_k_mask) for mode, wrap in MODES.items()}
 def stable_top_k(scores: np.ndarray, k: int, among: np.ndarray) -> np.ndarray:
     """The definition: candidates in order of falling score, NaN last, earlier index first."""
     flat = scores.ravel().astype("float64")
-    order = np.lexsort((np.arange(flat.size), -np.nan_to_num(flat, nan=0, posinf=np.inf, neginf=-np.inf), np.isnan(flat)))
+    is_nan = np.isnan(flat)
+    order = np.lexsort((np.arange(flat.size), np.where(is_nan, 0, -flat), is_nan))
     order = [i for i in order if among.ravel()[i]]
     chosen = np.zeros(flat.size, bool)
     chosen[order[: max(k, 0)]] = True

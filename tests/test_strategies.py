@@ -33,7 +33,7 @@ def test_unknown_name():
 
 
 SCOPES = {
-    "default": lambda: tf.distribute.get_strategy(),
+    "default": tf.distribute.get_strategy,
     "one device": lambda: tf.distribute.OneDeviceStrategy("/cpu:0"),
     "two replicas": two_replicas,
 }

@@ -67,8 +67,8 @@ class Stage:
     from_pruned: bool = False
 
 
-# In the order of the table. What starts from the pruned network has a seed of its own: with the seed of the pruning
-# run, the fresh weights of `scratch` would be the very weights of the lottery ticket.
+# In the order of the table. What starts from the pruned network sees the data in one order, and in another than the
+# pruning run did: these runs differ in their initial weights alone.
 STAGES = (
     Stage("dense", "dense"),
     Stage("prune", "gradual pruning", bindings=PRUNING),
@@ -130,10 +130,8 @@ class Demo:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             **os.environ,
         }
-        try:
+        with files.writing(f"--out={out}"):
             self._logs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"--out={out} cannot be written ({error.strerror}); choose another.") from error
 
     def log(self, stage: Stage) -> pathlib.Path:
         """Where the output of a stage goes; its first line is the command."""
@@ -228,7 +226,7 @@ class Demo:
         Returns:
           Name to value; fractions, counts, and steps per second.
         """
-        # TensorFlow takes seconds to import, which nothing before the table needs.
+        # It brings TensorFlow, which --help does without.
         from sparse_lib.experiment.run import early_gradient_norm  # noqa: PLC0415
 
         result = json.loads((self._out / stage.name / files.RESULT).read_text(encoding="utf8"))
@@ -298,12 +296,13 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
     text = table(rows)
     files.write_json(out / "demo.json", {stage.name: row for stage, row in zip(STAGES, rows, strict=True)})
     files.write_text(out / "demo.txt", text)
-    share = f"the first {STEPS // 10} steps"
-    sys.stdout.write(
+    names = "|".join(stage.name for stage in STAGES)
+    print(
         f"\n{text}\n"
-        f"The gradient norm is that of the active weights on held-out images, its mean over {share}.\n"
-        f"{duration(time.monotonic() - started)}. The runs lie in {out}/<{'|'.join(s.name for s in STAGES)}>,\n"
-        f"their commands and output in {demo.log(STAGES[0]).parent}, this table in {out}/demo.txt and demo.json.\n"
+        f"Gradient norm: of the active weights on held-out images, mean over the first {STEPS // 10} steps.\n"
+        f"The runs lie in {out}/<{names}>, their commands\n"
+        f"and output in {demo.log(STAGES[0]).parent}, this table in {out}/demo.txt and demo.json. It took "
+        f"{duration(time.monotonic() - started)}."
     )
 
 

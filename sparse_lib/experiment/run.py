@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from absl import logging
 
 from sparse_lib.experiment import directory as run_directory
 from sparse_lib.experiment import files
@@ -23,7 +24,7 @@ from sparse_lib.experiment.networking import LeNet5Settings, MetaInitSettings, M
 from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import Steps
-from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
+from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings, foreseen
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import Updater
@@ -74,8 +75,14 @@ class Experiment:
     initializer: MaskInit | None = None
 
     def model(self) -> keras.Model:
-        """The network with its dense initial weights."""
-        return self.network.build(self.dataset.input_shape, self.dataset.num_classes, self.training.seed, self.sizes)
+        """The network with its dense initial weights.
+
+        Fresh weights under the masks of another run come from a stream of their own: with the seed of that run they
+        would else be the weights that it started from, and scratch would be the lottery ticket.
+        """
+        fresh = bool(self.network.mask_init_path) and not self.network.weight_init_path
+        stream = 2 * self.training.seed + fresh
+        return self.network.build(self.dataset.input_shape, self.dataset.num_classes, stream, self.sizes)
 
     def built(self, *, fresh: bool) -> Built:
         """Builds network, masks, weights, optimizer and compiled steps, under the current strategy.
@@ -155,6 +162,8 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
         if result.exists() and not overwrite:
             return json.loads(result.read_text(encoding="utf8"))
         built = experiment.built(fresh=overwrite or not available(directory))
+        if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
+            logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
         if not (directory / files.OPERATIVE_CONFIG).exists():

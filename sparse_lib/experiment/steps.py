@@ -115,7 +115,7 @@ class Steps:
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
-        """What an updating step does before the masks change: gradients, and the optimizer step if that is not replaced.
+        """The first half of an updating step: gradients, and the optimizer step if the update does not replace it.
 
         Args:
           step: whose batch is used (step).

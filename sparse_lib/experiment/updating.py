@@ -220,3 +220,27 @@ class UpdaterSettings(Settings, name="mask_updater"):
         if self.schedule_alg == "power":
             return schedules.InversePower(self.init_drop_fraction, end, self.drop_power)
         return schedules.Constant(self.init_drop_fraction)
+
+
+def foreseen(updater: updaters.Updater, total_steps: int) -> str:
+    """What a run will not do although its configuration seems to ask for it.
+
+    Args:
+      updater: of the run.
+      total_steps: length of the run (step).
+
+    Returns:
+      A sentence, or nothing.
+    """
+    if updater.schedule.never:
+        return ""
+    steps = updater.schedule.steps(0, total_steps)
+    if not steps:
+        return f"Masks never change: their first update, at step {updater.schedule.begin}, comes after the run."
+    target = getattr(updater, "sparsity", None)
+    if isinstance(target, schedules.PolynomialSparsity) and steps[-1] < target.end:
+        return (
+            f"Pruning gets to a sparsity of {float(target(steps[-1])):.4f}, not {target.final}: its last update is at "
+            f"step {steps[-1]}, and pruning.end_step is {target.end}."
+        )
+    return ""

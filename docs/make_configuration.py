@@ -1,0 +1,129 @@
+"""Writes docs/configuration.md: every gin name of the suite, from the docstrings of what it configures."""
+
+import dataclasses
+import inspect
+import pathlib
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sparse_lib import initializers, metainit
+from sparse_lib.experiment import gin_names
+from sparse_lib.experiment.data import load_dataset
+from sparse_lib.experiment.networks import lenet5, mlp
+from sparse_lib.experiment.networks.common import Style
+
+PAGE = pathlib.Path(__file__).with_name("configuration.md")
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by docs/make_configuration.py from the docstrings; do not edit. -->
+
+A gin file, or `--gin_bindings`, sets `name.parameter = value`. Later bindings win over earlier ones, bindings over
+files, and `--seed=N` over `training.seed`. What is not bound has the default given here. The complete configuration
+of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` another one
+of its own folder, and may use macros: configs/base.gin defines `SPARSITY`, `UPDATE_FREQ`, `PRUNED_RUN` and
+`PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes all that uses them.
+
+Counts are integers, fractions lie in 0 to 1, and steps count from 0. An unknown name, parameter or choice stops the
+run before it begins. How the methods behave in every detail is in [semantics.md](semantics.md).
+"""
+
+# Whose docstrings explain the parameters that the configured object hands on.
+EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
+    "data": (load_dataset,),
+    "lenet5": (lenet5, Style),
+    "mlp": (mlp, Style),
+    "unit_scaled_init": (initializers.unit_scaled,),
+    "layer_scaled_init": (initializers.layer_scaled,),
+    "metainit": (metainit.metainit,),
+}
+_PARAMETERS = re.compile(r"^(?:Attributes|Args):\n((?: +.*\n|\n)+)", re.MULTILINE)
+
+
+def configurables() -> dict[str, Callable[..., Any]]:
+    """What each gin name configures, in the order of their definition."""
+    names = {name: value for name, value in vars(gin_names).items() if name.islower() and not name.startswith("_")}
+    found = {name: value for name, value in names.items() if dataclasses.is_dataclass(value)}
+    return {**found, "data": inspect.unwrap(gin_names.data)}
+
+
+def explanations(documented: Any) -> dict[str, str]:
+    """What a Google-style docstring says of each parameter.
+
+    Args:
+      documented: a function or a class.
+
+    Returns:
+      Explanation by parameter, in one line.
+    """
+    section = _PARAMETERS.search(f"{inspect.getdoc(documented)}\n")
+    entries: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(f"\n{section.group(1)}").splitlines() if section else []:
+        if head := re.match(r"(\w+): (.*)", line):
+            name = head.group(1)
+            entries[name] = head.group(2)
+        elif line.strip():
+            entries[name] += f" {line.strip()}"
+    return entries
+
+
+def parameters(name: str) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of the table of a gin name.
+
+    Args:
+      name: of the configurable.
+
+    Yields:
+      Parameter, type, default and explanation.
+
+    Raises:
+      ValueError: if a parameter is explained nowhere.
+    """
+    configured = configurables()[name]
+    told: dict[str, str] = {}
+    for source in (configured, *EXPLAINED_BY.get(name, ())):
+        told = explanations(source) | told
+    hints = typing.get_type_hints(configured)
+    if dataclasses.is_dataclass(configured):
+        defaults = {field.name: field.default for field in dataclasses.fields(configured)}
+    else:
+        defaults = {p.name: p.default for p in inspect.signature(configured).parameters.values()}
+    for parameter, default in defaults.items():
+        if parameter not in told:
+            raise ValueError(f"{name}.{parameter} has no explanation; write one into the docstring.")
+        yield parameter, _type(hints[parameter]), repr(default), told[parameter]
+
+
+def _type(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(repr(a) for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(a) for a in arguments)
+    if hint is type(None):
+        return "None"
+    collections = {"Sequence": "tuple of", "Mapping": "dict of"}
+    if origin is not None and origin.__name__ in collections:
+        return f"{collections[origin.__name__]} {' to '.join(_type(a) for a in arguments)}"
+    return str(getattr(hint, "__name__", hint))
+
+
+def page() -> str:
+    """The text of configuration.md."""
+    parts = [INTRODUCTION]
+    for name, configured in configurables().items():
+        summary = (inspect.getdoc(configured) or "").split("\n\n")[0].replace("\n", " ")
+        parts.append(f"\n## {name}\n\n{summary}\n\n| parameter | type | default | meaning |\n|---|---|---|---|\n")
+        for row in parameters(name):
+            parameter, kind, default, meaning = (cell.replace("|", "\\|") for cell in row)
+            parts.append(f"| `{name}.{parameter}` | {kind} | `{default}` | {meaning} |\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf8")

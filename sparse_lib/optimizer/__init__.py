@@ -1,0 +1,6 @@
+"""A Keras optimizer that wraps a Keras optimizer, keeps its kernels sparse and changes their masks."""
+
+from sparse_lib.optimizer.growth import Growth
+from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
+
+__all__ = ["Growth", "SparseOptimizer"]

@@ -1,0 +1,82 @@
+"""Where the gradients that score growth come from."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from sparse_lib.updaters import Updater
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """Dense gradients for a mask update, from elsewhere than the current batch.
+
+    Attributes:
+      gradients: one tensor a sparse kernel, summed over replicas where the caller runs on several.
+      hessian_gradients: the Hessian times the masked gradient, one tensor a sparse kernel, or None.
+    """
+
+    gradients: list[tf.Tensor]
+    hessian_gradients: list[tf.Tensor] | None = None
+
+
+class GrowthSource:
+    """The current batch, the average of several batches, or a function of the caller's.
+
+    Attributes:
+      function: returns `Growth`, or None.
+      batches: how many batches up to an update are averaged (count).
+    """
+
+    def __init__(self, growth_gradient: int | Callable[[], Growth], updater: Updater) -> None:
+        """Reads `SparseOptimizer`'s setting.
+
+        Args:
+          growth_gradient: number of batches (count), or a function that returns `Growth`.
+          updater: which grows by it.
+
+        Raises:
+          ValueError: if the updater needs more than a number of batches gives, or updates come sooner.
+        """
+        self._schedule = updater.schedule
+        self.function = growth_gradient if callable(growth_gradient) else None
+        self.batches = 1 if callable(growth_gradient) else growth_gradient
+        if updater.needs_hessian and self.function is None:
+            raise ValueError(
+                f"{type(updater).__name__} needs Hessian-gradient products: pass a callable growth_gradient that "
+                "returns Growth(gradients, hessian_gradients)."
+            )
+        if not 1 <= self.batches <= self._schedule.frequency:
+            raise ValueError(
+                f"growth_gradient={self.batches} must be between 1 and the update frequency, "
+                f"{self._schedule.frequency}."
+            )
+
+    def running_sum(self, total: tf.Tensor, gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Sum of gradients that starts anew at the first of the batches up to an update.
+
+        Args:
+          total: the sum before this step.
+          gradient: of this step.
+          step: integer scalar (step).
+
+        Returns:
+          The sum with this step.
+        """
+        age = tf.math.floormod(step - self._schedule.begin - 1, self._schedule.frequency)
+        return tf.where(age > self._schedule.frequency - self.batches, total + gradient, gradient)
+
+    def mean(self, total: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Mean gradient at an update.
+
+        Args:
+          total: from `running_sum`.
+          step: of the update, integer scalar (step).
+
+        Returns:
+          Tensor of the shape of `total`.
+        """
+        # A first update may come before there were as many batches.
+        count = tf.minimum(tf.cast(step, tf.int32) + 1, self.batches)
+        return total / tf.cast(count, total.dtype)

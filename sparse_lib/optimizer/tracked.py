@@ -1,0 +1,129 @@
+"""One sparse kernel with everything that changes with it."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sparse_lib import strategies
+from sparse_lib.updaters import Kernel, State, Update, Updater
+
+
+class TrackedKernel(tf.Module):
+    """A kernel, its mask, its optimizer slots and the state that its updater keeps.
+
+    Attributes:
+      kernel: the Keras variable.
+      mask: boolean variable, the active weights.
+      explored: boolean variable, the weights that were ever active.
+      slots: the inner optimizer's slots of the kernel.
+      state: what `Updater.state_specs` declares, by name.
+      growth: running sum of gradients, a Keras variable; None where growth is not averaged.
+      position: place of the kernel among the trainable variables.
+    """
+
+    def __init__(
+        self,
+        kernel: keras.Variable,
+        mask: tf.Variable,
+        explored: tf.Variable,
+        slots: list[keras.Variable],
+        state: dict[str, keras.Variable],
+        growth: Any,
+        position: int,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.mask, self.explored = kernel, mask, explored
+        self.slots, self.state, self.growth = slots, state, growth
+        self.position = position
+        self._starts = [_start(slot) for slot in slots]
+
+    def state_values(self) -> State:
+        """The updater's state as tensors."""
+        return {name: tf.convert_to_tensor(variable.value) for name, variable in self.state.items()}
+
+    def seen(self, gradient: tf.Tensor, hessian_gradient: tf.Tensor | None) -> Kernel:
+        """What an updater sees at a mask update.
+
+        Args:
+          gradient: dense gradient for growth.
+          hessian_gradient: Hessian times masked gradient, or None.
+
+        Returns:
+          The kernel as tensors.
+        """
+        mask, weight = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
+        return Kernel(mask, weight, tf.convert_to_tensor(gradient), self.state_values(), hessian_gradient)
+
+    def training_gradient(self, updater: Updater, gradient: tf.Tensor) -> tf.Tensor:
+        """The gradient that reaches the inner optimizer.
+
+        Args:
+          updater: which says where weights train.
+          gradient: dense gradient.
+
+        Returns:
+          Tensor of the kernel's shape.
+        """
+        mask, theta = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
+        return updater.training_gradient(gradient, mask, theta, self.state_values())
+
+    def join_reserve(self, strategy: tf.distribute.Strategy) -> None:
+        """Adds the weights that train without being used to the kernel, from cross-replica context."""
+        strategies.update(strategy, self.kernel.value, lambda k, reserve: k + reserve, self.state["reserve"].value)
+
+    def split_reserve(self, strategy: tf.distribute.Strategy) -> None:
+        """Remembers the kernel off its mask as the reserve, from cross-replica context."""
+
+        def off_mask(_: tf.Variable, theta: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+            return tf.where(mask, tf.zeros_like(theta), theta)
+
+        strategies.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
+
+    def changed_by_update(self) -> list[tf.Variable]:
+        """The variables that a mask update assigns."""
+        return [self.mask, self.explored, *(v.value for v in [self.kernel, *self.slots, *self.state.values()])]
+
+    def after_update(self, update: Update) -> list[tf.Tensor]:
+        """New values of `changed_by_update`; slots start anew where a weight left or grew.
+
+        Args:
+          update: from the updater.
+
+        Returns:
+          One tensor a variable.
+        """
+        explored = tf.convert_to_tensor(self.explored) | update.mask
+        stays = update.mask & ~update.grown
+        if "backward" in self.state:
+            stays |= update.state["backward"] > 0
+        slots = [
+            tf.where(stays, slot.value, tf.cast(start, slot.dtype))
+            for slot, start in zip(self.slots, self._starts, strict=True)
+        ]
+        return [update.mask, explored, update.weight, *slots, *(update.state[name] for name in self.state)]
+
+
+def _start(slot: keras.Variable) -> float:
+    """The number that a slot starts at, not 0 for Adagrad; 0 where it starts as a copy of the weights."""
+    values = np.ravel(slot.numpy())
+    return float(values[0]) if values.size and np.all(values == values[0]) else 0.0
+
+
+def state_start(spec: str, initial: np.ndarray, mask: np.ndarray) -> Any:
+    """Initializer of an entry of an updater's state.
+
+    Args:
+      spec: from `Updater.state_specs`.
+      initial: the kernel before anything was masked.
+      mask: boolean, of the kernel's shape.
+
+    Returns:
+      A Keras initializer.
+    """
+    if spec == "initial":
+        return lambda shape, dtype: tf.cast(initial, dtype)
+    if spec == "reserve":
+        return lambda shape, dtype: tf.cast(np.where(mask, 0, initial), dtype)
+    return "zeros"

@@ -1,0 +1,336 @@
+"""The command line of train.py: what it understands, and one clear line for what it cannot do."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import gin
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import train
+from sparse_lib import schedules
+from sparse_lib.experiment import cli, commands, files
+from sparse_lib.experiment.checkpoints import available
+from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
+
+ROOT = pathlib.Path(__file__).parents[2]
+LIBRARY = ROOT / "sparse_lib"
+TINY = {
+    "network.network_name": "'mlp'",
+    "mlp.hidden_sizes": "(8,)",
+    "training.total_steps": "4",
+    "training.batch_size": "16",
+    "training.jit_compile": "False",
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process and returns its exit status, standard output and error line."""
+
+    def run_main(*arguments, **bindings):
+        chosen = {**TINY, **{name.replace("__", "."): value for name, value in bindings.items()}}
+        flags_of_bindings = [f"--gin_bindings={k}={v}" for k, v in chosen.items()]
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags_of_bindings, *arguments])
+        gin.clear_config()
+        capsys.readouterr()
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+            cli.run(train.main)
+        said = capsys.readouterr()
+        errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == (caught.value.code in (1, 2)) and "Traceback" not in said.err
+        return caught.value.code, said.out, errors[0].removeprefix("error: ") if errors else ""
+
+    yield run_main
+    gin.clear_config()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished tiny run of four steps, to be copied."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    gin.clear_config()
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", *(f"--gin_bindings={k}={v}" for k, v in TINY.items())])
+        commands.train(directory, overwrite=False)
+    gin.clear_config()
+    return directory
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_help_answers_without_tensorflow():
+    code = "import sys, train; sys.exit(bool({'tensorflow', 'gin', 'keras', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    said = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert said.returncode == 0
+    for flag in ("logdir", "seed", "gin_config", "gin_bindings", "preload_gin_config", "mode", "strategy", "overwrite"):
+        assert f"--{flag}" in said.stdout or f"--[no]{flag}" in said.stdout
+
+
+def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
+    arguments = [f"logdir={tmp_path / 'run'}", "--seed=8", *(f"--gin_bindings={k}={v}" for k, v in TINY.items())]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    said = subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert said.returncode == 0 and said.stdout == ""
+    lines = said.stderr.splitlines()
+    assert len(lines) == 2 and "step 4 of 4" in lines[0] and "test accuracy" in lines[1]
+    assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
+
+
+def test_with_dashes_touches_known_flags_alone():
+    arguments = ["train.py", "logdir=/a", "--seed=8", "training.total_steps=3", "speed=9", "=", "--logdir=/b"]
+    assert cli.with_dashes(arguments) == ["train.py", "--logdir=/a", *arguments[2:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sparsity=0.9"], "Unknown command line flag 'sparsity'"),
+        (["sparsity=0.9"], "'sparsity=0.9' is not a flag; see --help."),
+        (["--mode=test"], "flag --mode=test: value should be one of <train_eval|eval>"),
+        (["--seed=-1"], "--seed=-1"),
+        (["--gin_config=configs/none.gin"], "There is no gin file configs/none.gin; --gin_config takes paths such as"),
+        (["--preload_gin_config=none.gin"], "There is no gin file none.gin"),
+    ],
+)
+def test_a_command_line_that_cannot_be_meant(arguments, message, call, tmp_path):
+    status, _, error = call(f"--logdir={tmp_path / 'run'}", *arguments)
+    assert status == 2 and message in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        (
+            "prunning.mode='prune'",
+            "No configurable matching 'prunning' (in bindings string line 6); the names are data,",
+        ),
+        (
+            "pruning.speed=1",
+            "Configurable 'pruning' doesn't have a parameter named 'speed' (in bindings string line 6); it",
+        ),
+        ("training.total_steps", "(line 6)"),
+        ("masks.sparsity=%NONE", "No bindings specified for 'NONE/gin.macro'"),
+        ("include 'none.gin'", "Unable to open file: none.gin"),
+        ("training.total_steps='9'", "training.total_steps='9' must be an integer."),
+        ("training.log_freq=0", "training.log_freq=0 must be at least 1."),
+        ("network.network_name='resnet'", "network.network_name='resnet' is not known; use one of lenet5, mlp."),
+        (
+            "mask_updater.update_alg='rigel'",
+            "mask_updater.update_alg='rigel' is not known; use one of static, set, rigl",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant(binding, message, call, tmp_path):
+    status, _, error = call(f"--logdir={tmp_path / 'run'}", f"--gin_bindings={binding}")
+    assert status == 2 and message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gin_file_is_told_by_name_and_line(call, tmp_path):
+    file = tmp_path / "own.gin"
+    file.write_text("training.total_steps = 3\ntraining.sede = 1\n")
+    status, _, error = call(f"--logdir={tmp_path / 'run'}", f"--gin_config={file}")
+    assert status == 2 and f'(in file "{file}", line 2)' in error and "it has seed, total_steps" in error
+
+
+def test_an_include_lies_beside_its_file(call, tmp_path, monkeypatch):
+    for folder, steps in (("a", 3), ("b", 2), (".", 9)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "base.gin").write_text(f"training.total_steps = {steps}\n")
+        (tmp_path / folder / "mode.gin").write_text("include 'base.gin'\n")
+    monkeypatch.chdir(tmp_path)
+    for files_read, steps in ((["a"], 3), (["b"], 2), (["a", "b"], 2), (["b", "a"], 3)):
+        gin.clear_config()
+        with flagsaver.flagsaver():
+            flags.FLAGS(["train.py", *(f"--gin_config={folder}/mode.gin" for folder in files_read)])
+            cli.parse_gin()
+        assert commands.experiment().training.total_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        ({"data__name": "'nodata'"}, "There is no data set 'nodata'"),
+        ({"data__name": "'gone.npz'"}, "There is no file 'gone.npz'"),
+        ({"data__validation_size": "5000"}, "validation_size is 5000"),
+        (
+            {"network__mask_init_path": "'/nowhere/ckpt-9'"},
+            "There is no checkpoint /nowhere/ckpt-9; /nowhere has none.",
+        ),
+        ({"masks__sparsity": "1.5"}, "1.5"),
+        ({"optimizer__learning_rate": "1e30", "training__total_steps": "8"}, "The training loss is"),
+    ],
+)
+def test_a_failure_is_one_line(bindings, message, call, tmp_path):
+    status, _, error = call(f"--logdir={tmp_path / 'run'}", **bindings)
+    assert status == 1 and message in error
+
+
+def test_an_unwritable_directory(call, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, error = call(f"--logdir={tmp_path / 'file' / 'run'}")
+    assert status == 1 and error.endswith("cannot be written (Not a directory); choose another.")
+
+
+def test_a_directory_of_somebody_else(call, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    status, _, error = call(f"--logdir={tmp_path}")
+    assert status == 1 and "is not a run of this suite (it holds thesis.tex" in error
+    status, _, error = call(f"--logdir={tmp_path}", "--overwrite")
+    assert status == 1 and [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_configuration_in_the_same_directory(call, copied):
+    status, _, error = call(f"--logdir={copied}", training__batch_size="32")
+    assert status == 1
+    assert "(it has 'training.batch_size = 16', this command 'training.batch_size = 32')" in error
+    assert json.loads((copied / files.RESULT).read_text())["steps"] == 4
+
+
+def test_a_finished_run_is_told_again(call, copied, finished):
+    before = {path.name: path.stat().st_mtime_ns for path in copied.iterdir()}
+    assert call(f"--logdir={copied}")[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in copied.iterdir()} == before
+    assert (copied / files.RESULT).read_text() == (finished / files.RESULT).read_text()
+
+
+def test_overwrite_starts_again(call, copied):
+    assert call(f"--logdir={copied}", "--overwrite", training__total_steps="2")[0] == 0
+    assert available(copied) == [0, 2]
+
+
+def test_a_truncated_checkpoint_is_told_and_the_run_goes_on_without_it(call, copied):
+    (copied / files.RESULT).unlink()
+    data = copied / "ckpt-4.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:200])
+    status, _, error = call(f"--logdir={copied}")
+    assert status == 1 and "ckpt-4 is damaged" in error and f"delete {copied / 'ckpt-4'}.* to go on" in error
+    for path in copied.glob("ckpt-4.*"):
+        path.unlink()
+    assert call(f"--logdir={copied}")[0] == 0
+
+
+@pytest.mark.parametrize("of", ["mask", "weight"])
+def test_a_checkpoint_of_another_network(of, call, finished, tmp_path):
+    status, _, error = call(
+        f"--logdir={tmp_path / 'run'}", mlp__hidden_sizes="(9,)", **{f"network__{of}_init_path": f"'{finished}'"}
+    )
+    assert status == 1 and "does not fit" in error and "has shape (784, 8), not (784, 9)" in error
+
+
+def test_preload_reads_another_runs_configuration(call, finished, tmp_path):
+    file = finished / files.OPERATIVE_CONFIG
+    assert call(f"--logdir={tmp_path}", f"--preload_gin_config={file}", training__batch_size="8")[0] == 0
+    written = (tmp_path / files.OPERATIVE_CONFIG).read_text()
+    assert written == file.read_text().replace("batch_size = 16", "batch_size = 8")
+
+
+def test_the_configuration_is_complete(call, tmp_path):
+    arguments = {
+        "network__weight_init_method": "'unit_scaled'",
+        "unit_scaled_init__scale": "2.0",
+        "masks__sparsity": "0.5",
+    }
+    assert call(f"--logdir={tmp_path}", **arguments)[0] == 0
+    assert "unit_scaled_init.scale = 2.0" in (tmp_path / files.OPERATIVE_CONFIG).read_text()
+    status, _, error = call(f"--logdir={tmp_path}", **{**arguments, "unit_scaled_init__scale": "1.0"})
+    assert status == 1 and "(it has 'unit_scaled_init.scale = 2.0'" in error
+
+
+def test_the_seed_of_the_command_line_wins_over_files(call, tmp_path):
+    assert call(f"--logdir={tmp_path}", "--seed=7", training__seed="3")[0] == 0
+    assert json.loads((tmp_path / files.RESULT).read_text())["seed"] == 7
+
+
+def test_eval_prints_json(call, finished):
+    status, out, _ = call(f"--logdir={finished}", "--mode=eval")
+    result, values = json.loads((finished / files.RESULT).read_text()), json.loads(out)
+    assert status == 0 and values["test_accuracy"] == result["test_accuracy"]
+    assert {"train_loss", "validation_loss", "test_loss", "sparsity"} <= values.keys()
+    status, out, _ = call(f"--logdir={finished}", "--mode=eval", f"--ckpt={finished / 'ckpt-0'}")
+    assert status == 0 and json.loads(out)["test_loss"] != values["test_loss"]
+
+
+def test_eval_without_a_run(call, tmp_path):
+    status, _, error = call(f"--logdir={tmp_path}", "--mode=eval")
+    assert status == 1 and "holds no run (operative_config.gin is missing)" in error
+
+
+def test_a_strategy_that_is_not_there(call, tmp_path):
+    status, _, error = call(f"--logdir={tmp_path / 'run'}", "--strategy=gpu")
+    assert status == 1 and "needs a GPU and TensorFlow sees none" in error
+
+
+def test_flags_of_published_command_lines():
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", "--use_tpu"])
+        assert cli.strategy_name() == "tpu"
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", "--nouse_tpu", "--strategy=mirrored"])
+        assert cli.strategy_name() == "mirrored"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RunError("a"), 1),
+        (SettingError("a"), 2),
+        (Interrupted(signal.SIGTERM, 3), 128 + signal.SIGTERM),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_ends_a_command_has_its_status(error, status, monkeypatch, call, tmp_path):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(commands, "train", fail)
+    assert call(f"--logdir={tmp_path}")[0] == status
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a"), AssertionError("a"), ValueError("a"), TypeError("a")])
+def test_a_bug_keeps_its_traceback(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(commands, "train", fail)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with flagsaver.flagsaver(), pytest.raises(type(error)):
+        cli.run(train.main)
+
+
+def caught(code: str, path: pathlib.Path) -> Exception:
+    """What a line raises that stands in a file of that path."""
+    try:
+        exec(compile(code, str(path), "exec"), {"Constant": schedules.Constant})
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "is_told"),
+    [
+        ("raise ValueError('a')", LIBRARY / "masks.py", True),
+        ("Constant(2.0)", ROOT / "train.py", True),
+        ("int('x')", LIBRARY / "masks.py", False),
+        ("list(zip([1], [], strict=True))", LIBRARY / "masks.py", False),
+        ("raise ValueError('a')", ROOT / "elsewhere.py", False),
+        ("raise TypeError('a')", LIBRARY / "masks.py", False),
+    ],
+)
+def test_only_what_this_library_raises_itself_is_for_the_user(code, path, is_told):
+    assert cli.is_told(caught(code, path)) is is_told

@@ -1,0 +1,104 @@
+"""Settings: a value of another type, or one that cannot be meant, is told before any work."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
+from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
+from sparse_lib.experiment.networking import LeNet5Settings, NetworkSettings
+from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Everything(Settings, name="everything"):
+    count: int = 1
+    number: float = 0.5
+    flag: bool = False
+    text: str = "a"
+    maybe: float | None = None
+    choice: Literal["x", "y"] | None = "x"
+    counts: Sequence[int] = (1, 2)
+    parts: Mapping[str, float] | None = None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("count", 3), ("count", np.int64(3)), ("number", 2), ("number", np.float32(0.5)), ("flag", True),
+        ("maybe", None), ("maybe", 0), ("choice", "y"), ("choice", None), ("counts", [5]), ("counts", ()),
+        ("parts", {"a": 0}), ("parts", {}),
+    ],
+)  # fmt: skip
+def test_fitting_values_are_taken(field, value):
+    assert getattr(Everything(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "demand"),
+    [
+        ("count", 0.5, "must be an integer"),
+        ("count", True, "must be an integer"),
+        ("count", None, "must be an integer"),
+        ("number", "0.5", "must be a number"),
+        ("number", False, "must be a number"),
+        ("flag", 1, "must be True or False"),
+        ("text", 3, "must be a text in quotes"),
+        ("maybe", "no", "must be a number or None"),
+        ("choice", "z", "must be 'x' or 'y' or None"),
+        ("counts", 5, "must be a list in which each is an integer"),
+        ("counts", (1, 0.5), "must be a list in which each is an integer"),
+        ("counts", "12", "must be a list in which each is an integer"),
+        ("parts", {"a": "b"}, "must be a dict in which each value is a number or None"),
+    ],
+)
+def test_other_types_are_told(field, value, demand):
+    with pytest.raises(SettingError) as caught:
+        Everything(**{field: value})
+    assert str(caught.value) == f"everything.{field}={value!r} {demand}."
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "name"),
+    [
+        (TrainingSettings, {"total_steps": 0}, "training.total_steps"),
+        (TrainingSettings, {"log_freq": -1}, "training.log_freq"),
+        (TrainingSettings, {"keep_checkpoints": 0}, "training.keep_checkpoints"),
+        (TrainingSettings, {"oneshot_prune_fraction": 1.0}, "training.oneshot_prune_fraction"),
+        (TrainingSettings, {"gradient_regularization": -1.0}, "training.gradient_regularization"),
+        (TrainingSettings, {"seed": -1}, "training.seed"),
+        (NetworkSettings, {"network_name": "resnet"}, "network.network_name"),
+        (NetworkSettings, {"shuffle_mask": True}, "network.shuffle_mask"),
+        (NetworkSettings, {"weight_init_method": "scaled"}, "network.weight_init_method"),
+        (
+            NetworkSettings,
+            {"weight_init_path": "a", "weight_init_method": "unit_scaled"},
+            "network.weight_init_method",
+        ),
+        (LeNet5Settings, {"hidden_sizes": 6}, "lenet5.hidden_sizes"),
+        (OptimizerSettings, {"name": "lion"}, "optimizer.name"),
+        (OptimizerSettings, {"schedule": "step"}, "optimizer.schedule"),
+        (PruningSettings, {"mode": "on"}, "pruning.mode"),
+        (PruningSettings, {"scope": "unit"}, "pruning.scope"),
+        (UpdaterSettings, {"update_alg": "rigel"}, "mask_updater.update_alg"),
+        (UpdaterSettings, {"schedule_alg": "linear"}, "mask_updater.schedule_alg"),
+        (UpdaterSettings, {"growth_gradient": "train"}, "mask_updater.growth_gradient"),
+        (UpdaterSettings, {"growth_init": "ones"}, "mask_updater.growth_init"),
+        (UpdaterSettings, {"last_update_step": -2}, "mask_updater.last_update_step"),
+        (MaskSettings, {"distribution": "random"}, "masks.distribution"),
+        (MaskSettings, {"custom": {"conv1": 0.5}}, "masks.custom"),
+        (OneShotSettings, {"method": "snap"}, "oneshot.method"),
+        (HessianSettings, {"rows_at_once": 0}, "hessian.rows_at_once"),
+        (InterpolateSettings, {"n_interpolation": 1}, "interpolate.n_interpolation"),
+        (InterpolateSettings, {"i_start": 1.2}, "interpolate.i_start"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_by_name(kind, values, name):
+    with pytest.raises(SettingError, match=rf"^{name}=.*\.$"):
+        kind(**values)

@@ -1,0 +1,177 @@
+"""Every command and every Python block of the documents runs.
+
+The blocks are given to bash as they stand, in a folder that looks like a checkout. `python`, `make` and `tensorboard`
+are stand-ins there: the fast tests note and check what they are asked for, the slow ones train, shortened.
+"""
+
+import copy
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from absl import flags
+
+import train  # noqa: F401  (it defines the flags)
+from sparse_lib.experiment import commands, gin_files
+from tests.experiment.test_data_tfds import prepare
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# Of a run that is long enough for the rewound ticket, which needs its step 500, and has a mask update or two.
+SHORT = [
+    "training.total_steps=500",
+    "training.batch_size=4",
+    "training.log_freq=250",
+    "training.save_freq=250",
+    "pruning.begin_step=100",
+    "pruning.end_step=400",
+    "pruning.frequency=100",
+]
+NOTE = """#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word" >> commands; done
+printf '%s\\n' '--end--' >> commands
+"""
+TRAIN = f"""#!{sys.executable}
+import os, sys
+words = sys.argv[1:]
+if words[0] == "train.py":
+    words += [f"--gin_bindings={{binding}}" for binding in {SHORT!r}]
+    if not any(word.startswith("--logdir=") for word in words):
+        words.append("--logdir=runs/default")
+status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, *words])
+if status:
+    # A command in the background has no other way to tell.
+    with open("failures", "a") as file:
+        print(*words, file=file)
+sys.exit(status)
+"""
+# A prepared set stands in for the download.
+MNIST = {"train": 60, "test": 20}
+MNIST_VERSION = str(tfds.builder_cls("mnist").VERSION)
+MAKE = '#!/bin/sh\nexec "{make}" --dry-run "$@" > /dev/null\n'
+TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect "$@"\n'
+
+
+def blocks(document: pathlib.Path) -> list[tuple[str, str]]:
+    """Returns language and text of each block to run; of a console's, only what was typed."""
+    found = []
+    for language, text in BLOCK.findall(document.read_text(encoding="utf8")):
+        if language == "console":
+            typed = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+            found.append(("bash", "\n".join(typed)))
+        elif language in ("bash", "python"):
+            found.append((language, text))
+    return found
+
+
+def checkout(folder: pathlib.Path, python: str) -> dict[str, str]:
+    """Makes a folder that looks like a checkout, with stand-ins for what the documents call.
+
+    Returns the environment in which blocks run.
+    """
+    for name in ("train.py", "configs", "mlp_configs", "requirements", "Makefile", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    programs = folder / "bin"
+    programs.mkdir()
+    stand_ins = {"python": python, "make": MAKE.format(make=shutil.which("make")), "tensorboard": TENSORBOARD}
+    for name, text in stand_ins.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    return {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TFDS_DATA_DIR": str(folder / "tfds"),
+        "SPARSE_LIB_CACHE": str(folder / "cache"),
+        "MAKEFLAGS": "",
+    }
+
+
+def bash(text: str, folder: pathlib.Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def check_training(words: list[str]) -> None:
+    """Asserts that a command line of train.py has the flags and settings that there are."""
+    values = copy.deepcopy(flags.FLAGS)
+    values(words)
+    gin.clear_config()
+    try:
+        # No download: the other data sets have tests of their own.
+        gin_files.parse(values.gin_config, [*values.gin_bindings, "data.name='digits'"])
+        commands.experiment()
+    finally:
+        gin.clear_config()
+
+
+def noted(folder: pathlib.Path) -> list[list[str]]:
+    """Returns the command lines of `python` that the stand-in noted."""
+    text = (folder / "commands").read_text() if (folder / "commands").exists() else ""
+    return [part.splitlines() for part in text.split("--end--\n") if part]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_ask_for_what_there_is(document, tmp_path, monkeypatch):
+    environment = checkout(tmp_path, NOTE)
+    (tmp_path / "bin" / "tensorboard").write_text("#!/bin/sh\n")
+    for language, text in blocks(document):
+        if language == "bash":
+            bash(text, tmp_path, environment)
+    monkeypatch.chdir(tmp_path)
+    for words in noted(tmp_path):
+        if words[0] == "-c":
+            compile(words[1], shlex.join(words), "exec")
+        else:
+            assert pathlib.Path(words[0]).exists(), words
+        if words[0] == "train.py":
+            check_training(words)
+
+
+def test_the_first_screen_has_the_two_commands():
+    top = (ROOT / "README.md").read_text(encoding="utf8").split("\n## ")[0]
+    assert top.index("$ make demo") < top.index("$ make test")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_blocks_run(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for language, text in blocks(document):
+        if language == "python":
+            exec(compile(text, document.name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_everything_runs(document, tmp_path):
+    environment = checkout(tmp_path, TRAIN)
+    images = {split: np.random.default_rng(n).integers(0, 256, (n, 28, 28, 1), np.uint8) for split, n in MNIST.items()}
+    prepare(tmp_path / "tfds", "mnist", images, shape=(28, 28, 1), classes=10, version=MNIST_VERSION)
+    for language, text in blocks(document):
+        if language == "python":
+            (tmp_path / "block.py").write_text(text)
+        bash("python block.py" if language == "python" else text, tmp_path, environment)
+    failures = tmp_path / "failures"
+    assert not failures.exists(), failures.read_text()
+    for result in (tmp_path / "runs").rglob("operative_config.gin"):
+        assert (result.parent / "result.json").exists(), result
