@@ -2,8 +2,8 @@ r"""What the gradient-flow paper says of lottery tickets and RigL, on the embedd
 
   python -m benchmarks.claims --out=runs/claims
 
-For every seed it prunes an MLP to 98% (or a LeNet5 to 95%), trains from that run's masks, and prints what docs/results.md quotes. A
-finished run is not repeated.
+For every seed it prunes an MLP to 98% (or a LeNet5 to 95%), trains from that run's masks, and prints what
+docs/results.md quotes. A finished run is not repeated.
 """
 
 import argparse
@@ -97,11 +97,10 @@ def study(out: pathlib.Path, configs: str) -> dict[str, list[dict[str, Any]]]:
     Returns:
       For each mode one summary a seed.
     """
+
     def every_mode(seed: int) -> dict[str, dict[str, Any]]:
         # The first mode prunes; the others take its masks.
-        return {
-            mode: summary(train(out, configs, seed, mode), out / f"seed{seed}" / "prune") for mode in MODES
-        }
+        return {mode: summary(train(out, configs, seed, mode), out / f"seed{seed}" / "prune") for mode in MODES}
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         by_seed = list(pool.map(every_mode, SEEDS))

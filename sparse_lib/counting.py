@@ -67,9 +67,7 @@ class CostModel:
     - "micronet": the published rule, see `LayerShape`; only Dense, Conv2D and DepthwiseConv2D.
     """
 
-    def __init__(
-        self, model: keras.Model, rule: str = "honest", input_shape: Shape | None = None
-    ) -> None:
+    def __init__(self, model: keras.Model, rule: str = "honest", input_shape: Shape | None = None) -> None:
         """Runs the model on one example.
 
         Args:
@@ -202,9 +200,7 @@ def step_flops(
     """
     key = method.lower().replace("-", "").replace("_", "")
     if key not in _WEIGHT_GRADIENTS:
-        raise ValueError(
-            f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}."
-        )
+        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}.")
     kind = _WEIGHT_GRADIENTS[key]
     if kind == "all dense":
         return 3 * dense_flops
@@ -245,8 +241,7 @@ def training_flops_per_sample(
     if frequency < 1:
         raise ValueError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
     step, update = (
-        step_flops(method, dense_flops, sparse_flops, is_update, backward_flops)
-        for is_update in (False, True)
+        step_flops(method, dense_flops, sparse_flops, is_update, backward_flops) for is_update in (False, True)
     )
     return (step * frequency + update) / (frequency + 1)
 

@@ -126,8 +126,7 @@ class Objective:
         """
         if not self.model.built:
             raise ValueError(
-                f"Model {self.model.name!r} is not built: call it on a batch once before it is "
-                "given to Objective."
+                f"Model {self.model.name!r} is not built: call it on a batch once before it is given to Objective."
             )
 
     def params(self) -> list[tf.Tensor]:
@@ -138,9 +137,7 @@ class Objective:
         """
         return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
 
-    def outputs(
-        self, params: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool = False
-    ) -> tf.Tensor:
+    def outputs(self, params: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """The model's outputs at some parameters.
 
         Args:
@@ -162,9 +159,7 @@ class Objective:
             )
         return call(self.model, variables, params, x, training=training)
 
-    def losses(
-        self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
-    ) -> tf.Tensor:
+    def losses(self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Loss of each example.
 
         Args:
@@ -267,9 +262,7 @@ class Objective:
             ValueError: If the number of vectors differs from the number of parameters.
         """
         if len(vectors) != len(params):
-            raise ValueError(
-                f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each."
-            )
+            raise ValueError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")
         params = [tf.convert_to_tensor(p) for p in params]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(params)

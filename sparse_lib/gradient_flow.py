@@ -67,10 +67,7 @@ def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> l
     """
     _check_aligned(tensors, masks, "mask")
     # A product would turn an infinite gradient off the mask into NaN.
-    return [
-        t if m is None else tf.where(m, t, tf.zeros_like(t))
-        for t, m in zip(tensors, masks, strict=True)
-    ]
+    return [t if m is None else tf.where(m, t, tf.zeros_like(t)) for t, m in zip(tensors, masks, strict=True)]
 
 
 def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> Norms:
@@ -89,10 +86,7 @@ def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> 
         ValueError: If the lists differ in length or are empty.
     """
     _check_aligned(gradients, masks, "mask")
-    inverse = [
-        tf.zeros_like(g, tf.bool) if m is None else ~m
-        for g, m in zip(gradients, masks, strict=True)
-    ]
+    inverse = [tf.zeros_like(g, tf.bool) if m is None else ~m for g, m in zip(gradients, masks, strict=True)]
     active = tf.stack([_square_sum(t) for t in masked(gradients, masks)])
     inactive = tf.stack([_square_sum(t) for t in masked(gradients, inverse)])
     return Norms(
@@ -195,10 +189,7 @@ def loss_decrease(
     _check_aligned(params, gradients, "gradient")
     active = masked(gradients, masks)
     rate = tf.convert_to_tensor(learning_rate, dtype_hint=tf.float64)
-    moved = [
-        p - tf.cast(rate, p.dtype) * tf.cast(g, p.dtype)
-        for p, g in zip(params, active, strict=True)
-    ]
+    moved = [p - tf.cast(rate, p.dtype) * tf.cast(g, p.dtype) for p, g in zip(params, active, strict=True)]
     squares = tf.add_n([_square_sum(g) for g in active])
     real = objective.mean_loss(params, x, y) - objective.mean_loss(moved, x, y)
     return Decrease(predicted=tf.cast(rate, tf.float64) * squares, real=real)
@@ -219,10 +210,7 @@ def distance(params: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> Dis
         ValueError: If the lists differ in length or are empty.
     """
     _check_aligned(params, reference, "reference")
-    pairs = [
-        (tf.cast(a, tf.float64), tf.cast(b, tf.float64))
-        for a, b in zip(params, reference, strict=True)
-    ]
+    pairs = [(tf.cast(a, tf.float64), tf.cast(b, tf.float64)) for a, b in zip(params, reference, strict=True)]
     gaps = tf.stack([_square_sum(a - b) for a, b in pairs])
     dots = tf.stack([tf.reduce_sum(a * b) for a, b in pairs])
     squares = tf.stack([_square_sum(a) for a, _ in pairs])

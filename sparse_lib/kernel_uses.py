@@ -109,9 +109,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     return countable
 
 
-def honest_uses(
-    layer: keras.Layer, inputs: Shape, outputs: Shape
-) -> list[tuple[object, KernelUse]]:
+def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, KernelUse]]:
     """What one call of a layer does with its kernels, or else its activation.
 
     Args:
@@ -131,9 +129,7 @@ def honest_uses(
         alone = KernelUse(layer.path, 0, 0, 0, elements, True, 0)
         return [(layer, alone)] if is_counted else []
 
-    def use(
-        kernel: keras.Variable, applications: int, sums: int, last: bool = True
-    ) -> tuple[object, KernelUse]:
+    def use(kernel: keras.Variable, applications: int, sums: int, last: bool = True) -> tuple[object, KernelUse]:
         bias = getattr(layer, "bias", None) if last else None
         return kernel, KernelUse(
             name=kernel.path,
@@ -167,9 +163,7 @@ def _applications(layer: keras.Layer, inputs: Shape, outputs: Shape) -> int:
     return math.prod(_window(layer, inputs if isinstance(layer, _TRANSPOSED) else outputs))
 
 
-def published_uses(
-    layer: keras.Layer, inputs: Shape, outputs: Shape
-) -> list[tuple[object, LayerShape]]:
+def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, LayerShape]]:
     """The kernel of a layer as the published rule sees it.
 
     Args:

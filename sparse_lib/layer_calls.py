@@ -55,15 +55,11 @@ def example_of_zeros(model: keras.Model, input_shape: Shape | None = None) -> tf
         raise ValueError(f"Model {model.name!r} is not built: call it on a batch once.")
     if input_shape is not None:
         return tf.zeros((1, *input_shape), model.compute_dtype)
-    if isinstance(model, keras.Sequential):
-        specs = model.inputs[0]
-    else:
-        specs = getattr(model, "input", None)
+    specs = model.inputs[0] if isinstance(model, keras.Sequential) else getattr(model, "input", None)
     shapes = [tuple(spec.shape[1:]) for spec in keras.tree.flatten(specs) if spec is not None]
     if not shapes or any(None in shape for shape in shapes):
         raise ValueError(
-            f"The input shape of model {model.name!r} is not known: pass input_shape, without the "
-            "batch dimension."
+            f"The input shape of model {model.name!r} is not known: pass input_shape, without the batch dimension."
         )
     return keras.tree.map_structure(lambda t: tf.zeros((1, *t.shape[1:]), t.dtype), specs)
 

@@ -149,17 +149,12 @@ class OneShot(abc.ABC):
                 pruned[i] = tf.where(mask, params[i], tf.zeros_like(params[i]))
             found = scorer(pruned)
             self._check(found, list(kernels))
-            counts = [
-                max(k, round(n * (k / n) ** (done / self.rounds)))
-                for n, k in zip(sizes, kept, strict=True)
-            ]
+            counts = [max(k, round(n * (k / n) ** (done / self.rounds))) for n, k in zip(sizes, kept, strict=True)]
             masks = select(found, masks, tf.constant(counts))
         _warn_of_collapse(masks, list(kernels))
         return masks
 
-    def _groups(
-        self, shapes: Mapping[str, tuple[int, ...]]
-    ) -> tuple[list[list[int]], list[int], list[int]]:
+    def _groups(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[list[list[int]], list[int], list[int]]:
         """Kernels that compete with each other, by position, their sizes, and how many are kept."""
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
@@ -182,9 +177,7 @@ class OneShot(abc.ABC):
                 )
         return groups, sizes, kept
 
-    def _select(
-        self, groups: list[list[int]], found: Tensors, masks: Tensors, counts: tf.Tensor
-    ) -> list[tf.Tensor]:
+    def _select(self, groups: list[list[int]], found: Tensors, masks: Tensors, counts: tf.Tensor) -> list[tf.Tensor]:
         """The highest scores of each group among those still active."""
         if self.min_per_layer:
             # What every kernel is to keep outranks all the rest.
@@ -333,9 +326,7 @@ def tempered(objective: Objective, temperature: float) -> Objective:
     return dataclasses.replace(objective, loss=tempered_loss)
 
 
-def synaptic_flow(
-    model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True
-) -> tf.Tensor:
+def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True) -> tf.Tensor:
     """The sum of a network's outputs when everything in it is positive (Tanaka et al. 2020).
 
     R = 1^T f(1; |theta|). All variables take absolute values, biases and frozen ones too, and batch
@@ -403,8 +394,7 @@ def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> lis
     missing = [name for name, kernel in kernels.items() if id(kernel) not in places]
     if missing or not kernels:
         raise ValueError(
-            f"{missing or 'No kernels'} cannot be pruned: give trainable variables of model "
-            f"{model.name!r}."
+            f"{missing or 'No kernels'} cannot be pruned: give trainable variables of model {model.name!r}."
         )
     return [places[id(kernel)] for kernel in kernels.values()]
 
@@ -416,9 +406,7 @@ def _ones(model: keras.Model, batches: Iterable[Batch] | None) -> Any:
         like = inputs[0] if isinstance(model, keras.Sequential) else model.input
         return tf.nest.map_structure(lambda t: tf.ones((1, *t.shape[1:]), t.dtype), like)
     if batches is None:
-        raise ValueError(
-            f"Model {model.name!r} does not fix the shape of its inputs: give batches that do."
-        )
+        raise ValueError(f"Model {model.name!r} does not fix the shape of its inputs: give batches that do.")
     like = next(iter(batches))[0]
     return tf.nest.map_structure(lambda t: tf.ones_like(t[:1]), like)
 

@@ -54,9 +54,7 @@ def random(params: Tensors, kernels: Sequence[int], seed: int) -> list[tf.Tensor
     ]
 
 
-def snip(
-    loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]
-) -> list[tf.Tensor]:
+def snip(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]) -> list[tf.Tensor]:
     """How much the loss depends on a weight being there (Lee et al. 2019, section 4).
 
     s_j = |g_j w_j| / sum_i |g_i w_i|, with g the gradient over all examples; g_j w_j is the
@@ -80,9 +78,7 @@ def snip(
     return [tf.math.divide_no_nan(s, total) for s in sensitivities]
 
 
-def grasp(
-    loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]
-) -> list[tf.Tensor]:
+def grasp(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]) -> list[tf.Tensor]:
     """How much gradient flow is lost when a weight is removed (Wang et al. 2020).
 
     s = w * (H g), with g and H gradient and Hessian over all examples, both restricted to the
@@ -108,9 +104,7 @@ def grasp(
     return [params[i] * product[i] for i in kernels]
 
 
-def synflow(
-    flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequence[int]
-) -> list[tf.Tensor]:
+def synflow(flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
     """The share of the synaptic flow that passes a weight (Tanaka et al. 2020).
 
     s = |w| * dR/d|w| / R, with the flow R = flow(|params|). Division by R, one number for all
@@ -156,9 +150,7 @@ def mean_gradient(loss: MeanLoss, params: Tensors, batches: Sequence[Batch]) -> 
     return _mean(lambda x, y: loss.gradient(params, x, y), batches)
 
 
-def _mean(
-    per_batch: Callable[[Any, Any], list[tf.Tensor]], batches: Sequence[Batch]
-) -> list[tf.Tensor]:
+def _mean(per_batch: Callable[[Any, Any], list[tf.Tensor]], batches: Sequence[Batch]) -> list[tf.Tensor]:
     """Mean over examples of a quantity that is a mean over the examples of each batch."""
     sums: list[tf.Tensor] = []
     examples = 0

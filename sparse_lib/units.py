@@ -108,23 +108,18 @@ class UnitProbe:
         self._model = model
         candidates = layer_calls.all_layers(model)
         repeated = Counter(layer.name for layer in candidates)
-        named = {
-            layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates
-        }
+        named = {layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates}
         if layers is None:
             self.layers = {name: layer for name, layer in named.items() if _rectifies(layer)}
             return
         unknown = [name for name in layers if name not in named]
         if unknown:
             raise ValueError(
-                f"Model {model.name!r} has no layers {', '.join(unknown)}: choose from "
-                f"{', '.join(named)}."
+                f"Model {model.name!r} has no layers {', '.join(unknown)}: choose from {', '.join(named)}."
             )
         self.layers = {name: named[name] for name in layers}
 
-    def mean_absolute(
-        self, x: tf.Tensor, params: Sequence[tf.Tensor] | None = None
-    ) -> dict[str, tf.Tensor]:
+    def mean_absolute(self, x: tf.Tensor, params: Sequence[tf.Tensor] | None = None) -> dict[str, tf.Tensor]:
         """Mean absolute activation E|h_i| of every unit, over examples and positions.
 
         Args:

@@ -136,8 +136,7 @@ def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
         return modules.get(name)
 
     return {
-        module: {target for name, _, _ in imported_names(module, source) if (target := owner(name))}
-        - {module}
+        module: {target for name, _, _ in imported_names(module, source) if (target := owner(name))} - {module}
         for module, source in sources.items()
     }
 

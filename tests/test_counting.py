@@ -67,9 +67,7 @@ def test_lenet5_at_95_percent_by_hand():
         2 * 42,
     ]
     assert [c.dense_inference_flops for c in costs] == LENET5_FLOPS
-    assert [c.bits for c in costs] == [
-        32 * (n + c.bias) + c.kernel_size for n, c in zip(active, costs, strict=True)
-    ]
+    assert [c.bits for c in costs] == [32 * (n + c.bias) + c.kernel_size for n, c in zip(active, costs, strict=True)]
     assert size_bytes(costs) == -(-sum(c.bits for c in costs) // 8)
 
 

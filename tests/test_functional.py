@@ -54,9 +54,7 @@ def make_model(kind="functional", dtype="float64"):
     else:
         model = Subclassed(dtype)
         model(tf.zeros((1, 6, 6, 2), dtype))
-    (norm,) = [
-        layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)
-    ]
+    (norm,) = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     norm.moving_mean.assign([0.2, -0.1, 0.3])
     norm.moving_variance.assign([0.5, 1.5, 0.8])
     return model
@@ -245,8 +243,7 @@ def test_subclassed_model_without_training_argument_still_gets_it():
     x, y = make_batch()
     for training in (False, True):
         a, b = (
-            Objective(m).losses(Objective(m).params(), x, y, training=training)
-            for m in (functional_model, subclassed)
+            Objective(m).losses(Objective(m).params(), x, y, training=training) for m in (functional_model, subclassed)
         )
         np.testing.assert_array_equal(a, b)
 
@@ -322,9 +319,7 @@ def test_works_in_a_replica_context():
         )
 
     before = state(model)
-    gradient, product = tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[1], step()
-    )
+    gradient, product = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[1], step())
     params = objective.params()
     assert relative_error(gradient, objective.gradient(params, x, y, training=True)) < 1e-12
     assert relative_error(product, objective.hvp(params, x, y, params)) < 1e-12

@@ -24,9 +24,7 @@ def both_modes(function, *args):
     """The result in eager mode, after checking that a compiled graph gives the same."""
     eager = function(*args)
     for compiled in (tf.function(function), tf.function(function, jit_compile=True)):
-        tf.nest.map_structure(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), eager, compiled(*args)
-        )
+        tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), eager, compiled(*args))
     return eager
 
 
@@ -74,9 +72,7 @@ def test_momentum_norms_take_missing_slots_as_zero():
     ],
 )
 def test_effective_gradient_flow_of_a_worked_example(p, normalize, expected):
-    value = both_modes(
-        lambda g: gradient_flow.effective_gradient_flow(g, MASKS, p, normalize), GRADIENTS
-    )
+    value = both_modes(lambda g: gradient_flow.effective_gradient_flow(g, MASKS, p, normalize), GRADIENTS)
     assert float(value) == pytest.approx(expected, rel=1e-14)
 
 
@@ -84,9 +80,7 @@ def test_effective_gradient_flow_of_a_worked_example(p, normalize, expected):
 def test_effective_gradient_flow_does_not_depend_on_width(p):
     gradient, mask = GRADIENTS[0], MASKS[0]
     narrow = gradient_flow.effective_gradient_flow([gradient], [mask], p)
-    wide = gradient_flow.effective_gradient_flow(
-        [tf.tile(gradient, [1, 8])], [tf.tile(mask, [1, 8])], p
-    )
+    wide = gradient_flow.effective_gradient_flow([tf.tile(gradient, [1, 8])], [tf.tile(mask, [1, 8])], p)
     assert float(narrow) == pytest.approx(float(wide), rel=1e-14)
 
 
@@ -103,10 +97,7 @@ def make_objective():
     hidden = keras.layers.Dense(7, activation="tanh", dtype="float64")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3, dtype="float64")(hidden))
     rng = np.random.default_rng(0)
-    masks = [
-        tf.constant(rng.random(v.shape) < 0.5) if v.shape[1:] else None
-        for v in model.trainable_variables
-    ]
+    masks = [tf.constant(rng.random(v.shape) < 0.5) if v.shape[1:] else None for v in model.trainable_variables]
     objective = Objective(model)
     params = gradient_flow.masked(objective.params(), masks)
     x, y = tf.constant(rng.normal(size=(8, 5))), tf.constant(rng.integers(0, 3, 8))
@@ -118,9 +109,7 @@ def test_real_decrease_approaches_the_predicted_one_linearly_in_the_learning_rat
     gradients = objective.gradient(params, x, y)
 
     def error(learning_rate):
-        predicted, real = gradient_flow.loss_decrease(
-            objective, params, gradients, masks, learning_rate, x, y
-        )
+        predicted, real = gradient_flow.loss_decrease(objective, params, gradients, masks, learning_rate, x, y)
         return abs(float(real / predicted) - 1)
 
     errors = [error(rate) for rate in (1e-2, 1e-3, 1e-4)]

@@ -24,9 +24,7 @@ layers = keras.layers
         ((7, 9), (1, 1), "valid", 1, 2, (3, 7)),
     ],
 )
-def test_convolution_against_a_brute_force_count(
-    size, strides, padding, groups, dilation, expected_output, bias
-):
+def test_convolution_against_a_brute_force_count(size, strides, padding, groups, dilation, expected_output, bias):
     layer = layers.Conv2D(
         8,
         (3, 2),
@@ -85,9 +83,7 @@ def test_products_equal_the_sum_of_a_layer_of_ones(kind):
         assert cost.inference_flops == products + max(products - math.prod(outputs.shape), 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "shape"), [(layers.SeparableConv1D, (9, 4)), (layers.SeparableConv2D, (9, 8, 4))]
-)
+@pytest.mark.parametrize(("kind", "shape"), [(layers.SeparableConv1D, (9, 4)), (layers.SeparableConv2D, (9, 8, 4))])
 def test_separable_convolution_is_two_kernels(kind, shape):
     layer = kind(5, 3, depth_multiplier=2, activation="relu")
     model = keras.Sequential([keras.Input(shape), layer])

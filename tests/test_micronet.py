@@ -53,9 +53,7 @@ def totals(layers, case):
     return flops, bits
 
 
-@pytest.mark.parametrize(
-    ("network", "case"), CASES, ids=[f"{name}-{c['tag']}-{c['sparsity']}" for name, c in CASES]
-)
+@pytest.mark.parametrize(("network", "case"), CASES, ids=[f"{name}-{c['tag']}-{c['sparsity']}" for name, c in CASES])
 def test_published_totals_to_the_last_digit(network, case):
     layers = NETWORKS[network]
     flops, bits = totals(layers, case)
@@ -84,11 +82,7 @@ def test_published_multiplications_additions_and_bits_of_every_dense_layer():
 
 @pytest.mark.parametrize("row", RESNET["training_flops_ratio"]["rows"])
 def test_published_training_ratios_of_rigl(row):
-    (case,) = [
-        case
-        for case in RESNET["cases"]
-        if (case["tag"], case["sparsity"]) == (row["tag"], row["sparsity"])
-    ]
+    (case,) = [case for case in RESNET["cases"] if (case["tag"], case["sparsity"]) == (row["tag"], row["sparsity"])]
     dense = RESNET["cases"][0]["flops"]
     assert case["flops"] / dense == row["inference"]
     for frequency in (100, 800):

@@ -135,9 +135,7 @@ def test_snip_per_layer_equals_the_golden_masks(golden, case):
     assert_same(masks, [np.array(mask, bool) for mask in case["masks"]])
 
 
-@pytest.mark.parametrize(
-    ("method", "scope"), [(SNIP, "global"), (SNIP, "layer"), (GraSP, "global")]
-)
+@pytest.mark.parametrize(("method", "scope"), [(SNIP, "global"), (SNIP, "layer"), (GraSP, "global")])
 def test_masks_do_not_depend_on_the_split_into_batches(method, scope):
     model = with_batch_norm()
     x, y = data()
@@ -201,9 +199,7 @@ def test_grasp_keeps_the_highest_scores_of_the_tempered_loss():
     kept = {}
     for temperature, loss in by_temperature.items():
         truth = flat(scores.grasp(loss, params, places, [(x, y)]))
-        kept[temperature] = flat(
-            masks_of(GraSP(sparsity=0.7, temperature=temperature), model, [(x, y)])
-        )
+        kept[temperature] = flat(masks_of(GraSP(sparsity=0.7, temperature=temperature), model, [(x, y)]))
         order = np.sort(truth)[::-1]
         count = kept[temperature].sum()
         assert truth[kept[temperature]].min() >= order[count - 1] - 1e-3 * abs(order[count - 1])
@@ -364,9 +360,7 @@ def test_the_derivatives_are_traced_once_however_many_batches_there_are(method):
     for sizes in ([32] * 2, [8] * 8):
         traces.clear()
         rounds = 3 if method is SNIP else 1
-        method(sparsity=0.5, rounds=rounds).masks(
-            Objective(model, loss), sparse_kernels(model), split(x, y, sizes)
-        )
+        method(sparsity=0.5, rounds=rounds).masks(Objective(model, loss), sparse_kernels(model), split(x, y, sizes))
         numbers.append(len(traces))
     assert numbers[0] == numbers[1] > 0
 
@@ -427,9 +421,7 @@ def test_bad_calls():
     with pytest.raises(ValueError, match="'dense0/kernel'.*cannot be pruned"):
         Magnitude(sparsity=0.5).masks(objective, sparse_kernels(chain((6, 5, 3))))
     with pytest.raises(ValueError, match=r"name \['dense7'\]"):
-        Magnitude(sparsity=0.5, scope="layer", layer_sparsities={"dense7": 0.5}).masks(
-            objective, kernels
-        )
+        Magnitude(sparsity=0.5, scope="layer", layer_sparsities={"dense7": 0.5}).masks(objective, kernels)
     with pytest.raises(ValueError, match="asks for 30 weights and the sparsity leaves 23"):
         Magnitude(sparsity=0.5, min_per_layer=15).masks(objective, kernels)
     with pytest.raises(ValueError, match="give batches that do"):

@@ -78,9 +78,7 @@ def wheel(tmp_path_factory) -> Path:
     """Builds the wheel from a copy of the sources, which a build would else litter."""
     folder = tmp_path_factory.mktemp("wheel")
     tree = folder / "tree"
-    shutil.copytree(
-        ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(tree))

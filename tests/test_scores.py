@@ -153,8 +153,7 @@ def test_grasp_equals_the_dense_hessian_of_the_kernels():
     step = 1e-5
     hessian = np.stack(
         [
-            (kernel_gradient(weights + step * unit) - kernel_gradient(weights - step * unit))
-            / (2 * step)
+            (kernel_gradient(weights + step * unit) - kernel_gradient(weights - step * unit)) / (2 * step)
             for unit in np.eye(len(weights))
         ]
     )

@@ -84,9 +84,7 @@ def inputs(n=5):
     return tf.constant(np.random.default_rng(0).random((n, 4, 4, 1)) + 0.1, tf.float32)
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)]
-)
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)])
 def test_mean_absolute_activation_of_a_known_network(wrap):
     model = make_model()
     probe = UnitProbe(model)
@@ -122,9 +120,7 @@ class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
         self.first = keras.Sequential([layers.Dense(2, activation="relu", name="hidden")], name="a")
-        self.second = keras.Sequential(
-            [layers.Dense(2, activation="gelu", name="hidden")], name="b"
-        )
+        self.second = keras.Sequential([layers.Dense(2, activation="gelu", name="hidden")], name="b")
 
     def call(self, x):
         return self.second(self.first(self.first(x)))

@@ -95,9 +95,7 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
         del result["wall_seconds"], result["steps_per_second"]
     assert results[0] == results[1]
     for name in ("logits", "labels"):
-        np.testing.assert_array_equal(
-            np.load(one / "predictions.npz")[name], np.load(other / "predictions.npz")[name]
-        )
+        np.testing.assert_array_equal(np.load(one / "predictions.npz")[name], np.load(other / "predictions.npz")[name])
 
 
 CASES = [
