@@ -122,6 +122,8 @@ class Masks(tf.Module):
     def assign(self, values: Sequence[tf.Tensor]) -> None:
         """Replaces all masks, zeroes what they leave out and starts the exploration record anew.
 
+        For the time before training: the slots of an optimizer stay as they are.
+
         Args:
           values: boolean tensors of the kernels' shapes.
 

@@ -53,7 +53,18 @@ INNER = {
 # Everything else that Keras has.
 FURTHER = {
     name: getattr(keras.optimizers, name)
-    for name in ("Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb", "Adafactor", "Muon")
+    for name in (
+        "Adagrad",
+        "Adadelta",
+        "Adamax",
+        "Nadam",
+        "Ftrl",
+        "Lion",
+        "Lamb",
+        "Adafactor",
+        "Muon",
+        "ScheduleFreeAdamW",
+    )
     if hasattr(keras.optimizers, name)
 }
 MODES = ("eager", "graph", "xla", "replicas")

@@ -16,7 +16,7 @@ FOLDERS = {"configs": "lenet5", "mlp_configs": "mlp"}
 PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.gin") if path.name != "base.gin")
 NAMES = [f"{path.parent.name}/{path.stem}" for path in PATHS]
 # One of each kind of mask source, weight source and updater; the others are left to the slow tests.
-FAST = ("mlp_configs/granet", "mlp_configs/lottery", "mlp_configs/topkast", "configs/rigl", "configs/snip")
+FAST = ("mlp_configs/granet", "mlp_configs/lottery", "configs/rigl")
 
 SHORT = [
     "training.total_steps = 24",

@@ -7,6 +7,7 @@ import tensorflow as tf
 from sparse_lib.experiment import measure
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.measure import Evaluator, Measurements, held_out
+from sparse_lib.experiment.networking import MLPSettings
 from tests.experiment import tiny
 
 
@@ -42,11 +43,8 @@ def test_measuring_moves_nothing(made):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_measurements_in_training_mode_would_be_noticed():
-    from sparse_lib.experiment.networking import LeNet5Settings
-
-    sizes = LeNet5Settings(hidden_sizes=(2, 3, 10, 8), use_batch_norm=True)
-    normed = tiny.experiment("lenet5", sizes=sizes).built(fresh=True)
+def test_measuring_leaves_batch_statistics_alone():
+    normed = tiny.experiment(sizes=MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)).built(fresh=True)
     before = [v.numpy().copy() for v in normed.model.non_trainable_variables]
     at = measurements(normed)
     at.scalars()

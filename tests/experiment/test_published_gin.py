@@ -158,7 +158,7 @@ SHORT = ["training.total_steps = 12", "training.log_freq = 12", "training.save_f
 SHORT += ["training.val_batch_size = 60", "oneshot.examples = 60", "training.jit_compile = False"]
 SHORT_UPDATES = ["mask_updater.update_freq = 4"]
 SHORT_PRUNING = ["pruning.begin_step = 2", "pruning.end_step = 8", "pruning.frequency = 2"]
-FAST = ("mlp_rigl", "rigl_grasp", "rigl_auto", "mlp_lottery", "snip")
+FAST = ("mlp_rigl", "mlp_lottery", "snip")
 
 
 @pytest.fixture(autouse=True)
