@@ -20,7 +20,7 @@ flags.DEFINE_bool("overwrite", False, "Delete the run in --logdir and start agai
 
 def main() -> None:
     """Runs the mode that the flags ask for."""
-    # TensorFlow takes seconds to import, which --help does not need.
+    cli.import_tensorflow()
     from sparse_lib.experiment import commands
 
     directory = pathlib.Path(flags.FLAGS.logdir)

@@ -102,7 +102,6 @@ def _guarded(main: Callable[[], int | None]) -> int:
     logging.use_absl_handler()
     logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
     try:
-        _import_tensorflow()
         return main() or 0
     except Interrupted as stop:
         logging.info("%s", stop)
@@ -138,8 +137,11 @@ def is_told(error: Exception) -> bool:
     return is_ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without its notices, about devices that are not there, in the user's terminal."""
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its notices, about devices that are not there, in the user's terminal.
+
+    It takes seconds, so that an entry point calls this where its work begins, after --help.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _muted_stderr():

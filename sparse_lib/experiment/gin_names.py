@@ -26,7 +26,11 @@ from sparse_lib.experiment.settings import Settings, TrainingSettings
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 
+_PARAMETERS: dict[str, list[str]] = {}
+
+
 def _named(settings: type[Settings]) -> Any:
+    _PARAMETERS[settings.config_name] = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
     return gin.external_configurable(settings, settings.config_name)
 
 
@@ -71,5 +75,4 @@ def data(
 
 def parameters() -> dict[str, list[str]]:
     """What may be bound: parameters by gin name."""
-    known = {c.config_name: [f.name for f in dataclasses.fields(c)] for c in Settings.__subclasses__()}  # type: ignore[arg-type]
-    return {**known, "data": list(inspect.signature(data).parameters)}
+    return {**_PARAMETERS, "data": list(inspect.signature(data).parameters)}
