@@ -1,20 +1,22 @@
 """What a run costs around its steps: start-up, logging, saving and measuring at the configs' frequency."""
 
-import json
+import collections
+import functools
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
-import tensorflow as tf
-
-from benchmarks import cases, timing
-from sparse_lib.experiment.steps import CHUNK
+from sparse_lib.experiment import commands, gin_files, run
+from sparse_lib.experiment.loop import Loop
+from sparse_lib.experiment.steps import Steps
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Configuration, and a short and a long run: their difference leaves tracing and compiling out, which start-up tells.
-RUNS = {"LeNet5": ("configs/rigl.gin", 1000, 4000), "MLP": ("mlp_configs/rigl.gin", 2000, 10000)}
+RUNS = {"LeNet5": ("configs/rigl.gin", 4000), "MLP": ("mlp_configs/rigl.gin", 8000)}
+# What the loop spends its time on. The first two calls of each trace and compile, which start-up tells.
+PARTS = ((Steps, "run"), (Loop, "_log"), (Loop, "_save"), (Loop, "_update_masks"))
+_TRACING_CALLS = 2
 
 
 def _train(config: str, steps: int, directory: str) -> float:
@@ -34,27 +36,36 @@ def _train(config: str, steps: int, directory: str) -> float:
     return time.time() - started
 
 
-def _wall(config: str, steps: int) -> float:
+def _timed(owner: type, name: str, seconds: dict[str, list[float]]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def timed(*args: object, **kwargs: object) -> object:
+        started = time.perf_counter()
+        value = original(*args, **kwargs)
+        seconds[name].append(time.perf_counter() - started)
+        return value
+
+    setattr(owner, name, timed)
+
+
+def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
+    """Prints which share of a run its bare steps are, beside mask updates, logging and saving.
+
+    Args:
+      network: of `RUNS`.
+      seconds: durations of the calls of each part, filled by `_timed`.
+    """
+    config, steps = RUNS[network]
+    seconds.clear()
+    gin_files.forget()
+    gin_files.parse([str(ROOT / config)], [f"training.total_steps={steps}"])
     with tempfile.TemporaryDirectory() as directory:
-        _train(config, steps, directory)
-        return json.loads((pathlib.Path(directory) / "result.json").read_text())["wall_seconds"]
-
-
-def whole_runs(network: str) -> None:
-    """Prints the rate of train.py, with its mask updates, logging and saving, against the bare step."""
-    config, short, long = RUNS[network]
-    case = cases.suite(network, cases.split(1280))
-    calls = max(1, long // CHUNK // 4)
-
-    def bare() -> int:
-        for _ in range(calls):
-            case.steps.run(0, CHUNK)
-        return calls * CHUNK
-
-    before = timing.rates({"bare": bare}, 1)["bare"][0]
-    rate = (long - short) / (_wall(config, long) - _wall(config, short))
-    floor = (before + timing.rates({"bare": bare}, 1)["bare"][0]) / 2
-    print(f"  {network:<8} {config:<22} {rate:>7.0f} steps/s, bare step {floor:.0f}: {rate / floor:.2f}")
+        run.train(commands.experiment(), pathlib.Path(directory), gin_files.operative())
+    spent = {name: sum(calls[_TRACING_CALLS:]) for name, calls in seconds.items()}
+    share = spent["run"] / sum(spent.values())
+    rest = ", ".join(f"{name.strip('_')} {value:.2f} s" for name, value in spent.items() if name != "run")
+    print(f"  {network:<8} {config:<22} bare steps {spent['run']:.2f} s, {rest}: {share:.2f}")
 
 
 def start_up() -> None:
@@ -72,11 +83,13 @@ def start_up() -> None:
 
 
 def main() -> None:
-    """Prints end-to-end rates and start-up times."""
-    tf.config.list_logical_devices()
-    print("\nWhole runs of train.py on the embedded digits")
+    """Prints the share of bare steps in whole runs, and start-up times."""
+    seconds: dict[str, list[float]] = collections.defaultdict(list)
+    for owner, name in PARTS:
+        _timed(owner, name, seconds)
+    print("\nWhole runs of train.py on the embedded digits: share of the bare steps")
     for network in RUNS:
-        whole_runs(network)
+        whole_runs(network, seconds)
     print("\nStart-up")
     start_up()
 

@@ -3,11 +3,10 @@
 import json
 import pathlib
 
-import gin
 from absl import flags, logging
 
 from sparse_lib import strategies
-from sparse_lib.experiment import cli, files, gin_names, run
+from sparse_lib.experiment import cli, files, gin_files, gin_names, run
 from sparse_lib.experiment.errors import RunError
 
 
@@ -41,7 +40,7 @@ def train(directory: pathlib.Path, *, overwrite: bool) -> None:
     strategy = strategies.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
     described = experiment()
     with strategy.scope():
-        result = run.train(described, directory, gin.operative_config_str(), overwrite=overwrite)
+        result = run.train(described, directory, gin_files.operative(), overwrite=overwrite)
     logging.info(
         "%s: test accuracy %.4f, sparsity %.4f, %d active of %d parameters, %.0f steps/s",
         directory,

@@ -33,6 +33,16 @@ def parse(paths: Sequence[str], bindings: Sequence[str]) -> None:
         gin.finalize()
 
 
+def operative() -> str:
+    """The values that the objects built so far were built with, as a gin file."""
+    return str(gin.operative_config_str())
+
+
+def forget() -> None:
+    """Forgets every file and binding, for a process that builds more than one experiment."""
+    gin.clear_config()
+
+
 @contextlib.contextmanager
 def _beside(path: pathlib.Path) -> Iterator[str]:
     """Lets gin, which knows one list of places for all files, look beside this file first."""

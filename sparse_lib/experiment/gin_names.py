@@ -25,7 +25,6 @@ from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.settings import Settings, TrainingSettings
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
-
 _PARAMETERS: dict[str, list[str]] = {}
 
 

@@ -231,6 +231,7 @@ class Loop:
         old = [m.numpy() for m in self._masks.variables_by_kernel]
         result, gradients = self._steps.begin_mask_update(step)
         self._check_finite(step, result)
+        self._tally.add(result, self._cost.training_flops(1, self._settings.batch_size, mask_update=True))
         before = self._measurements.gradient_norm()
         # The numbers 0 and 1 are taken by the checkpoints of the run.
         pairs = self._settings.save_update_pairs and step > 1
@@ -240,7 +241,6 @@ class Loop:
         if pairs:
             self._save(-step)
         self._check(step)
-        self._tally.add(result, self._cost.training_flops(1, self._settings.batch_size, mask_update=True))
         self._cost.masks_changed()
         new = [m.numpy() for m in self._masks.variables_by_kernel]
         dropped = sum(int(np.sum(a & ~b)) for a, b in zip(old, new, strict=True))

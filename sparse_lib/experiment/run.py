@@ -216,4 +216,5 @@ def early_gradient_norm(metrics: list[dict[str, Any]], share: float = 0.1) -> fl
     """
     last = metrics[-1]["step"] if metrics else 0
     early = [m["gradient_norm"] for m in metrics if 0 < m["step"] <= share * last]
-    return float(np.mean(early)) if early else float("nan")
+    # A number that is not finite is null in JSON.
+    return float(np.mean([np.nan if norm is None else norm for norm in early])) if early else float("nan")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 
 import numpy as np
@@ -381,6 +382,17 @@ def test_a_signal_stops_the_run_and_the_same_call_goes_on(rigl, tmp_path, monkey
     assert untimed[0] == untimed[1]
 
 
+def test_a_run_taken_up_right_at_a_mask_update_counts_on(prune, tmp_path):
+    of, directory, result = prune
+    shutil.copytree(directory, tmp_path / "run")
+    for path in [tmp_path / "run" / files.RESULT, *(tmp_path / "run").glob("ckpt-24.*")]:
+        path.unlink()
+    resumed = tiny.train(of, tmp_path / "run")
+    assert resumed["training_flops"] == result["training_flops"]
+    for name in (files.METRICS, files.MASK_UPDATES):
+        assert (tmp_path / "run" / name).read_text() == (directory / name).read_text()
+
+
 def test_two_replicas_train_as_one_device_does(rigl, tmp_path):
     of, directory, _ = rigl
     with two_replicas().scope():
@@ -435,3 +447,4 @@ def test_gradient_norm_early_in_training():
     metrics = [{"step": step, "gradient_norm": float(step)} for step in range(0, 101, 5)]
     assert run.early_gradient_norm(metrics) == 7.5
     assert np.isnan(run.early_gradient_norm([]))
+    assert np.isnan(run.early_gradient_norm([{"step": 1, "gradient_norm": None}, {"step": 10, "gradient_norm": 1.0}]))
