@@ -30,7 +30,7 @@ UPDATERS = {
     "rigl_inverted": updaters.RigLInverted(**EVERY_2),
     "rigl_snip": updaters.RigLSNIP(**EVERY_2),
     "rigl_grasp": updaters.RigLGraSP(**EVERY_2),
-    "rigl_auto": updaters.RigLAuto(**EVERY_2),
+    "rigl_auto": updaters.RigLAuto(**EVERY_2, coefficient=30.0),
     "snfs": updaters.SNFS(**EVERY_2),
     "snfs_per_layer": updaters.SNFS(**EVERY_2, redistribute=False),
     "mest": updaters.MEST(**EVERY_2),
