@@ -41,8 +41,8 @@ UPDATERS = {
 }
 # One of each kind, where a mode is slow to run or to compile.
 KINDS = ("static", "prune_global", "rigl", "snfs", "mest_soft", "topkast")
-# Further ones that do with replicas what no other does: draw, average, follow the step, take products.
-REPLICATED = (*KINDS, "set", "rigl_random", "rigl_averaged", "rigl_after_step", "rigl_grasp", "granet")
+# Those that do with replicas what no other does: draw, average, rank globally, follow the step, take products.
+REPLICATED = ("rigl", "set", "snfs", "mest_soft", "topkast", "granet", "rigl_averaged", "rigl_after_step", "rigl_grasp")
 INNER = {
     "sgd": lambda: keras.optimizers.SGD(0.05),
     "nesterov": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-2),
