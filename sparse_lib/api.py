@@ -96,15 +96,11 @@ def sparsify(
     if not kernels:
         raise ValueError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
     shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
-    by_kernel: dict[str, float] = {}
-    for name, value in (custom or {}).items():
-        of_layer = [kernel for kernel in shapes if name == kernel.rpartition("/")[0]]
-        by_kernel |= dict.fromkeys(of_layer or [name], value)
     counts = distributions.nnz(
         shapes,
         sparsity,
         distribution=distribution,
-        custom=by_kernel,
+        custom=distributions.custom_by_kernel(shapes, custom),
         power_scale=power_scale,
         first_layer_dense=first_layer_dense,
     )

@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -138,6 +138,24 @@ def nnz(
     )
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     return {name: sizes[name] - n_zeros(sizes[name], layers[name], rounding) for name in shapes}
+
+
+def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None) -> dict[str, float]:
+    """Custom sparsities by kernel, where the name of a layer stands for its kernels.
+
+    Args:
+        kernels: Names such as `conv1/kernel`.
+        custom: Sparsity by name of a kernel or a layer (fraction).
+
+    Returns:
+        Sparsity by name of a kernel; an unknown name stays, for `sparsities` to refuse.
+    """
+    names = list(kernels)
+    by_kernel: dict[str, float] = {}
+    for name, value in (custom or {}).items():
+        of_layer = [kernel for kernel in names if kernel.rpartition("/")[0] == name]
+        by_kernel |= dict.fromkeys(of_layer or [name], value)
+    return by_kernel
 
 
 def str_table_sparsities() -> list[float]:

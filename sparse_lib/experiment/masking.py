@@ -125,15 +125,11 @@ class MaskSettings(Settings, name="masks"):
           Count by name.
         """
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
-        custom: dict[str, float] = {}
-        for name, sparsity in (self.custom or {}).items():
-            of_layer = [kernel for kernel in shapes if kernel.rpartition("/")[0] == name]
-            custom |= dict.fromkeys(of_layer or [name], sparsity)
         return distributions.nnz(
             shapes,
             self.sparsity or 0.0,
             distribution=self.distribution,
-            custom=custom,
+            custom=distributions.custom_by_kernel(shapes, self.custom),
             power_scale=self.power_scale,
             first_layer_dense=self.first_layer_dense,
             rounding=self.rounding,
