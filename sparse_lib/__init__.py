@@ -8,12 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_lib.api import sparse_kernels, sparsify
+    from sparse_lib.api import is_weight_matrix, kernel_structures, sparse_kernels, sparsify, transfer_masks
     from sparse_lib.functional import Objective
     from sparse_lib.masks import Masks
     from sparse_lib.oneshot import OneShot
     from sparse_lib.optimizer import Growth, SparseOptimizer
     from sparse_lib.schedules import PolynomialSparsity, UpdateSchedule
+    from sparse_lib.structures import NM, Block, Channel, ConstantFanIn, Structure
     from sparse_lib.updaters import (
         DNW,
         MEST,
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
         Prune,
         RigL,
         RigLInverted,
+        SRigL,
         Static,
         TopKAST,
         Updater,
     )
 
 _HOME = {
+    "is_weight_matrix": "api",
+    "kernel_structures": "api",
     "sparse_kernels": "api",
     "sparsify": "api",
+    "transfer_masks": "api",
     "Objective": "functional",
     "Masks": "masks",
     "OneShot": "oneshot",
@@ -38,6 +43,11 @@ _HOME = {
     "SparseOptimizer": "optimizer",
     "PolynomialSparsity": "schedules",
     "UpdateSchedule": "schedules",
+    "NM": "structures",
+    "Block": "structures",
+    "Channel": "structures",
+    "ConstantFanIn": "structures",
+    "Structure": "structures",
     "DNW": "updaters",
     "MEST": "updaters",
     "SET": "updaters",
@@ -46,6 +56,7 @@ _HOME = {
     "Prune": "updaters",
     "RigL": "updaters",
     "RigLInverted": "updaters",
+    "SRigL": "updaters",
     "Static": "updaters",
     "TopKAST": "updaters",
     "Updater": "updaters",
@@ -54,8 +65,12 @@ _HOME = {
 __all__ = [
     "DNW",
     "MEST",
+    "NM",
     "SET",
     "SNFS",
+    "Block",
+    "Channel",
+    "ConstantFanIn",
     "GraNet",
     "Growth",
     "Masks",
@@ -65,13 +80,18 @@ __all__ = [
     "Prune",
     "RigL",
     "RigLInverted",
+    "SRigL",
     "SparseOptimizer",
     "Static",
+    "Structure",
     "TopKAST",
     "UpdateSchedule",
     "Updater",
+    "is_weight_matrix",
+    "kernel_structures",
     "sparse_kernels",
     "sparsify",
+    "transfer_masks",
 ]
 
 

@@ -1,15 +1,23 @@
 """The three-line entrance: sparse kernels of any Keras model."""
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from sparse_lib import distributions
+from sparse_lib import distributions, mask_files
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.structures import UNSTRUCTURED, Structure, output_axes, parse
 
 _DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)
 KernelFilter = Callable[[keras.Layer, keras.Variable], bool]
+Rule = KernelFilter | str | re.Pattern[str]
+Rules = Rule | Iterable[Rule]
 
 
 def is_weight_matrix(layer: keras.Layer, variable: keras.Variable) -> bool:
@@ -26,51 +34,100 @@ def is_weight_matrix(layer: keras.Layer, variable: keras.Variable) -> bool:
     return named and len(variable.shape) >= 2 and not isinstance(layer, _DENSE_LAYERS)
 
 
-def _own_variables(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.Variable]]:
-    """Every trainable variable once, with the innermost layer that owns it."""
-    seen: set[int] = set()
+def _owners(model: keras.Model) -> dict[int, keras.Layer]:
+    """The innermost layer of every trainable variable, by the variable's id."""
+    owners: dict[int, keras.Layer] = {}
     for layer in model._flatten_layers():
         children = list(layer._flatten_layers(include_self=False))
         inner = {id(v) for child in children for v in child.trainable_variables}
         for variable in layer.trainable_variables:
-            if id(variable) not in inner | seen:
-                seen.add(id(variable))
-                yield layer, variable
+            if id(variable) not in inner:
+                owners.setdefault(id(variable), layer)
+    return owners
 
 
-def sparse_kernels(model: keras.Model, include: KernelFilter = is_weight_matrix) -> dict[str, keras.Variable]:
+def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules) -> set[int]:
+    """Ids of the variables that any of the rules chooses."""
+    chosen: set[int] = set()
+    for rule in (rules,) if isinstance(rules, str | re.Pattern) or callable(rules) else rules:
+        found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
+        if not found and not callable(rule):
+            there = [v.path for v in model.trainable_variables if _is_matrix(v)]
+            raise ValueError(f"{rule!r} fits no kernel of {model.name}; there are {', '.join(there)}.")
+        chosen |= found
+    return chosen
+
+
+def _follows(rule: Any, layer: keras.Layer, variable: keras.Variable) -> bool:
+    if callable(rule):
+        return bool(rule(layer, variable))
+    names = (layer.name, f"{layer.name}/{variable.name}", variable.path)
+    fits = rule.fullmatch if isinstance(rule, re.Pattern) else re.compile(fnmatch.translate(rule)).match
+    return _is_matrix(variable) and any(fits(name) for name in names)
+
+
+def _is_matrix(variable: keras.Variable) -> bool:
+    # Biases of attention heads have two axes, too.
+    return len(variable.shape) > 1 and not variable.name.endswith("bias")
+
+
+def sparse_kernels(
+    model: keras.Model, include: Rules = is_weight_matrix, exclude: Rules = ()
+) -> dict[str, keras.Variable]:
     """The kernels of a built model that masks belong to, in the order of `model.trainable_variables`.
 
     Args:
       model: any built Keras model: functional, sequential or subclassed, nested or with shared layers.
-      include: decides for a layer and one of its trainable variables.
+      include: what is sparse, a rule or several of which any may choose. A rule is a function of a layer and one of
+        its trainable variables, a pattern such as `"conv*"`, `"*/query/kernel"` or `"embedding"`, or a compiled
+        regular expression. Patterns are of a layer's name, a kernel's name (`conv/kernel`) or its whole path, and
+        choose among all trainable variables of two or more axes but biases.
+      exclude: rules for what is left dense although it is included.
 
     Returns:
       Name, such as `conv1/kernel`, to variable; names that would repeat are full paths, numbered if need be.
 
     Raises:
-      ValueError: if the model is not built.
+      ValueError: if the model is not built, or a pattern fits nothing.
     """
     if not model.built or not model.weights:
         raise ValueError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
-    chosen = {id(v): layer for layer, v in _own_variables(model) if include(layer, v)}
+    owners = _owners(model)
+    chosen = _chosen(model, owners, include) - _chosen(model, owners, exclude)
     ordered = [v for v in model.trainable_variables if id(v) in chosen]
-    short = [f"{chosen[id(v)].name}/{v.name}" for v in ordered]
+    short = [f"{owners[id(v)].name}/{v.name}" for v in ordered]
     names = [name if short.count(name) == 1 else v.path for name, v in zip(short, ordered, strict=True)]
     # Layers of one name in one place have one path, too.
     earlier = [names[:i].count(name) for i, name in enumerate(names)]
     return {f"{n}_{e}" if e else n: v for n, e, v in zip(names, earlier, ordered, strict=True)}
 
 
+def kernel_structures(model: keras.Model, kernels: Iterable[keras.Variable], structure: Structure) -> list[Structure]:
+    """A structure for each kernel, which knows the axes that its layer sums over.
+
+    Args:
+      model: built.
+      kernels: trainable variables of the model.
+      structure: for all of them.
+
+    Returns:
+      One structure a kernel.
+    """
+    owners = _owners(model)
+    return [dataclasses.replace(structure, outputs=output_axes(owners[id(k)], k)) for k in kernels]
+
+
 def sparsify(
     model: keras.Model,
-    sparsity: float = 0.9,
+    sparsity: float | Mapping[str, float] | None = None,
     distribution: str = "erk",
     *,
+    structure: Structure = UNSTRUCTURED,
     custom: Mapping[str, float] | None = None,
     power_scale: float = 1.0,
     first_layer_dense: bool = False,
-    include: KernelFilter = is_weight_matrix,
+    include: Rules = is_weight_matrix,
+    exclude: Rules = (),
     seed: int = 0,
 ) -> Masks:
     """Puts random masks on the kernels of a model and zeroes what they leave out.
@@ -78,12 +135,18 @@ def sparsify(
     Args:
       model: a built Keras model; it stays a plain Keras model.
       sparsity: share of the kernels' weights that are zero (fraction, 0 to below 1); 0.9 as in the RigL paper's
-        main table, section 4.
-      distribution: `erk` (RigL paper, section 3), `er`, `uniform` or `str`.
-      custom: sparsity of named kernels, by name or by name of the layer (fraction); 0 leaves one dense.
+        main table, section 4, or what the structure fixes. A mapping gives sparsities by the name or pattern of a
+        kernel or layer, of which the last that fits counts; kernels that it does not name get no mask.
+      distribution: `erk` (RigL paper, section 3), `er`, `uniform` or `str`; where the structure fixes the sparsity, it
+        is uniform.
+      structure: which weights may be active together, such as `NM(2, 4)`, `Block(4, 4)`, `Channel()` or
+        `ConstantFanIn()`; each kernel gets the number of weights that comes nearest to its share.
+      custom: sparsity of some kernels, by name or pattern as above (fraction); 0 leaves one dense, and `sparsity` is
+        that of the others.
       power_scale: exponent of the ERK ratio; 1 in the RigL paper.
       first_layer_dense: whether `uniform` leaves the first kernel dense, as in the RigL paper's tables.
-      include: decides which kernels are sparse.
+      include: which kernels are sparse, see `sparse_kernels`.
+      exclude: which of them are not.
       seed: seed of the masks.
 
     Returns:
@@ -92,17 +155,68 @@ def sparsify(
     Raises:
       ValueError: if the model is not built or has no kernel to be made sparse, or for sparsities that cannot be.
     """
-    kernels = sparse_kernels(model, include)
-    if not kernels:
-        raise ValueError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
+    kernels = _some(model, sparse_kernels(model, include, exclude))
+    if isinstance(sparsity, Mapping):
+        custom, sparsity = {**sparsity, **(custom or {})}, 0.0
+        named = distributions.custom_by_kernel(kernels, custom)
+        # An unknown name is refused below, where all names are at hand.
+        if set(named) <= set(kernels):
+            kernels = {name: kernel for name, kernel in kernels.items() if name in named}
     shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+    structures = kernel_structures(model, kernels.values(), structure)
+    fixed = structure.fixed_sparsity
+    if sparsity is None:
+        sparsity = 0.9 if fixed is None else fixed
+    structure.check_sparsity(sparsity)
     counts = distributions.nnz(
         shapes,
         sparsity,
-        distribution=distribution,
+        distribution=distribution if fixed is None else "uniform",
         custom=distributions.custom_by_kernel(shapes, custom),
         power_scale=power_scale,
         first_layer_dense=first_layer_dense,
     )
-    values = random_masks(list(shapes.values()), [counts[name] for name in shapes], seed)
-    return Masks(list(kernels.values()), [tf.constant(v) for v in values], list(kernels))
+    values = random_masks(list(shapes.values()), [counts[name] for name in shapes], seed, structures)
+    return Masks(list(kernels.values()), [tf.constant(v) for v in values], list(kernels), structures)
+
+
+def _some(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
+    if not kernels:
+        raise ValueError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
+    return kernels
+
+
+def transfer_masks(
+    source: Masks | str | os.PathLike[str],
+    model: keras.Model,
+    *,
+    include: Rules = is_weight_matrix,
+    exclude: Rules = (),
+) -> Masks:
+    """Puts the masks of one model, or of a file, onto another model of the same architecture.
+
+    Args:
+      source: masks, or a file from `Masks.save`.
+      model: built; its kernels must be those that the masks were made for, in the same order and of the same shapes.
+      include: which kernels are sparse, as when the masks were made.
+      exclude: which of them are not.
+
+    Returns:
+      Masks of the model's own kernels, of the same structure; what they leave out is zero.
+
+    Raises:
+      ValueError: if the kernels are others, naming the first that differs.
+    """
+    if isinstance(source, Masks):
+        origin = "another model"
+        stored = source.stored()
+    else:
+        origin, stored = str(source), mask_files.read(source)
+    kernels = _some(model, sparse_kernels(model, include, exclude))
+    shapes = [kernel.shape for kernel in kernels.values()]
+    mask_files.check_same_kernels(origin, stored.names, [v.shape for v in stored.values], list(kernels), shapes)
+    structures = [
+        kernel_structures(model, [kernel], parse(text))[0]
+        for kernel, text in zip(kernels.values(), stored.structures, strict=True)
+    ]
+    return Masks(list(kernels.values()), stored.values, list(kernels), structures)

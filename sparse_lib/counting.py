@@ -1,6 +1,6 @@
 """FLOPs and size of sparse networks, by an honest rule and by the published one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ _WEIGHT_GRADIENTS = {
     **dict.fromkeys(("static", "prune", "pruning", "set", "mest"), "sparse"),
     **dict.fromkeys(("magnitude", "random", "snip", "grasp", "synflow"), "sparse"),
     **dict.fromkeys(("rigl", "riglinverted", "riglauto", "granet"), "dense at updates"),
-    **dict.fromkeys(("rigls", "riglsnip", "riglgrasp"), "dense at updates"),
+    **dict.fromkeys(("rigls", "riglsnip", "riglgrasp", "srigl"), "dense at updates"),
     **dict.fromkeys(("snfs", "dnw"), "dense"),
     "topkast": "backward set",
 }
@@ -87,7 +87,9 @@ class CostModel:
             functional.call(model, [], [], layer_calls.example_of_zeros(model, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
-            for owner, use in uses_of(layer, tuple(inputs.shape), tuple(outputs.shape)):
+            # A recurrent layer may return its state as well.
+            first = keras.tree.flatten(outputs)[0]
+            for owner, use in uses_of(layer, tuple(inputs.shape), tuple(first.shape)):
                 by_owner.setdefault(id(owner), []).append(use)
         self._uses = list(by_owner.values())
 
@@ -223,7 +225,7 @@ def training_flops_per_sample(
 
     (dT step + update) / (dT + 1),  for RigL (3 f_S dT + 2 f_S + f_D) / (dT + 1)
 
-    where the others' update costs as much as their step. For pruning, average over its sparsities.
+    where the others' update costs as much as their step. For pruning see `pruning_flops_per_sample`.
 
     Args:
         method: As in `step_flops`.
@@ -244,6 +246,55 @@ def training_flops_per_sample(
         step_flops(method, dense_flops, sparse_flops, is_update, backward_flops) for is_update in (False, True)
     )
     return (step * frequency + update) / (frequency + 1)
+
+
+def pruning_flops_per_sample(flops_at: Callable[[float], float], sparsities: Iterable[float]) -> float:
+    """Average FLOPs of training on one example while a network is pruned (Evci et al. 2020, appendix H).
+
+    E_t[3 f(s_t)],  which is E_t[3 f_D (1 - s_t)] where all layers have the same sparsity
+
+    Args:
+        flops_at: Maps the overall sparsity (fraction) to inference FLOPs.
+        sparsities: The sparsity at each step of training, or at every so many.
+
+    Returns:
+        FLOPs per example.
+
+    Raises:
+        ValueError: If there is no step.
+    """
+    steps = [3 * flops_at(sparsity) for sparsity in sparsities]
+    if not steps:
+        raise ValueError("The average over pruning needs at least one step.")
+    return sum(steps) / len(steps)
+
+
+def width_multiplier(cost: Callable[[float], float], budget: float, resolution: int = 1000) -> float:
+    """Finds by bisection the width at which a network costs as much as it may: that of a small-dense twin.
+
+    Args:
+        cost: Maps a factor on the network's widths to what is counted, such as parameters, bytes or
+            FLOPs; it must not fall as the factor rises.
+        budget: What the network may cost, in the same unit.
+        resolution: Widths are multiples of 1 / resolution; the published ones have three decimals.
+
+    Returns:
+        The width of nearest cost, the narrowest of them.
+
+    Raises:
+        ValueError: If even the narrowest network costs twice the budget or more.
+    """
+    low, high = 1, resolution
+    if cost(low / resolution) >= 2 * budget:
+        raise ValueError(f"The narrowest network costs {cost(low / resolution):,}, but the budget is {budget:,.0f}.")
+    while cost(high / resolution) < budget:
+        low, high = high, 2 * high
+    # The lowest width that reaches the budget; the one below it may be nearer.
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(middle / resolution) >= budget else (middle + 1, high)
+    nearest = min((max(low - 1, 1), low), key=lambda k: abs(cost(k / resolution) - budget))
+    return nearest / resolution
 
 
 def _cost(uses: Sequence[KernelUse | LayerShape], nnz: int | None) -> LayerCost:

@@ -3,6 +3,7 @@
 Only names, shapes and numbers go in and out; nothing here needs TensorFlow.
 """
 
+import fnmatch
 import functools
 import json
 import math
@@ -145,7 +146,8 @@ def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None)
 
     Args:
         kernels: Names such as `conv1/kernel`.
-        custom: Sparsity by name of a kernel or a layer (fraction).
+        custom: Sparsity by name of a kernel or a layer, or by a pattern of such names, as `conv*` (fraction); of
+            several that fit a kernel the last counts.
 
     Returns:
         Sparsity by name of a kernel; an unknown name stays, for `sparsities` to refuse.
@@ -153,8 +155,8 @@ def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None)
     names = list(kernels)
     by_kernel: dict[str, float] = {}
     for name, value in (custom or {}).items():
-        of_layer = [kernel for kernel in names if kernel.rpartition("/")[0] == name]
-        by_kernel |= dict.fromkeys(of_layer or [name], value)
+        fitting = [k for k in names if any(fnmatch.fnmatchcase(n, name) for n in (k, k.rpartition("/")[0]))]
+        by_kernel |= dict.fromkeys(fitting or [name], value)
     return by_kernel
 
 

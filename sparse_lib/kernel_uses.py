@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,9 @@ _TRANSPOSED = (
 )
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-_WITH_KERNEL = (*_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE, *_DENSE)
+_WITH_KERNEL = (*_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE, *_DENSE, keras.layers.ReversibleEmbedding)
+# Activations in a step of a cell, of its gates and others, per unit.
+_CELLS = {keras.layers.GRUCell: (2, 1), keras.layers.LSTMCell: (3, 2), keras.layers.SimpleRNNCell: (0, 1)}
 _ACTIVATIONS = (
     keras.layers.Activation,
     keras.layers.ELU,
@@ -33,22 +36,23 @@ _ACTIVATIONS = (
     keras.layers.ReLU,
 )
 _NOT_COUNTED = (None, keras.activations.linear, keras.activations.softmax)
-_REPEATING = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed)
+_REPEATING = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 @dataclass(frozen=True)
 class KernelUse:
     """One kernel in one call of its layer, by the honest rule (`counting.CostModel`).
 
-    An activation layer is a use without weights.
+    An activation layer is a use without weights; a sum of n terms is n - 1 additions.
 
     Attributes:
         name: Path of the kernel.
         size: Number of weights.
         bias: Number of bias parameters.
         applications: How often each weight enters a product, per example.
-        outputs: Number of output elements, per example.
-        activation: Whether the layer applies one.
+        extra_additions: Additions beyond one for each product, per example: none where a bias starts
+            the sums, one fewer for each sum where nothing does.
+        activations: Evaluations of an activation, per example.
         weight_bits: Bits of one weight.
     """
 
@@ -56,8 +60,8 @@ class KernelUse:
     size: int
     bias: int
     applications: int
-    outputs: int
-    activation: bool
+    extra_additions: int
+    activations: int
     weight_bits: int
 
     def flops(self, nnz: int) -> int:
@@ -70,8 +74,7 @@ class KernelUse:
             Multiplications and additions.
         """
         products = self.applications * nnz
-        additions = products if self.bias else max(products - self.outputs, 0)
-        return products + additions + (self.outputs if self.activation else 0)
+        return products + max(products + self.extra_additions, 0) + self.activations
 
     def bits(self, nnz: int) -> int:
         """Size of weights, bias and mask.
@@ -97,14 +100,20 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     Raises:
         ValueError: If another layer has a kernel, or calls its kernel an unknown number of times.
     """
+    layers = layer_calls.all_layers(model)
+    recurrent = [layer for layer in layers if type(getattr(layer, "cell", None)) in _CELLS]
+    # A cell is called in a loop, which hides how often: its layer knows.
+    cells = {id(layer.cell) for layer in recurrent}
     countable = []
-    for layer in layer_calls.all_layers(model):
-        if isinstance(layer, (*_WITH_KERNEL, *_ACTIVATIONS)):
+    for layer in layers:
+        if layer in recurrent or isinstance(layer, (*_WITH_KERNEL, *_ACTIVATIONS)):
             countable.append(layer)
+        elif id(layer) in cells:
+            continue
         elif isinstance(layer, _REPEATING) or getattr(layer, "kernel", None) is not None:
             raise ValueError(
                 f"Cannot count layer {layer.name!r} of type {type(layer).__name__}: only dense and "
-                "convolution layers that are called directly have a counting rule."
+                "convolution layers that are called directly and Keras' recurrent cells have a counting rule."
             )
     return countable
 
@@ -120,35 +129,70 @@ def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple
     Returns:
         For each kernel the variable (for an activation layer, the layer) and its use.
     """
+    if type(getattr(layer, "cell", None)) in _CELLS:
+        return _recurrent_uses(layer.cell, steps=inputs[1])
+    if isinstance(layer, keras.layers.ReversibleEmbedding):
+        return _embedding_uses(layer, inputs, outputs)
     elements = math.prod(outputs)
-    function = getattr(layer, "activation", None)
-    # A layer that is given as activation counts by its own call.
-    activation = function not in _NOT_COUNTED and not isinstance(function, keras.Layer)
+    activations = elements if _counts(getattr(layer, "activation", None)) else 0
     if isinstance(layer, _ACTIVATIONS):
-        is_counted = activation or type(layer) is not keras.layers.Activation
-        alone = KernelUse(layer.path, 0, 0, 0, elements, True, 0)
-        return [(layer, alone)] if is_counted else []
-
-    def use(kernel: keras.Variable, applications: int, sums: int, last: bool = True) -> tuple[object, KernelUse]:
-        bias = getattr(layer, "bias", None) if last else None
-        return kernel, KernelUse(
-            name=kernel.path,
-            size=math.prod(kernel.shape),
-            bias=0 if bias is None else math.prod(bias.shape),
-            applications=applications,
-            outputs=sums,
-            activation=activation and last,
-            weight_bits=8 * tf.as_dtype(kernel.dtype).size,
-        )
-
+        is_counted = activations or type(layer) is not keras.layers.Activation
+        return [(layer, KernelUse(layer.path or layer.name, 0, 0, 0, 0, elements, 0))] if is_counted else []
     applications = _applications(layer, inputs, outputs)
     if isinstance(layer, _SEPARABLE):
         middle = applications * math.prod(layer.depthwise_kernel.shape[-2:])
         return [
-            use(layer.depthwise_kernel, applications, middle, last=False),
-            use(layer.pointwise_kernel, applications, elements),
+            _use(layer.depthwise_kernel, None, applications, middle),
+            _use(layer.pointwise_kernel, layer.bias, applications, elements, activations),
         ]
-    return [use(layer.kernel, applications, elements)]
+    return [_use(layer.kernel, layer.bias, applications, elements, activations)]
+
+
+def _counts(function: object) -> bool:
+    """Whether an activation counts; a layer that is given as one counts by its own call."""
+    return function not in _NOT_COUNTED and not isinstance(function, keras.Layer)
+
+
+def _use(
+    kernel: keras.Variable, bias: keras.Variable | None, applications: int, sums: int, activations: int = 0
+) -> tuple[object, KernelUse]:
+    """One kernel whose products make up so many sums, each with its bias if there are any."""
+    size, biases = (0 if v is None else int(math.prod(v.shape)) for v in (kernel, bias))
+    extra = 0 if biases else -sums
+    return kernel, KernelUse(kernel.path, size, biases, applications, extra, activations, _bits(kernel))
+
+
+def _bits(kernel: keras.Variable) -> int:
+    return 8 * int(tf.as_dtype(kernel.dtype).size)
+
+
+def _recurrent_uses(cell: keras.Layer, steps: int) -> list[tuple[object, KernelUse]]:
+    """The two kernels of a recurrent cell: products with the state join the sums that those with the input began.
+
+    Gates multiply by elements, without a kernel, and do not count.
+    """
+    gates, others = _CELLS[type(cell)]
+    functions = gates * [getattr(cell, "recurrent_activation", None)] + others * [cell.activation]
+    activations = steps * cell.units * sum(map(_counts, functions))
+    kernel, state = cell.kernel, cell.recurrent_kernel
+    sums = state.shape[-1]
+    # A GRU that resets its state after the product has a second bias there.
+    first = 0 if cell.bias is None else sums
+    second = sums if first and len(cell.bias.shape) == 2 else 0
+    started = 0 if first else -steps * sums
+    of_inputs = KernelUse(kernel.path, math.prod(kernel.shape), first, steps, started, 0, _bits(kernel))
+    of_state = KernelUse(state.path, math.prod(state.shape), second, steps, steps * second, activations, _bits(state))
+    return [(kernel, of_inputs), (state, of_state)]
+
+
+def _embedding_uses(
+    layer: keras.layers.ReversibleEmbedding, inputs: Shape, outputs: Shape
+) -> list[tuple[object, KernelUse]]:
+    """An embedding as the kernel of logits; looking a vector up takes no product."""
+    if len(outputs) > len(inputs):
+        return []
+    kernel = layer.embeddings if layer.tie_weights else layer.reverse_embeddings
+    return [_use(kernel, None, math.prod(inputs[:-1]), math.prod(outputs))]
 
 
 def _applications(layer: keras.Layer, inputs: Shape, outputs: Shape) -> int:
@@ -180,7 +224,7 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
     del outputs
     if isinstance(layer, _ACTIVATIONS):
         return []
-    kernel = layer.kernel
+    kernel: Any = getattr(layer, "kernel", None)
     if isinstance(layer, keras.layers.Dense) and len(inputs) == 2:
         return [(kernel, LayerShape(kernel.path, tuple(kernel.shape)))]
     is_square = False

@@ -1,13 +1,15 @@
 """Boolean masks bound to the kernels of a model."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import selection, strategies
+from sparse_lib import mask_files, selection, strategies
+from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
 def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Variable:
@@ -22,23 +24,46 @@ def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Va
         )
 
 
-def random_masks(shapes: Sequence[Sequence[int]], active: Sequence[int], seed: int) -> list[np.ndarray]:
+def random_masks(
+    shapes: Sequence[Sequence[int]],
+    active: Sequence[int],
+    seed: int,
+    structures: Sequence[Structure] | None = None,
+) -> list[np.ndarray]:
     """Masks with given numbers of active weights at random places.
 
     Args:
       shapes: shape of each kernel.
       active: number of active weights of each kernel (count).
       seed: seed of the places; kernel i draws from (seed, i).
+      structures: what the masks keep to, one a kernel, with the number of weights that comes nearest; None means
+        single weights.
 
     Returns:
       One boolean array a kernel.
+
+    Raises:
+      ValueError: names a kernel's number of weights that its structure cannot hold.
     """
+    structures = [UNSTRUCTURED] * len(shapes) if structures is None else structures
     masks = []
-    for index, (shape, count) in enumerate(zip(shapes, active, strict=True)):
-        flat = np.zeros(int(np.prod(shape)), bool)
-        flat[:count] = True
-        masks.append(np.random.default_rng([seed, index]).permutation(flat).reshape(shape))
+    for index, (shape, count, structure) in enumerate(zip(shapes, active, structures, strict=True)):
+        rng = np.random.default_rng([seed, index])
+        if isinstance(structure, Unstructured):
+            masks.append(_shuffled(rng, shape, count))
+        else:
+            masks.append(structure.select(_noise(rng, shape), structure.budget(shape, count)).numpy())
     return masks
+
+
+def _shuffled(rng: np.random.Generator, shape: Sequence[int], count: int) -> np.ndarray:
+    flat = np.zeros(int(np.prod(shape)), bool)
+    flat[:count] = True
+    return rng.permutation(flat).reshape(shape)
+
+
+def _noise(rng: np.random.Generator, shape: Sequence[int]) -> tf.Tensor:
+    return tf.constant(rng.random(tuple(shape), np.float32))
 
 
 class Masks(tf.Module):
@@ -50,6 +75,7 @@ class Masks(tf.Module):
     Attributes:
       kernels: the sparse kernels, Keras variables.
       names: a name for each kernel, such as `conv1/kernel`.
+      structures: what each kernel's mask keeps to, wherever masks are made or change.
       variables_by_kernel: the boolean mask variable of each kernel, of the kernel's shape.
       initial: numpy values of the kernels before anything was masked, for growth that returns to them.
       explored: boolean variables, every weight that was ever active (in-time over-parameterisation, ITOP).
@@ -60,6 +86,7 @@ class Masks(tf.Module):
         kernels: Sequence[keras.Variable],
         values: Sequence[tf.Tensor] | None = None,
         names: Sequence[str] | None = None,
+        structures: Sequence[Structure] | None = None,
     ) -> None:
         """Creates the masks and zeroes what they leave out.
 
@@ -67,15 +94,18 @@ class Masks(tf.Module):
           kernels: Keras variables of any shape.
           values: boolean tensors of the kernels' shapes; None means all active.
           names: one name a kernel; None takes the variables' paths.
+          structures: one a kernel, see `sparse_lib.structures`; None leaves single weights free.
 
         Raises:
-          ValueError: for a repeated kernel, or a mask of another dtype or shape than its kernel's.
+          ValueError: for a repeated kernel, or a mask of another dtype or shape than its kernel's, or that does not
+            keep to its structure.
         """
         super().__init__(name="masks")
         self.kernels = list(kernels)
         self.names = list(names) if names is not None else [k.path for k in self.kernels]
         if len({id(k) for k in self.kernels}) != len(self.kernels):
             raise ValueError(f"Each kernel takes one mask; got a kernel twice among {', '.join(self.names)}.")
+        self.structures = [UNSTRUCTURED] * len(self.kernels) if structures is None else list(structures)
         checked = self._checked([tf.ones(k.shape, tf.bool) for k in self.kernels] if values is None else values)
         self.initial = [kernel.numpy() for kernel in self.kernels]
         parts = list(zip(self.kernels, checked, self.names, strict=True))
@@ -87,11 +117,17 @@ class Masks(tf.Module):
         if len(values) != len(self.kernels):
             raise ValueError(f"Got {len(values)} masks for {len(self.kernels)} kernels; give one for each.")
         tensors = [tf.convert_to_tensor(value) for value in values]
-        for name, kernel, value in zip(self.names, self.kernels, tensors, strict=True):
+        parts = zip(self.names, self.kernels, tensors, self.structures, strict=True)
+        for name, kernel, value, structure in parts:
             if value.dtype != tf.bool or tuple(value.shape) != tuple(kernel.shape):
                 raise ValueError(
                     f"The mask of {name} must be boolean of shape {tuple(kernel.shape)}; got {value.dtype.name} of "
                     f"shape {tuple(value.shape)}."
+                )
+            if not structure.fits(value):
+                raise ValueError(
+                    f"The mask of {name} does not keep to structure {structure}: make it with that structure, or leave "
+                    "the structure out."
                 )
         return tensors
 
@@ -154,8 +190,43 @@ class Masks(tf.Module):
         Returns:
           One boolean tensor a kernel; the masks themselves stay as they are.
         """
+        moved = []
+        for index, (mask, count, structure) in enumerate(
+            zip(self.values(), self.active(), self.structures, strict=True)
+        ):
+            rng = np.random.default_rng([seed, index])
+            if isinstance(structure, Unstructured):
+                moved.append(tf.constant(_shuffled(rng, mask.shape, count)))
+            else:
+                moved.append(structure.moved(_noise(rng, mask.shape), mask))
+        return moved
+
+    def stored(self) -> mask_files.StoredMasks:
+        """The masks as a file has them: names, arrays and structures."""
+        values = [np.array(value) for value in self.values()]
+        return mask_files.StoredMasks(list(self.names), values, [str(structure) for structure in self.structures])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the masks to a file, one bit a weight; whole or not at all.
+
+        Args:
+          path: of the file, a NumPy archive (`.npz`).
+        """
+        mask_files.write(path, self.stored())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Takes the masks of a file for those of these kernels, by order and shape, as `assign` does.
+
+        Args:
+          path: of a file from `save`.
+
+        Raises:
+          ValueError: if the file holds no masks, or those of other kernels, or they do not keep to the structures.
+        """
+        stored = mask_files.read(path)
         shapes = [kernel.shape for kernel in self.kernels]
-        return [tf.constant(value) for value in random_masks(shapes, self.active(), seed)]
+        mask_files.check_same_kernels(str(path), stored.names, [v.shape for v in stored.values], self.names, shapes)
+        self.assign(stored.values)
 
     def active(self) -> list[int]:
         """Exact number of active weights of each kernel (count)."""
@@ -192,16 +263,18 @@ class Masks(tf.Module):
             )
 
     def report(self) -> str:
-        """A table: kernel, shape, active weights, sparsity."""
-        rows = [
-            (name, "x".join(map(str, kernel.shape)), active, size)
-            for name, kernel, active, size in zip(self.names, self.kernels, self.active(), self.sizes(), strict=True)
-        ]
-        rows.append(("total", "", sum(self.active()), sum(self.sizes())))
-        width = max(len(row[0]) for row in rows)
-        lines = [f"{'kernel':<{width}}  {'shape':>14}  {'active':>10}  {'of':>10}  sparsity"]
+        """A table: kernel, shape, active weights, sparsity, and the structure where there is one."""
+        shapes = ["x".join(map(str, kernel.shape)) for kernel in self.kernels]
+        rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
+        rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))
+        rows.append(("total", "", sum(self.active()), sum(self.sizes()), ""))
+        name_width = max(len(name) for name in ["kernel", "total", *self.names])
+        shape_width = max(len(shape) for shape in ["shape", *shapes])
+        header = f"{'kernel':<{name_width}}  {'shape':>{shape_width}}  {'active':>11}  {'of':>11}  sparsity"
+        lines = [f"{header}  structure" if any(rules) else header]
         lines += [
-            f"{name:<{width}}  {shape:>14}  {active:>10,}  {size:>10,}  {1 - active / max(size, 1):>8.4f}"
-            for name, shape, active, size in rows
+            f"{name:<{name_width}}  {shape:>{shape_width}}  {active:>11,}  {size:>11,}  "
+            f"{1 - active / max(size, 1):>8.4f}  {rule}".rstrip()
+            for name, shape, active, size, rule in rows
         ]
         return "\n".join(lines)

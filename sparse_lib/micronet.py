@@ -1,8 +1,9 @@
 """The MicroNet challenge's counting rule, which the published tables of sparse training follow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,88 @@ def scale_width(layers: Sequence[LayerShape], width: float) -> list[LayerShape]:
     for index, layer in enumerate(layers):
         *window, inputs, outputs = layer.kernel
         inputs = inputs if index == 0 else int(inputs * width)
-        outputs = outputs if index == len(layers) - 1 else int(outputs * width)
+        # One output for each input channel, as of depthwise layers, stays one.
+        outputs = outputs if index == len(layers) - 1 or outputs == 1 else int(outputs * width)
         scaled.append(replace(layer, kernel=(*window, inputs, outputs)))
     return scaled
+
+
+class Totals(NamedTuple):
+    """What a network costs.
+
+    Attributes:
+        flops: Multiplications and additions of one example.
+        bits: Size of weights, masks and biases.
+    """
+
+    flops: float
+    bits: float
+
+    @property
+    def megabytes(self) -> float:
+        """Size in 10^6 bytes, as the published tables give it."""
+        return self.bits / 8e6
+
+
+def totals(layers: Sequence[LayerShape], sparsities: Mapping[str, float] | None = None, width: float = 1.0) -> Totals:
+    """Sums a network up as the published tables do, without rounding sparsities to weights.
+
+    Args:
+        layers: Layers in order.
+        sparsities: Sparsity by name (fraction), as from `distributions.sparsities`; none where not
+            given. They are those of the unscaled shapes, whatever the width.
+        width: As for `scale_width`.
+
+    Returns:
+        FLOPs and bits.
+    """
+    scaled = scale_width(layers, width)
+    active = [layer.size * (1 - (sparsities or {}).get(layer.name, 0.0)) for layer in scaled]
+    pairs = list(zip(scaled, active, strict=True))
+    return Totals(sum(layer.flops(nnz) for layer, nnz in pairs), sum(layer.bits(nnz) for layer, nnz in pairs))
+
+
+def resnet50() -> list[LayerShape]:
+    """The layers of ResNet-50 v1.5 at 224 pixels as the published tables count them.
+
+    Returns:
+        54 layers; `conv1` sees its padded input of 230 pixels, `fc1000` is the last.
+    """
+    layers = [LayerShape("conv1", (7, 7, 3, 64), 230, 2)]
+    channels, size = 64, 56
+    for group, blocks in enumerate((3, 4, 6, 3)):
+        inner = 64 * 2**group
+        for block in range(blocks):
+            stride = 2 if group and not block else 1
+            name = f"group{group + 1}_block{block}"
+            layers += [
+                LayerShape(f"{name}_conv1", (1, 1, channels, inner), size),
+                LayerShape(f"{name}_conv2", (3, 3, inner, inner), size, stride),
+                LayerShape(f"{name}_conv3", (1, 1, inner, 4 * inner), size // stride),
+            ]
+            if not block:
+                layers.append(LayerShape(f"{name}_shortcut", (1, 1, channels, 4 * inner), size, stride))
+            channels, size = 4 * inner, size // stride
+    return [*layers, LayerShape("fc1000", (channels, 1000))]
+
+
+def mobilenet_v1(*, modern: bool = False) -> list[LayerShape]:
+    """The layers of MobileNet-v1 at 224 pixels.
+
+    Args:
+        modern: Whether depthwise layers have a bias and a ReLU for each channel, and the first layer
+            an unpadded input. The published tables have neither.
+
+    Returns:
+        28 layers: `conv1`, `depthwise1`, `pointwise1`, ..., `logits`.
+    """
+    layers = [LayerShape("conv1", (3, 3, 3, 32), 224 if modern else 225, 2)]
+    channels, size = 32, 112
+    strides_and_outputs = zip((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1), (1, 2, 2, 4, 4, *[8] * 6, 16, 16), strict=True)
+    for index, (stride, factor) in enumerate(strides_and_outputs, start=1):
+        padded = size + 1 if stride > 1 else size
+        layers.append(LayerShape(f"depthwise{index}", (3, 3, channels, 1), padded, stride, depthwise=modern))
+        size //= stride
+        layers.append(LayerShape(f"pointwise{index}", (1, 1, channels, 64 * factor), size))
+        channels = 64 * factor
+    return [*layers, LayerShape("logits", (1, 1, channels, 1000), 1)]

@@ -19,6 +19,7 @@ import tensorflow as tf
 from sparse_lib import distributions, functional, scores, selection
 from sparse_lib.functional import Objective
 from sparse_lib.scores import Batch, Tensors
+from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
 
 Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
@@ -111,18 +112,21 @@ class OneShot(abc.ABC):
         kernels: Mapping[str, keras.Variable],
         batches: Iterable[Batch] | None = None,
         *,
+        structures: Sequence[Structure] | None = None,
         seed: int = 0,
     ) -> list[tf.Tensor]:
         """Scores the weights and marks those to keep.
 
         In global scope n - floor(sparsity * n) of all n weights are kept, in layer scope as many
-        of each kernel. Of equal scores the earlier weight is kept.
+        of each kernel. Of equal scores the earlier weight is kept. Structures count in their own
+        units, such as blocks, and a unit has the mean score of its weights.
 
         Args:
           objective: the model, at whose present weights the scores are taken, and its loss.
           kernels: the kernels to prune by name, as from `api.sparse_kernels`.
           batches: pairs of inputs and targets, balanced over classes if that is wanted, split in
             any way; None for methods that need no data.
+          structures: what the masks keep to, one a kernel; None means single weights.
           seed: seed of random scores.
 
         Returns:
@@ -130,19 +134,20 @@ class OneShot(abc.ABC):
 
         Raises:
           ValueError: if a kernel is not a trainable variable of the model, a layer sparsity has no
-            kernel, `min_per_layer` exceeds the density, data are missing, or the scores are not
-            finite or all zero.
+            kernel, `min_per_layer` exceeds the density, a structure cannot have the sparsity, data
+            are missing, or the scores are not finite or all zero.
 
         Warns:
           UserWarning: if a kernel keeps no weight (layer collapse).
         """
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
-        groups, sizes, kept = self._groups(shapes)
+        rules = [UNSTRUCTURED] * len(kernels) if structures is None else list(structures)
+        groups, sizes, kept = self._groups(shapes, rules)
         scorer = self.scorer(Problem(objective, positions, batches, seed))
         params = objective.params()
         masks = [tf.ones(shape, tf.bool) for shape in shapes.values()]
-        select = tf.function(lambda *args: self._select(groups, *args))
+        select = tf.function(lambda *args: self._select(groups, rules, *args))
         for done in range(1, self.rounds + 1):
             pruned = list(params)
             for i, mask in zip(positions, masks, strict=True):
@@ -154,18 +159,23 @@ class OneShot(abc.ABC):
         _warn_of_collapse(masks, list(kernels))
         return masks
 
-    def _groups(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[list[list[int]], list[int], list[int]]:
-        """Kernels that compete with each other, by position, their sizes, and how many are kept."""
+    def _groups(
+        self, shapes: Mapping[str, tuple[int, ...]], structures: Sequence[Structure]
+    ) -> tuple[list[list[int]], list[int], list[int]]:
+        """Kernels that compete with each other, by position, their units, and how many are kept."""
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
         if unknown:
             raise ValueError(f"Layer sparsities name {unknown}; the kernels are {list(shapes)}.")
-        each = [math.prod(shape) for shape in shapes.values()]
+        each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
         if self.scope == "global":
             groups, sparsities = [list(range(len(each)))], [self.sparsity]
         else:
             groups = [[i] for i in range(len(each))]
             sparsities = [custom.get(name, self.sparsity) for name in shapes]
+        for structure in structures:
+            for sparsity in sparsities:
+                structure.check_sparsity(sparsity)
         sizes = [sum(each[i] for i in group) for group in groups]
         kept = [n - distributions.n_zeros(n, s) for n, s in zip(sizes, sparsities, strict=True)]
         for group, count in zip(groups, kept, strict=True):
@@ -177,7 +187,14 @@ class OneShot(abc.ABC):
                 )
         return groups, sizes, kept
 
-    def _select(self, groups: list[list[int]], found: Tensors, masks: Tensors, counts: tf.Tensor) -> list[tf.Tensor]:
+    def _select(
+        self,
+        groups: list[list[int]],
+        structures: Sequence[Structure],
+        found: Tensors,
+        masks: Tensors,
+        counts: tf.Tensor,
+    ) -> list[tf.Tensor]:
         """The highest scores of each group among those still active."""
         if self.min_per_layer:
             # What every kernel is to keep outranks all the rest.
@@ -192,7 +209,7 @@ class OneShot(abc.ABC):
         chosen = list(masks)
         for group, count in zip(groups, tf.unstack(counts), strict=True):
             ranked, among = [found[i] for i in group], [masks[i] for i in group]
-            best = selection.global_top_k_masks(ranked, count, among)
+            best = select_globally([structures[i] for i in group], ranked, count, among)
             for i, mask in zip(group, best, strict=True):
                 chosen[i] = mask
         return chosen

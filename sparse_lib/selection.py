@@ -7,11 +7,14 @@ keys and integer counts give the same bits in eager mode, in graphs and under XL
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 _BITS = {tf.float32: tf.int32, tf.float64: tf.int64}
 # Interpolation takes 8 to 20 passes on smooth scores; lumpy ones are bisected after that.
 _INTERPOLATIONS = 24
+# In columns of up to so many rows it is cheaper to compare each with each.
+_COMPARED = 16
 
 
 def count_active(mask: tf.Tensor) -> tf.Tensor:
@@ -135,3 +138,63 @@ def global_top_k_masks(
     chosen = top_k_mask(flat, k, flat_among)
     parts = tf.split(chosen, [s.shape.num_elements() for s in scores])
     return [tf.reshape(part, s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def top_k_of_columns(scores: tf.Tensor, k: int | tf.Tensor, among: tf.Tensor | None = None) -> tf.Tensor:
+    """Marks the k highest scores of every column by itself; ties go to the lower row.
+
+    Args:
+      scores: float tensor of static shape, [..., rows, columns]. NaN ranks below every number; -0.0 equals 0.0.
+      k: how many to mark, of a shape that broadcasts to [..., 1, columns] (count).
+      among: boolean tensor of the shape of `scores`, the candidates; None means all.
+
+    Returns:
+      Boolean tensor of the shape of `scores`; a column with fewer candidates has all of them.
+    """
+    scores = tf.convert_to_tensor(scores)
+    known = scores if scores.dtype in _BITS else tf.cast(scores, tf.float32)
+    return _columns_top_k_mask(known, tf.cast(k, tf.int32), among)
+
+
+@tf.function(autograph=False, experimental_attributes={"_noinline": True})
+def _columns_top_k_mask(scores: tf.Tensor, k: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
+    keys = _ordered_keys(scores)
+    if among is not None:
+        keys = tf.where(among, keys, tf.constant(keys.dtype.min, keys.dtype))
+    if keys.shape[-2] <= _COMPARED:
+        chosen = _ranks(keys) < k
+        return chosen if among is None else chosen & among
+    above, tied, k = _bisected(keys, k)
+    return above | (tied & (tf.cumsum(tf.cast(tied, tf.int32), axis=-2) <= k))
+
+
+def _ranks(keys: tf.Tensor) -> tf.Tensor:
+    """How many keys of the column come before a key, each compared with each; those of the lowest key are not told."""
+    rows = np.arange(keys.shape[-2])[:, None]
+    ranks = tf.zeros_like(keys, tf.int32)
+    for row in range(keys.shape[-2]):
+        # One less makes of "higher" "higher or equal", for the rows below.
+        rivals = keys - tf.constant(rows > row, keys.dtype)
+        ranks += tf.cast(keys[..., row : row + 1, :] > rivals, tf.int32)
+    return ranks
+
+
+def _bisected(keys: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What is above each column's k-th highest key, what equals it, and how many of the latter are among the k."""
+
+    def count(marks: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(marks, tf.int32), axis=-2, keepdims=True)
+
+    zero, lowest = tf.zeros([], keys.dtype), tf.constant(keys.dtype.min, keys.dtype)
+    k = tf.minimum(k, count(keys > lowest))
+    # Bit by bit from the sign: the columns have nothing in common to interpolate by.
+    threshold = tf.where(count(keys >= zero) >= k, zero, lowest)
+
+    def set_bit(bit: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        higher = threshold + bit
+        return bit // 2, tf.where(count(keys >= higher) >= k, higher, threshold)
+
+    top = tf.constant(2 ** (8 * keys.dtype.size - 2), keys.dtype)
+    _, threshold = tf.while_loop(lambda bit, _: bit > 0, set_bit, (top, threshold))
+    above = keys > threshold
+    return above, keys == threshold, k - count(above)

@@ -25,6 +25,9 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
     """
     if name not in STRATEGIES:
         raise ValueError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
+    if name == "multiworker":
+        # Before anything asks for devices: collective operations cannot be set up later.
+        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
@@ -37,8 +40,6 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    if name == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_address)
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)

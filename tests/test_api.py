@@ -1,5 +1,7 @@
 """sparsify: which kernels it finds in any Keras model, and how many weights it leaves."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from sparse_lib import api
 from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.structures import NM, UNSTRUCTURED, ConstantFanIn
 from sparse_lib.updaters import RigL
 
 layers = keras.layers
@@ -105,6 +108,62 @@ def test_include_decides():
     assert list(kernels) == ["embedding/embeddings"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"include": "query"}, ["query/kernel"]),
+        ({"include": "*/query/*"}, ["query/kernel"]),
+        ({"include": re.compile("key|value/kernel")}, ["key/kernel", "value/kernel"]),
+        (
+            {"include": ["embedding", "lstm/*"]},
+            ["embedding/embeddings", "lstm_cell/kernel", "lstm_cell/recurrent_kernel"],
+        ),
+        ({"exclude": ["*recurrent*", "attention/*"]}, None),
+        ({"include": "lstm_cell", "exclude": lambda layer, v: v.name == "kernel"}, ["lstm_cell/recurrent_kernel"]),
+        ({"include": (api.is_weight_matrix, "embedding"), "exclude": "[qkv]*"}, None),
+    ],
+)
+def test_rules_choose(settings, names):
+    model = attention()
+    found = list(api.sparse_kernels(model, **settings))
+    everything = list(api.sparse_kernels(model))
+    if names is None and "include" in settings:
+        names = ["embedding/embeddings", *(n for n in everything if n[0] not in "qkv")]
+    elif names is None:
+        names = ["lstm_cell/kernel"]
+    assert found == names
+
+
+def test_sparsities_by_pattern():
+    masks = api.sparsify(attention(), {"*": 0.5, "lstm_cell": 0.75, "lstm_cell/recurrent*": 0.0})
+    by_name = dict(zip(masks.names, zip(masks.active(), masks.sizes(), strict=True), strict=True))
+    assert by_name["query/kernel"] == (32, 64)
+    assert by_name["lstm_cell/kernel"] == (24, 96)
+    assert by_name["lstm_cell/recurrent_kernel"] == (36, 36)
+    alone = api.sparsify(attention(), {"query": 0.5, "lstm_cell/kernel": 0.75})
+    assert list(zip(alone.names, alone.active(), strict=True)) == [("query/kernel", 32), ("lstm_cell/kernel", 24)]
+    custom = api.sparsify(attention(), 0.5, "uniform", custom={"*_cell": 0.0})
+    assert custom.active()[-2:] == [96, 36]
+
+
+# --- masks of one model on another ---
+
+
+@pytest.mark.parametrize("structure", [UNSTRUCTURED, NM(2, 4), ConstantFanIn()], ids=str)
+@pytest.mark.parametrize("by_file", [True, False])
+def test_masks_move_to_another_model(structure, by_file, tmp_path):
+    masks = api.sparsify(attention(), structure=structure, exclude="lstm_cell")
+    masks.save(tmp_path / "masks.npz")
+    model = attention()
+    before = {name: kernel.numpy() for name, kernel in api.sparse_kernels(model, exclude="lstm_cell").items()}
+    moved = api.transfer_masks(tmp_path / "masks.npz" if by_file else masks, model, exclude="lstm_cell")
+    assert moved.structures == masks.structures
+    for mine, theirs, kernel, old in zip(moved.values(), masks.values(), moved.kernels, before.values(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(kernel.numpy(), np.where(theirs, old, 0))
+    assert {id(k) for k in moved.kernels} <= {id(v) for v in model.trainable_variables}
+
+
 @pytest.mark.parametrize("make", [nested_and_shared, convolutional, attention, built_subclassed])
 @pytest.mark.parametrize("distribution", ["erk", "uniform"])
 def test_total_sparsity_is_met(make, distribution):
@@ -158,6 +217,20 @@ def test_three_lines_train_any_model(make):
         (lambda: api.sparsify(nested_and_shared(), include=lambda *_: False), "No trainable kernel of .* was chosen"),
         (lambda: api.sparsify(nested_and_shared(), custom={"heads": 0.5}), "Custom sparsities name .*heads"),
         (lambda: api.sparsify(nested_and_shared(), 1.5), "1.5"),
+        (lambda: api.sparsify(nested_and_shared(), {"heads": 0.5}), "name .*heads.*the kernels are .*head/kernel"),
+        (
+            lambda: api.sparsify(nested_and_shared(), include="conv*"),
+            r"'conv\*' fits no kernel of .*; there are shared/",
+        ),
+        (lambda: api.sparsify(nested_and_shared(), exclude="heads"), "'heads' fits no kernel"),
+        (
+            lambda: api.transfer_masks(api.sparsify(nested_and_shared()), convolutional()),
+            r"The mask of shared/kernel from another model is of shape \(4, 5\) and kernel conv/kernel of shape",
+        ),
+        (
+            lambda: api.transfer_masks(api.sparsify(nested_and_shared()), attention()),
+            r"The masks from another model are of 3 kernels .* and this network has 6 sparse ones .*: choose the same",
+        ),
         (lambda: api.sparsify(nested_and_shared(), distribution="normal"), "Unknown distribution 'normal'"),
     ],
 )

@@ -195,9 +195,12 @@ def test_bad_input_is_refused():
         layer_costs(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(ValueError, match="pass input_shape"):
         layer_costs(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)]))
-    recurrent = keras.Sequential([keras.Input((4, 3)), layers.LSTM(2)])
-    with pytest.raises(ValueError, match="of type LSTM"):
-        layer_costs(recurrent)
+    repeated = keras.Sequential([keras.Input((4, 3)), layers.TimeDistributed(layers.Dense(2))])
+    with pytest.raises(ValueError, match="of type TimeDistributed"):
+        layer_costs(repeated)
+    stacked = keras.Sequential([keras.Input((4, 3)), layers.RNN([layers.GRUCell(2), layers.GRUCell(2)])])
+    with pytest.raises(ValueError, match="of type RNN"):
+        layer_costs(stacked)
     wide = keras.Sequential([keras.Input((8, 6, 3)), layers.Conv2D(2, 3)])
     with pytest.raises(ValueError, match="use rule 'honest'"):
         layer_costs(wide, rule="micronet")
@@ -246,3 +249,31 @@ def test_training_flops_refuse_bad_input():
         step_flops("topkast", DENSE, SPARSE)
     with pytest.raises(ValueError, match="at least 1 step"):
         counting.training_flops_per_sample("rigl", DENSE, SPARSE, frequency=0)
+
+
+def test_pruning_averages_over_its_sparsities():
+    # 3 f_D (1 - s), where every layer has the sparsity s.
+    average = counting.pruning_flops_per_sample(lambda s: DENSE * (1 - s), [0.0, 0.5, 0.75, 0.75])
+    assert average == 3 * DENSE * (1 + 0.5 + 0.25 + 0.25) / 4
+    with pytest.raises(ValueError, match="at least one step"):
+        counting.pruning_flops_per_sample(lambda s: DENSE, [])
+
+
+@pytest.mark.parametrize(("budget", "width"), [(250_000, 0.5), (251_500, 0.501), (10**6, 1.0), (9e6, 3.0), (40, 0.006)])
+def test_width_of_the_nearest_cost(budget, width):
+    # Widths are thousandths, and cost is that of a square layer.
+    tried = []
+
+    def cost(w):
+        tried.append(w)
+        return int(1000 * w + 0.5) ** 2
+
+    assert counting.width_multiplier(cost, budget) == width
+    assert len(tried) < 40
+
+
+def test_equal_costs_give_the_narrowest_width():
+    assert counting.width_multiplier(lambda w: int(10 * w), 4) == 0.4
+    assert counting.width_multiplier(lambda w: int(10 * w), 4, resolution=100) == 0.4
+    with pytest.raises(ValueError, match="narrowest network costs 100"):
+        counting.width_multiplier(lambda _: 100, 50)

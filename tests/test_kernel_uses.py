@@ -94,3 +94,65 @@ def test_separable_convolution_is_two_kernels(kind, shape):
     assert (depthwise.bias, pointwise.bias) == (0, 5)
     assert depthwise.name == layer.depthwise_kernel.path
     assert pointwise.name == layer.pointwise_kernel.path
+
+
+def gates_by_brute_force(kind, units, steps, masks, biases):
+    """Multiplications and additions of the sums of a recurrent layer, and its activations, counted one by one.
+
+    A sum has the products of its inputs and of the state, and one bias or, in a GRU that resets afterwards, two.
+    """
+    outputs = masks[0].shape[1]
+    flops = 0
+    for _, output in itertools.product(range(steps), range(outputs)):
+        products = sum(int(mask[:, output].sum()) for mask in masks)
+        flops += products + (products - 1 + biases)
+    return flops + steps * units * {"gru": 3, "lstm": 5, "simple": 1}[kind]
+
+
+RECURRENT = {
+    "gru": (lambda: layers.GRU(4, reset_after=False), 1),
+    "gru with two biases": (lambda: layers.GRU(4), 2),
+    "gru without bias": (lambda: layers.GRU(4, use_bias=False), 0),
+    "lstm": (lambda: layers.LSTM(4, return_sequences=True), 1),
+    "lstm with states": (lambda: layers.LSTM(4, return_state=True), 1),
+    "simple": (lambda: layers.SimpleRNN(4), 1),
+    "cell": (lambda: layers.RNN(layers.GRUCell(4), go_backwards=True), 2),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("density", [1.0, 0.7])
+def test_recurrent_layers_against_a_brute_force_count(name, density):
+    make, biases = RECURRENT[name]
+    inputs = keras.Input((5, 6))
+    layer = make()
+    outputs = layer(inputs)
+    model = keras.Model(inputs, keras.tree.flatten(outputs)[0])
+    cell = layer.cell
+    random = np.random.default_rng(1)
+    masks = [random.random(kernel.shape) < density for kernel in (cell.kernel, cell.recurrent_kernel)]
+    assert all(mask.any(axis=0).all() for mask in masks)
+    kind = "gru" if name in ("cell",) else name.split()[0]
+    active = {v.path: int(m.sum()) for v, m in zip((cell.kernel, cell.recurrent_kernel), masks, strict=True)}
+    costs = layer_costs(model, active)
+    assert sum(c.inference_flops for c in costs) == gates_by_brute_force(kind, 4, 5, masks, biases)
+    assert sum(c.kernel_size for c in costs) + sum(c.bias for c in costs) == layer.count_params()
+
+
+def test_both_directions_of_a_recurrent_layer_count():
+    one = keras.Sequential([keras.Input((5, 3)), layers.GRU(4)])
+    both = keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(layers.GRU(4))])
+    total = [sum(c.inference_flops for c in layer_costs(model)) for model in (one, both)]
+    assert total[1] == 2 * total[0]
+
+
+def test_an_embedding_counts_where_it_makes_logits():
+    embedding = layers.ReversibleEmbedding(7, 3)
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(3, use_bias=False)(embedding(inputs))
+    model = keras.Model(inputs, embedding(hidden, reverse=True))
+    dense, logits = layer_costs(model)
+    assert dense.inference_flops == 5 * 3 * (2 * 3 - 1)
+    assert (logits.inference_flops, logits.kernel_size, logits.bias) == (5 * 7 * (2 * 3 - 1), 21, 0)
+    lookup = keras.Model(inputs, layers.Dense(3)(embedding(inputs)))
+    assert len(layer_costs(lookup)) == 1

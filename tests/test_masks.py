@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparse_lib import mask_files
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.structures import NM
 from tests.replicas import two_replicas
 
 
@@ -114,6 +116,89 @@ def test_report_adds_up():
     lines = Masks(kernels, halves(kernels), ["conv/kernel", "head"]).report().splitlines()
     assert lines[1].split() == ["conv/kernel", "3x4", "6", "12", "0.5000"]
     assert lines[-1].split() == ["total", "11", "22", "0.5000"]
+
+
+def test_report_names_the_structure():
+    kernels = variables((4, 3), (10, 2))
+    values = [tf.constant(v) for v in random_masks([(4, 3)], [6], 0, [NM(2, 4)])]
+    masks = Masks(kernels[:1], values, ["a_longer_name/kernel"], [NM(2, 4)])
+    header, row, total = masks.report().splitlines()
+    assert header.split() == ["kernel", "shape", "active", "of", "sparsity", "structure"]
+    assert row.split() == ["a_longer_name/kernel", "4x3", "6", "12", "0.5000", "2:4"]
+    assert header.index("structure") == row.index("2:4")
+    assert total.split() == ["total", "6", "12", "0.5000"]
+
+
+# --- files ---
+
+
+def test_a_file_has_one_bit_a_weight(tmp_path):
+    kernels = variables((30, 50), (3, 3, 2, 5), (7,))
+    masks = Masks(kernels, halves(kernels), ["a/kernel", "b/kernel", "c"])
+    masks.save(tmp_path / "masks.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.npz"]
+    with np.load(tmp_path / "masks.npz") as archive:
+        assert archive["names"].tolist() == ["a/kernel", "b/kernel", "c"]
+        assert archive["structures"].tolist() == ["unstructured"] * 3
+        assert [archive[f"bits_{i}"].nbytes for i in range(3)] == [188, 12, 1]
+        by_hand = np.unpackbits(archive["bits_1"])[:90].reshape(archive["shape_1"])
+    np.testing.assert_array_equal(by_hand, masks.values()[1])
+    fresh = variables((30, 50), (3, 3, 2, 5), (7,))
+    restored = Masks(fresh, names=["x", "y", "z"])
+    restored.load(tmp_path / "masks.npz")
+    for mine, theirs, kernel in zip(restored.values(), masks.values(), fresh, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert not np.any(kernel.numpy()[~mine])
+
+
+def test_a_file_that_is_there_stays_if_writing_fails(tmp_path, monkeypatch):
+    kernels = variables((4,))
+    masks = Masks(kernels, halves(kernels))
+    masks.save(tmp_path / "masks.npz")
+    written = (tmp_path / "masks.npz").read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(mask_files.np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        masks.save(tmp_path / "masks.npz")
+    assert (tmp_path / "masks.npz").read_bytes() == written
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "structures", "message"),
+    [
+        (((4, 3),), ["a"], None, r"masks.npz are of 2 kernels \(a, b\) and this network has 1 .* include= and"),
+        (
+            ((4, 3), (6, 2)),
+            ["a", "c"],
+            None,
+            r"mask of b from .*masks.npz is of shape \(5, 2\) and kernel c of .*\(6, 2\)",
+        ),
+        (((4, 3), (5, 2)), ["a", "c"], [NM(1, 4)] * 2, "mask of a does not keep to structure 1:4"),
+    ],
+)
+def test_a_file_of_another_network(tmp_path, own, names, structures, message):
+    kernels = variables((4, 3), (5, 2))
+    Masks(kernels, halves(kernels), ["a", "b"]).save(tmp_path / "masks.npz")
+    masks = Masks(variables(*own), names=names, structures=structures)
+    with pytest.raises(ValueError, match=message):
+        masks.load(tmp_path / "masks.npz")
+    assert masks.sparsity() == 0
+
+
+def test_a_file_without_masks(tmp_path):
+    masks = Masks(variables((4,)))
+    np.savez(tmp_path / "weights.npz", w=np.ones(3))
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("weights.npz", "text.npz"):
+        with pytest.raises(ValueError, match=f"{name} holds no masks, or not all of them: give a file that masks.save"):
+            masks.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        masks.load(tmp_path / "nothing.npz")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparse_lib import counting, distributions
+from sparse_lib import counting, distributions, micronet
 from sparse_lib.micronet import LayerShape, scale_width
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "counting.json").read_text())
@@ -46,11 +46,7 @@ def totals(layers, case):
         custom=case["custom"],
         power_scale=case.get("erk_power_scale", 1.0),
     )
-    scaled = layers if case["width"] == 1 else scale_width(layers, case["width"])
-    active = [layer.size * (1 - sparsities[layer.name]) for layer in scaled]
-    flops = sum(layer.flops(nnz) for layer, nnz in zip(scaled, active, strict=True))
-    bits = sum(layer.bits(nnz) for layer, nnz in zip(scaled, active, strict=True))
-    return flops, bits
+    return micronet.totals(layers, sparsities, case["width"])
 
 
 @pytest.mark.parametrize(("network", "case"), CASES, ids=[f"{name}-{c['tag']}-{c['sparsity']}" for name, c in CASES])
@@ -122,3 +118,39 @@ def test_scale_width_keeps_both_ends_and_rounds_down():
     layers = [LayerShape("a", (3, 3, 3, 9)), LayerShape("b", (9, 7)), LayerShape("c", (7, 10))]
     kernels = [layer.kernel for layer in scale_width(layers, 0.5)]
     assert kernels == [(3, 3, 3, 4), (4, 3), (3, 10)]
+
+
+def anonymous(layers):
+    return [replace(layer, name="") for layer in layers]
+
+
+def test_published_layers():
+    # The golden ResNet lists the shortcut of a block last, as ours does.
+    assert anonymous(micronet.resnet50()) == anonymous(NETWORKS["resnet50"])
+    assert anonymous(micronet.mobilenet_v1()) == anonymous(NETWORKS["colab"])
+    assert anonymous(micronet.mobilenet_v1(modern=True)) == anonymous(NETWORKS["modern"])
+
+
+# What the authors' notebook on MobileNet-v1 printed: bits of one network by those of another.
+@pytest.mark.parametrize(
+    ("sparsity", "width", "ratio"),
+    [
+        (0.75, 0.47, 0.9933069386323201),
+        (0.85, 0.353, 0.9998127484496482),
+        (0.9, 0.285, 0.9996546850118981),
+        (0.95, 0.204, 0.9982463429660301),
+        (0.75, 1.98, 1.0084815029856933),
+        (0.85, 2.52, 1.0032864697591513),
+        (0.9, 3.0, 1.0120353164650686),
+        (0.95, 3.98, 1.0031304863290271),
+    ],
+)
+def test_published_widths_of_small_dense_and_big_sparse_twins(sparsity, width, ratio):
+    layers = micronet.mobilenet_v1()
+    shapes = {layer.name: layer.kernel for layer in layers}
+    sparse = distributions.sparsities(shapes, sparsity, distribution="erk", custom={"conv1": 0.0}, rounding="ceil")
+    if width < 1:
+        found = micronet.totals(layers, sparse).bits / micronet.totals(layers, width=width).bits
+    else:
+        found = micronet.totals(layers).bits / micronet.totals(layers, sparse, width).bits
+    assert found == pytest.approx(ratio, rel=1e-15)

@@ -1,5 +1,6 @@
 """The contract of every updater with every inner optimizer, in every way TensorFlow runs a step."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import tensorflow as tf
 from sparse_lib import schedules, updaters
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer import Growth, SparseOptimizer
+from sparse_lib.structures import NM, UNSTRUCTURED, Block, Channel, ConstantFanIn, Structure
 from tests.replicas import two_replicas
 
 CUBIC = schedules.PolynomialSparsity(initial=0.3, final=0.8, begin=2, end=8)
@@ -38,7 +40,13 @@ UPDATERS = {
     "granet": updaters.GraNet(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
     "topkast": updaters.TopKAST(),
     "dnw": updaters.DNW(),
+    # An ablation threshold that small kernels meet; both kernels take part.
+    "srigl": updaters.SRigL(**EVERY_2, drop_fraction=0.6, ablation_threshold=0.9, spared=()),
 }
+STRUCTURES = (NM(2, 4), Block(2, 2), Channel(), ConstantFanIn())
+# These change how many weights a kernel has, which only blocks allow.
+NEED_FREEDOM = ("snfs", "mest_soft")
+GRADUAL = ("prune", "prune_global", "granet")
 # One of each kind, where a mode is slow to run or to compile.
 KINDS = ("static", "prune_global", "rigl", "snfs", "mest_soft", "topkast")
 # Those that do with replicas what no other does: draw, average, rank globally, follow the step, take products.
@@ -108,14 +116,30 @@ def held_out(model: keras.Model, kernels: list[keras.Variable]) -> Callable[[], 
     return growth
 
 
-def build(updater: str, inner: str) -> tuple[keras.Model, SparseOptimizer]:
+def suits(updater: str, structure: Structure) -> bool:
+    if updater == "srigl":
+        return isinstance(structure, ConstantFanIn)
+    return structure.is_free or updater not in NEED_FREEDOM
+
+
+def build(updater: str, inner: str, structure: Structure) -> tuple[keras.Model, SparseOptimizer]:
     model = make_model()
     kernels = [v for v in model.trainable_variables if len(v.shape) == 2]
     rng = np.random.default_rng(2)
-    masks = Masks(kernels, [tf.constant(rng.random(k.shape) < DENSITY) for k in kernels], ["hidden", "logits"])
+    method = UPDATERS[updater]
+    values = [tf.constant(rng.random(k.shape) < DENSITY) for k in kernels]
+    if structure != UNSTRUCTURED:
+        values = [structure.select(rng.random(k.shape), int(DENSITY * structure.size(k.shape))) for k in kernels]
+    if structure.fixed_sparsity is not None and updater in GRADUAL:
+        target = schedules.PolynomialSparsity(initial=0.0, final=structure.fixed_sparsity, begin=2, end=8)
+        method, values = dataclasses.replace(method, sparsity=target), None
+    if updater == "rigl_auto" and isinstance(structure, Channel):
+        # The mean gradient of a channel is smaller than its largest.
+        method = dataclasses.replace(method, coefficient=300.0)
+    masks = Masks(kernels, values, ["hidden", "logits"], [structure] * 2)
     growth = {"rigl_averaged": 2, "rigl_grasp": held_out(model, kernels)}.get(updater, 1)
     makers = INNER | {name: functools.partial(maker, 0.01) for name, maker in FURTHER.items()}
-    optimizer = SparseOptimizer(makers[inner](), masks, UPDATERS[updater], growth_gradient=growth)
+    optimizer = SparseOptimizer(makers[inner](), masks, method, growth_gradient=growth)
     optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -124,6 +148,8 @@ def check_invariants(optimizer: SparseOptimizer, updater: str, start: list[int],
     masks = optimizer.masks
     masks.check()
     active = masks.active()
+    for structure, mask in zip(masks.structures, masks.values(), strict=True):
+        assert structure.fits(mask) or (isinstance(structure, NM) and updater in GRADUAL)
     parts = zip(masks, optimizer.slots, [t._starts for t in optimizer._tracked], strict=True)
     for (kernel, mask), slots, starts in parts:
         assert (mask.dtype, mask.shape, mask.trainable) == (tf.bool, kernel.shape, False)
@@ -139,17 +165,22 @@ def check_invariants(optimizer: SparseOptimizer, updater: str, start: list[int],
         assert sum(active) == sum(start)
     elif updater == "mest_soft":
         assert all(now >= first for now, first in zip(active, start, strict=True))
+    elif updater == "srigl":
+        spare = [int(np.sum(tracked.state["spare"].numpy())) for tracked in optimizer._tracked]
+        assert [now + more for now, more in zip(active, spare, strict=True)] == start
     else:
         assert active == start
     return active
 
 
-def train(updater: str, inner: str, mode: str, steps: int = STEPS) -> list[list[np.ndarray]]:
+def train(
+    updater: str, inner: str, mode: str, structure: Structure = UNSTRUCTURED, steps: int = STEPS
+) -> list[list[np.ndarray]]:
     """Trains, checks the invariants at every step, and returns masks and weights, step by step."""
     strategy = STRATEGIES.get(mode, tf.distribute.get_strategy)()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
-        model, optimizer = build(updater, inner)
+        model, optimizer = build(updater, inner, structure)
 
     def step(x: tf.Tensor, y: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
@@ -181,13 +212,13 @@ def train(updater: str, inner: str, mode: str, steps: int = STEPS) -> list[list[
 
 
 @functools.cache
-def in_a_graph(updater: str, inner: str) -> list[list[np.ndarray]]:
-    return train(updater, inner, "graph")
+def in_a_graph(updater: str, inner: str, structure: Structure) -> list[list[np.ndarray]]:
+    return train(updater, inner, "graph", structure)
 
 
-def check(updater: str, inner: str, mode: str) -> None:
-    expected = in_a_graph(updater, inner)
-    got = expected if mode == "graph" else train(updater, inner, mode)
+def check(updater: str, inner: str, mode: str, structure: Structure = UNSTRUCTURED) -> None:
+    expected = in_a_graph(updater, inner, structure)
+    got = expected if mode == "graph" else train(updater, inner, mode, structure)
     for step, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
         for a, b in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6, err_msg=f"step {step}")
@@ -196,14 +227,26 @@ def check(updater: str, inner: str, mode: str) -> None:
 
 
 SHORT = (
-    [(updater, "nesterov", "graph") for updater in UPDATERS]
+    [(updater, "nesterov", "graph") for updater in UPDATERS if updater != "srigl"]
     + [(updater, "nesterov", "replicas") for updater in REPLICATED]
     + [(updater, "nesterov", "eager") for updater in KINDS]
     + [(updater, "nesterov", "xla") for updater in ("static", "rigl", "snfs", "topkast")]
     + [(updater, "nesterov", "one device") for updater in ("rigl", "topkast")]
     + [("rigl", inner, "graph") for inner in INNER if inner != "nesterov"]
 )
-FULL = [(u, i, m) for u in UPDATERS for i in INNER for m in MODES if (u, i, m) not in SHORT]
+FULL = [(u, i, m) for u in UPDATERS for i in INNER for m in MODES if u != "srigl" and (u, i, m) not in SHORT]
+STRUCTURED = [(u, s, m) for u in UPDATERS for s in STRUCTURES for m in MODES if suits(u, s)]
+# Every structure with an updater that uses another part of it, and what only one structure can have.
+STRUCTURED_SHORT = [
+    *(("rigl", structure, "graph") for structure in STRUCTURES),
+    ("granet", NM(2, 4), "graph"),
+    ("topkast", NM(2, 4), "graph"),
+    ("rigl_auto", NM(2, 4), "xla"),
+    ("snfs", Block(2, 2), "graph"),
+    ("mest_soft", Block(2, 2), "graph"),
+    ("srigl", ConstantFanIn(), "graph"),
+    ("srigl", ConstantFanIn(), "replicas"),
+]
 
 
 @pytest.mark.parametrize(("updater", "inner", "mode"), SHORT)
@@ -215,6 +258,25 @@ def test_contract(updater, inner, mode):
 @pytest.mark.parametrize(("updater", "inner", "mode"), FULL)
 def test_contract_in_full(updater, inner, mode):
     check(updater, inner, mode)
+
+
+@pytest.mark.parametrize(("updater", "structure", "mode"), STRUCTURED_SHORT, ids=str)
+def test_structures(updater, structure, mode):
+    check(updater, "nesterov", mode, structure)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("updater", "structure", "mode"), [row for row in STRUCTURED if row not in STRUCTURED_SHORT], ids=str
+)
+def test_structures_in_full(updater, structure, mode):
+    check(updater, "nesterov", mode, structure)
+
+
+def test_srigl_ablates():
+    history = train("srigl", "nesterov", "graph", ConstantFanIn())
+    fan_ins = [np.sum(history[-1][i], axis=0) for i in (0, 1)]
+    assert any(np.any(fan_in == 0) for fan_in in fan_ins)
 
 
 @pytest.mark.parametrize("inner", FURTHER)

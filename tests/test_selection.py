@@ -112,6 +112,34 @@ def test_smooth_scores_take_few_passes(monkeypatch):
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+@pytest.mark.parametrize("rows", [1, 4, 16, 17, 40])
+def test_columns_equal_stable_sorts(rows, mode):
+    rng = np.random.default_rng(rows)
+    scores = np.round(rng.normal(size=(3, rows, 5)), 1).astype("float32")
+    scores.ravel()[rng.permutation(scores.size)[:6]] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42]
+    some, k = rng.random(scores.shape) < 0.7, rng.integers(-1, rows + 2, (3, 1, 5))
+    select = MODES[mode](selection.top_k_of_columns)
+    for among in (np.ones_like(some), some):
+        got = select(tf.constant(scores), tf.constant(k), tf.constant(among)).numpy()
+        for i in range(3):
+            for j in range(5):
+                expected = stable_top_k(scores[i, :, j], k[i, 0, j], among[i, :, j])
+                np.testing.assert_array_equal(got[i, :, j], expected)
+    if mode == "eager":
+        everything = selection.top_k_of_columns(tf.constant(scores), 2)
+        np.testing.assert_array_equal(everything, select(tf.constant(scores), 2, tf.ones(scores.shape, tf.bool)))
+
+
+@pytest.mark.parametrize("rows", [4, 30])
+def test_columns_in_float64_are_not_rounded(rows):
+    scores = np.ones((rows, 1))
+    scores[2] += 1e-15
+    assert np.flatnonzero(selection.top_k_of_columns(tf.constant(scores), 1)).tolist() == [2]
+    low = selection.top_k_of_columns(tf.constant(-scores, tf.bfloat16), 2)
+    assert np.flatnonzero(low).tolist() == [0, 1]
+
+
 def test_global_ranks_all_kernels_together():
     scores = [tf.constant([[3.0, 1.0], [2.0, 2.0]]), tf.constant([2.0, 5.0, float("nan")])]
     first, second = selection.global_top_k_masks(scores, 4)

@@ -51,10 +51,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         Raises:
           ValueError: for what cannot be right: gradient accumulation or loss scaling in the inner optimizer, an
-            updater that needs a Hessian-gradient product that nobody computes.
+            updater that needs a Hessian-gradient product that nobody computes, or that cannot keep to the structure of
+            the masks.
         """
         super().__init__(learning_rate=0.0, name=name)
         self.updater = Static() if updater is None else updater
+        self.updater.check_structures(masks.structures)
         _check_inner(inner)
         self.inner = inner
         self.masks = masks
@@ -136,6 +138,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             state={spec: state(spec) for spec in self.updater.state_specs},
             growth=state("growth") if self._growth.batches > 1 else None,
             position=position,
+            structure=self.masks.structures[index],
         )
 
     @property
@@ -157,6 +160,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
         self.inner.learning_rate = value
+
+    @property
+    def loss_scale_factor(self) -> float:
+        """1: losses are not scaled here."""
+        return 1.0
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value: float | None) -> None:
+        # Set by Keras's own constructor, and by a LossScaleOptimizer in what it is put around: to None, and only where
+        # it is something else.
+        del value
+        if hasattr(self, "inner") and self._distribution_strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "Loss scaling (float16) looks at the gradients of the first replica alone, so that an overflow of "
+                "another one would reach the weights: use mixed_bfloat16, or pass auto_scale_loss=False to compile."
+            )
 
     @property
     def slots(self) -> list[list[keras.Variable]]:
@@ -232,7 +251,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for tracked in self._tracked:
             if aligned[tracked.position] is None:
                 aligned[tracked.position] = tf.zeros(tracked.kernel.shape, tracked.kernel.dtype)
-        return strategies.sum_over_replicas([None if g is None else tf.convert_to_tensor(g) for g in aligned])
+        # The gradient of an einsum over a batch of unknown size has no static shape, and selecting weights needs one.
+        shaped = [
+            None if g is None else tf.ensure_shape(g, v.shape)
+            for g, v in zip(aligned, self._trainable_variables, strict=True)
+        ]
+        return strategies.sum_over_replicas(shaped)
 
     def _aligned(self, grads: list[Any], variables: Sequence[keras.Variable] | None) -> list[Any]:
         """Gradients in the order of `build`."""
@@ -312,9 +336,12 @@ def _check_inner(inner: keras.optimizers.Optimizer) -> None:
             "Keras's gradient_accumulation_steps fails under tf.distribute; leave it out, and use growth_gradient=k to "
             "average the growth gradient over k batches."
         )
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer) or inner.loss_scale_factor:
-        raise ValueError("Loss scaling (float16) is not supported with sparse kernels; use float32 or mixed_bfloat16.")
     if isinstance(inner, (SparseOptimizer, getattr(keras.optimizers, "MultiOptimizer", ()))):
         raise ValueError(f"The slots of a {type(inner).__name__} cannot be masked; give a plain Keras optimizer.")
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer) or inner.loss_scale_factor:
+        raise ValueError(
+            "Loss scaling (float16) belongs around the SparseOptimizer, where model.compile puts it under "
+            "mixed_float16, not into it: leave it out of the inner optimizer, or use float32 or mixed_bfloat16."
+        )
     if inner.built:
         raise ValueError("The inner optimizer is already built; pass a new one, so that its slots can be masked.")

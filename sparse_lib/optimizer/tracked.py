@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import strategies
+from sparse_lib.structures import Structure
 from sparse_lib.updaters import Kernel, State, Update, Updater
 
 
@@ -21,6 +22,7 @@ class TrackedKernel(tf.Module):
       state: what `Updater.state_specs` declares, by name.
       growth: running sum of gradients, a Keras variable; None where growth is not averaged.
       position: place of the kernel among the trainable variables.
+      structure: what its mask keeps to.
     """
 
     def __init__(
@@ -32,11 +34,12 @@ class TrackedKernel(tf.Module):
         state: dict[str, keras.Variable],
         growth: Any,
         position: int,
+        structure: Structure,
     ) -> None:
         super().__init__()
         self.kernel, self.mask, self.explored = kernel, mask, explored
         self.slots, self.state, self.growth = slots, state, growth
-        self.position = position
+        self.position, self.structure = position, structure
         self._starts = [_start(slot) for slot in slots]
 
     def state_values(self) -> State:
@@ -54,7 +57,8 @@ class TrackedKernel(tf.Module):
           The kernel as tensors.
         """
         mask, weight = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
-        return Kernel(mask, weight, tf.convert_to_tensor(gradient), self.state_values(), hessian_gradient)
+        dense = tf.convert_to_tensor(gradient)
+        return Kernel(mask, weight, dense, self.state_values(), hessian_gradient, self.structure)
 
     def training_gradient(self, updater: Updater, gradient: tf.Tensor) -> tf.Tensor:
         """The gradient that reaches the inner optimizer.

@@ -12,6 +12,7 @@ from sparse_lib.updaters.mest import MEST
 from sparse_lib.updaters.prune import Prune
 from sparse_lib.updaters.rigl import SET, RigL, RigLAuto, RigLGraSP, RigLInverted, RigLSNIP
 from sparse_lib.updaters.snfs import SNFS
+from sparse_lib.updaters.srigl import SRigL
 from sparse_lib.updaters.topkast import DNW, TopKAST
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RigLGraSP",
     "RigLInverted",
     "RigLSNIP",
+    "SRigL",
     "State",
     "Static",
     "TopKAST",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sparse_lib.schedules import UpdateSchedule
+from sparse_lib.structures import UNSTRUCTURED, Structure
 
 State = dict[str, tf.Tensor]
 
@@ -20,6 +21,7 @@ class Kernel(NamedTuple):
       gradient: dense gradient of the loss by the kernel, summed over replicas.
       state: what `Updater.state_specs` declared, tensors of the kernel's shape.
       hessian_gradient: the Hessian times the masked gradient, only where `Updater.needs_hessian`.
+      structure: which weights may be active together; it does all the selecting.
     """
 
     mask: tf.Tensor
@@ -27,6 +29,7 @@ class Kernel(NamedTuple):
     gradient: tf.Tensor
     state: State
     hessian_gradient: tf.Tensor | None = None
+    structure: Structure = UNSTRUCTURED
 
 
 class Update(NamedTuple):
@@ -136,6 +139,17 @@ class Updater:
     def needs_hessian(self) -> bool:
         """Whether an update needs the Hessian-gradient product."""
         return False
+
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Refuses what cannot go together with the method.
+
+        Args:
+          structures: of the sparse kernels.
+
+        Raises:
+          ValueError: if the method cannot keep to one of them.
+        """
+        del structures
 
     def accumulate(self, state: State, gradient: tf.Tensor) -> State:
         """What a step changes of the state, apart from mask updates.

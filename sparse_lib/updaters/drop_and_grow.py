@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import tensorflow as tf
 
 from sparse_lib import schedules, selection
+from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, random_uniform
 from sparse_lib.updaters.redistribution import redistribute
 
@@ -47,6 +48,11 @@ class DropAndGrow(Updater):
         if self.growth_init not in get_args(GrowthInit):
             raise ValueError(f"growth_init={self.growth_init!r} is not known; use {', '.join(get_args(GrowthInit))}.")
 
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Refuses redistribution where a kernel cannot hold one weight more or less."""
+        if self.redistribute:
+            check_free(structures, f"{type(self).__name__} with redistribute=True", "pass redistribute=False")
+
     @property
     def state_specs(self) -> tuple[str, ...]:
         """The initial weights, where new weights return to them."""
@@ -71,15 +77,15 @@ class DropAndGrow(Updater):
         fraction = self.fraction(moment.step)
         kept, counts, scores = [], [], []
         for index, kernel in enumerate(kernels):
-            active = selection.count_active(kernel.mask)
+            active = kernel.structure.count(kernel.mask)
             drop = share(active, fraction)
-            kept.append(selection.top_k_mask(self.drop_score(kernel), active - drop, kernel.mask))
+            kept.append(kernel.structure.keep(self.drop_score(kernel), active - drop, kernel.mask))
             counts.append(drop)
             scores.append(self.grow_score(kernel, moment.stateless_seed(2 * index)))
         if self.redistribute:
-            counts = redistribute(counts, [kernel.mask for kernel in kernels], kept, scores)
+            counts = redistribute(counts, kernels, kept, scores)
         return [
-            self.exchange(kernel, keep, selection.top_k_mask(score, count, ~keep), moment, index)
+            self.exchange(kernel, keep, kernel.structure.grow(score, count, keep), moment, index)
             for index, (kernel, keep, score, count) in enumerate(zip(kernels, kept, scores, counts, strict=True))
         ]
 
@@ -128,6 +134,13 @@ def check_drop_fraction(updater: Any) -> None:
             "drop_fraction such as schedules.Constant(0.3)."
         )
     schedules.Cosine(updater.drop_fraction, updater.end_step)
+
+
+def check_free(structures: Sequence[Structure], what: str, remedy: str) -> None:
+    """Raises a ValueError if a structure does not let a kernel hold any number of weights."""
+    fixed = [structure for structure in structures if not structure.is_free]
+    if fixed:
+        raise ValueError(f"{what} changes how many weights a kernel has, which structure {fixed[0]} fixes: {remedy}.")
 
 
 def share(count: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update, Updater
 from sparse_lib.updaters.drop_and_grow import check_drop_fraction
 from sparse_lib.updaters.prune import Prune
@@ -41,6 +42,10 @@ class GraNet(Updater):
     def fraction(self, step: tf.Tensor) -> tf.Tensor:
         """Drop fraction at a step, float32 scalar (fraction)."""
         return self._regrowth.fraction(step)
+
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Refuses a final sparsity that a structure cannot have."""
+        Prune(sparsity=self.sparsity, end_step=self.end_step).check_structures(structures)
 
     def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
         """New masks: pruned, then regrown."""

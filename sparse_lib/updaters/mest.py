@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from sparse_lib import selection
+from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update
-from sparse_lib.updaters.drop_and_grow import share
+from sparse_lib.updaters.drop_and_grow import check_free, share
 from sparse_lib.updaters.rigl import SET
 
 
@@ -38,6 +38,12 @@ class MEST(SET):
         if self.soft_bound and self.redistribute:
             raise ValueError("MEST keeps each kernel's budget with soft_bound; leave redistribute out.")
 
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Refuses the soft bound where a kernel cannot hold weights on top of its budget."""
+        super().check_structures(structures)
+        if self.soft_bound:
+            check_free(structures, "MEST with soft_bound=True", "pass soft_bound=False")
+
     @property
     def state_specs(self) -> tuple[str, ...]:
         """Ones at as many weights as there are on top of the budget."""
@@ -57,11 +63,11 @@ class MEST(SET):
             fraction = tf.where(is_last, tf.zeros_like(fraction), fraction)
         updates = []
         for index, kernel in enumerate(kernels):
-            extra = selection.count_active(kernel.state["extra"] > 0)
-            budget = selection.count_active(kernel.mask) - extra
-            kept = selection.top_k_mask(self.drop_score(kernel), budget, kernel.mask)
+            structure = kernel.structure
+            budget = structure.count(kernel.mask) - structure.count(kernel.state["extra"] > 0)
+            kept = structure.keep(self.drop_score(kernel), budget, kernel.mask)
             score = self.grow_score(kernel, moment.stateless_seed(2 * index))
-            growth = selection.top_k_mask(score, share(budget, fraction), ~kept)
+            growth = structure.grow(score, share(budget, fraction), kept)
             update = self.exchange(kernel, kept, growth, moment, index)
             marks = tf.cast(growth, kernel.weight.dtype)
             updates.append(update._replace(state={**kernel.state, "extra": marks}))

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from sparse_lib import selection
+from sparse_lib.structures import Structure, select_globally
 from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, shrink
 
 
@@ -37,6 +37,12 @@ class Prune(Updater):
         if self.scope not in ("layer", "global"):
             raise ValueError(f"scope={self.scope!r} is not known; use layer or global.")
 
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Refuses a final sparsity that a structure cannot have."""
+        for structure in structures:
+            if structure.fixed_sparsity is not None and self.end_step is not None:
+                structure.check_sparsity(float(self.sparsity(tf.constant(self.end_step, tf.int64))))
+
     def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
         """New masks: the largest active magnitudes."""
         # In float32, as the reference computes it: 10 weights at sparsity 0.35 keep round(6.5) = 6.
@@ -47,12 +53,13 @@ class Prune(Updater):
 
         scores = [tf.abs(kernel.weight) for kernel in kernels]
         active = [kernel.mask for kernel in kernels]
-        sizes = [kernel.weight.shape.num_elements() for kernel in kernels]
+        structures = [kernel.structure for kernel in kernels]
+        sizes = [kernel.structure.size(kernel.weight.shape) for kernel in kernels]
         if self.scope == "global":
-            masks = selection.global_top_k_masks(scores, kept(sum(sizes)), active)
+            masks = select_globally(structures, scores, kept(sum(sizes)), active)
         else:
             masks = [
-                selection.top_k_mask(score, kept(size), mask)
-                for score, size, mask in zip(scores, sizes, active, strict=True)
+                structure.select(score, kept(size), mask)
+                for structure, score, size, mask in zip(structures, scores, sizes, active, strict=True)
             ]
         return [shrink(kernel, mask) for kernel, mask in zip(kernels, masks, strict=True)]

@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib.updaters.base import Kernel
 
 
 def redistribute(
     dropped: Sequence[tf.Tensor],
-    masks: Sequence[tf.Tensor],
+    kernels: Sequence[Kernel],
     kept: Sequence[tf.Tensor],
     scores: Sequence[tf.Tensor],
 ) -> list[tf.Tensor]:
-    """Number of weights that each kernel grows, in proportion to the mean |score| of its active weights.
+    """Number of units that each kernel grows, in proportion to the mean |score| of its active weights.
 
     Args:
       dropped: how many each kernel dropped, int32 scalars (count).
-      masks: boolean, the active weights before.
+      kernels: before the update.
       kept: boolean, those of them that stay.
       scores: of the kernels' shapes.
 
@@ -25,11 +26,12 @@ def redistribute(
       int32 scalars with the same total (count).
     """
     shares, rooms = [], []
-    for mask, keep, score in zip(masks, kept, scores, strict=True):
+    for kernel, keep, score in zip(kernels, kept, scores, strict=True):
+        mask, structure = kernel.mask, kernel.structure
         total = tf.reduce_sum(tf.where(mask, tf.abs(score), tf.zeros_like(score)))
         count = tf.maximum(selection.count_active(mask), 1)
         shares.append(tf.cast(total, tf.float64) / tf.cast(count, tf.float64))
-        rooms.append(keep.shape.num_elements() - selection.count_active(keep))
+        rooms.append(structure.size(keep.shape) - structure.count(keep))
     return share_out(tf.add_n(list(dropped)), shares, rooms)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from sparse_lib import schedules, selection
+from sparse_lib import schedules
 from sparse_lib.updaters.base import Kernel, Moment, Update, random_uniform
 from sparse_lib.updaters.drop_and_grow import DropAndGrow
 
@@ -82,11 +82,11 @@ class RigLAuto(RigL):
         updates = []
         for index, kernel in enumerate(kernels):
             reach = self.coefficient * tf.cast(moment.learning_rate, kernel.weight.dtype)
-            # Ties go to the first of the two, the weights as they are.
-            kept, growth = selection.global_top_k_masks(
-                [tf.abs(kernel.weight), reach * tf.abs(kernel.gradient)],
-                selection.count_active(kernel.mask),
-                [kernel.mask, ~kernel.mask],
+            kept, growth = kernel.structure.exchange(
+                tf.abs(kernel.weight),
+                reach * tf.abs(kernel.gradient),
+                kernel.structure.count(kernel.mask),
+                kernel.mask,
             )
             updates.append(self.exchange(kernel, kept, growth, moment, index))
         return updates

@@ -63,10 +63,11 @@ class TopKAST(Updater):
         for kernel in kernels:
             theta = kernel.weight + kernel.state["reserve"]
             score, zeros = tf.abs(theta), tf.zeros_like(theta)
-            active = selection.count_active(kernel.mask)
-            extra = int(self.extra_density * theta.shape.num_elements())
-            forward = selection.top_k_mask(score, active)
-            backward = selection.top_k_mask(score, active + extra)
+            structure = kernel.structure
+            active = structure.count(kernel.mask)
+            extra = int(self.extra_density * structure.size(theta.shape))
+            forward = structure.select(score, active)
+            backward = structure.select(score, active + extra)
             state = {
                 "reserve": tf.where(backward & ~forward, theta, zeros),
                 "backward": tf.cast(backward, theta.dtype),

@@ -1,0 +1,108 @@
+"""Masks as files: one bit a weight, in a NumPy archive that any program can read."""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class StoredMasks(NamedTuple):
+    """The masks of a file.
+
+    Attributes:
+      names: of the kernels, such as `conv1/kernel`.
+      values: boolean arrays of the kernels' shapes.
+      structures: what they keep to, such as `2:4`, one a kernel.
+    """
+
+    names: list[str]
+    values: list[np.ndarray]
+    structures: list[str]
+
+
+def write(path: str | os.PathLike[str], masks: StoredMasks) -> None:
+    """Writes masks, whole or not at all.
+
+    The archive holds `names`, `structures`, and for the i-th kernel `shape_i` and `bits_i`, the row-major entries
+    packed by `np.packbits`.
+
+    Args:
+      path: of the file; nothing is appended to its name.
+      masks: what to write.
+    """
+    arrays: dict[str, Any] = {"names": np.array(masks.names, str), "structures": np.array(masks.structures, str)}
+    for i, value in enumerate(masks.values):
+        arrays |= {f"shape_{i}": np.array(value.shape, np.int64), f"bits_{i}": np.packbits(value)}
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> StoredMasks:
+    """Reads masks.
+
+    Args:
+      path: of a file from `write`.
+
+    Returns:
+      The masks.
+
+    Raises:
+      ValueError: if the file does not hold masks.
+    """
+    try:
+        with np.load(path) as archive:
+            names, structures = archive["names"].tolist(), archive["structures"].tolist()
+            values = [_unpacked(archive[f"bits_{i}"], archive[f"shape_{i}"]) for i in range(len(names))]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} holds no masks, or not all of them: give a file that masks.save(path) wrote."
+        ) from error
+    return StoredMasks(names, values, structures)
+
+
+def check_same_kernels(
+    source: str,
+    names: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    own: Sequence[str],
+    own_shapes: Sequence[Sequence[int]],
+) -> None:
+    """Asserts that masks of one network fit the kernels of another, by order and shape.
+
+    Args:
+      source: where the masks come from, for the message.
+      names: of the kernels that the masks were made for.
+      shapes: theirs.
+      own: names of the kernels that they are put on.
+      own_shapes: theirs.
+
+    Raises:
+      ValueError: names the first kernel that differs, or the numbers of kernels.
+    """
+    if len(names) != len(own):
+        raise ValueError(
+            f"The masks from {source} are of {len(names)} kernels ({', '.join(names)}) and this network has {len(own)} "
+            f"sparse ones ({', '.join(own)}): choose the same ones with include= and exclude=."
+        )
+    for name, shape, own_name, own_shape in zip(names, shapes, own, own_shapes, strict=True):
+        if tuple(shape) != tuple(own_shape):
+            raise ValueError(
+                f"The mask of {name} from {source} is of shape {tuple(shape)} and kernel {own_name} of shape "
+                f"{tuple(own_shape)}: build the network with the same layers in the same order."
+            )
+
+
+def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    count = int(np.prod(shape))
+    return np.unpackbits(bits, count=count).astype(bool).reshape(shape)
