@@ -1,0 +1,117 @@
+"""A finite data set as batches that can be visited again and again."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_ADVICE = "pass (x, y) arrays, a tf.data.Dataset of (x, y) batches, or a list of (x, y) batches"
+
+
+class Batches:
+    """Batches (x, y) of a data set, the same at every visit; all but the last have one size.
+
+    Attributes:
+        examples: Number of examples in all batches (count).
+        batch_size: Examples a batch, of all but the last (count).
+    """
+
+    def __init__(self, source: Iterable[tuple[Any, Any]], examples: int, batch_size: int) -> None:
+        """Takes what `of` has made.
+
+        Args:
+            source: Yields batches anew at every iteration.
+            examples: Number of examples in all batches (count).
+            batch_size: Examples a batch, of all but the last (count).
+        """
+        self._source = source
+        self.examples = examples
+        self.batch_size = batch_size
+
+    @classmethod
+    def of(cls, data: Any, batch_size: int) -> Self:
+        """Batches of arrays, a dataset, or other batches.
+
+        Args:
+            data: A tuple (x, y) of arrays, or of structures of arrays; a finite tf.data.Dataset of such batches; or a
+                list or other iterable of such batches, which is read into memory.
+            batch_size: Examples a batch (count); the last batch has what is left.
+
+        Returns:
+            The batches. A dataset is read once to count its examples, and again at every visit.
+
+        Raises:
+            ValueError: For no examples, arrays of unequal length, an infinite dataset, or anything else.
+        """
+        if batch_size < 1:
+            raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
+        if isinstance(data, tf.data.Dataset):
+            return cls._of_dataset(data, batch_size)
+        if not isinstance(data, tuple):
+            data = _joined(data)
+        arrays = _Arrays(data, batch_size)
+        return cls(arrays, arrays.examples, batch_size)
+
+    @classmethod
+    def _of_dataset(cls, data: tf.data.Dataset, batch_size: int) -> Self:
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("The dataset is infinite: take a finite number of batches of it, `dataset.take(n)`.")
+        if not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
+            raise ValueError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
+        source = data.rebatch(batch_size).prefetch(1)
+        examples = sum(count(x) for x, _ in source)
+        if examples == 0:
+            raise ValueError(f"The data set is empty: {_ADVICE}.")
+        return cls(source, examples, batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Batches (x, y) of tensors, or of structures of tensors, the examples along the first axis."""
+        for x, y in self._source:
+            yield keras.tree.map_structure(tf.convert_to_tensor, (x, y))
+
+    def __len__(self) -> int:
+        """Number of batches (count)."""
+        return math.ceil(self.examples / self.batch_size)
+
+
+def count(x: Any) -> int:
+    """Number of examples of a batch (count).
+
+    Args:
+        x: A tensor or a structure of tensors, the examples along the first axis.
+
+    Returns:
+        The length of the first tensor.
+    """
+    return int(keras.tree.flatten(x)[0].shape[0])
+
+
+def _joined(data: Any) -> tuple[Any, Any]:
+    """The arrays of a list of batches."""
+    pairs = list(data) if isinstance(data, Iterable) else []
+    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"Batches cannot be made of {type(data).__name__}: {_ADVICE}.")
+    batches = [(x, y) for x, y in pairs]
+    return keras.tree.map_structure(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *batches)
+
+
+class _Arrays:
+    """Slices of arrays in order."""
+
+    def __init__(self, data: tuple[Any, ...], batch_size: int) -> None:
+        if len(data) != 2:
+            raise ValueError(f"Got a tuple of {len(data)} parts: {_ADVICE}.")
+        self._data = keras.tree.map_structure(lambda a: a if hasattr(a, "shape") else np.asarray(a), data)
+        lengths = [array.shape[0] if len(array.shape) else 0 for array in keras.tree.flatten(self._data)]
+        if len(set(lengths)) != 1 or not lengths[0]:
+            raise ValueError(f"Arrays have {', '.join(map(str, lengths))} examples: pass equally many of each, not 0.")
+        self.examples = int(lengths[0])
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for start in range(0, self.examples, self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield keras.tree.map_structure(lambda array, part=part: array[part], self._data)

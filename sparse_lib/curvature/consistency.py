@@ -1,0 +1,59 @@
+"""Whether a data set gives the same loss at every visit, without which no curvature means anything."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from sparse_lib.curvature.batches import Batches
+from sparse_lib.curvature.mean import DataMean
+from sparse_lib.functional import Objective
+
+# Far above what the order of float32 sums does, far below what noise in the data or the layers does.
+_LOSS_TOLERANCE = 1e-5
+_GRADIENT_TOLERANCE = 1e-4
+
+
+def consistency(
+    objective: Objective, params: Sequence[tf.Tensor], batches: Batches, *, training: bool = False
+) -> tuple[float, list[tf.Tensor]]:
+    """Loss and gradient over a data set, after two passes over it have given the same.
+
+    Args:
+        objective: The loss.
+        params: Trainable values, as from `objective.params()`.
+        batches: The data set.
+        training: Whether layers behave as in training.
+
+    Returns:
+        The mean loss, and its gradient, one float64 tensor per parameter.
+
+    Raises:
+        ValueError: If the loss or gradient is not finite, or differs between the passes, with the likely reason.
+    """
+
+    def of_batch(params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
+        del index
+        loss, gradient = objective.loss_and_gradient(params, x, y, training=training)
+        # A gradient may be small because those of batches cancel; its rounding error then comes from them.
+        return [loss, tf.square(tf.linalg.global_norm(gradient)), *gradient]
+
+    mean = DataMean(of_batch, objective.model)
+    (loss, square, *gradient), (again, _, *other) = (mean(batches, list(params)) for _ in range(2))
+    loss, again = float(loss), float(again)
+    change = float(tf.linalg.global_norm([a - b for a, b in zip(gradient, other, strict=True)]))
+    if not np.isfinite([loss, float(square)]).all():
+        raise ValueError(
+            f"The loss is {loss:g} at these weights and its gradient has norm {np.sqrt(square):g}: choose weights from "
+            "before training diverged, or check the data for NaN."
+        )
+    loss_changes = abs(again - loss) > _LOSS_TOLERANCE * abs(loss)
+    if loss_changes or change > _GRADIENT_TOLERANCE * np.sqrt(square):
+        reasons = "a shuffled or augmented dataset, or a layer that draws random numbers such as dropout"
+        if training:
+            reasons += ", or batch norm in training mode on batches that are shuffled (pass training=False)"
+        raise ValueError(
+            f"Two passes over the data differ: loss {loss:.9g} and {again:.9g}, gradients by {change:.3g}. Look for "
+            f"{reasons}."
+        )
+    return loss, gradient

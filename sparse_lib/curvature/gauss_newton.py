@@ -1,0 +1,191 @@
+"""Gauss-Newton and Fisher matrices: J^T M J with the Jacobian J of the model's outputs."""
+
+import abc
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import tensorflow as tf
+
+from sparse_lib.curvature.batches import Batches
+from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pulled_back
+from sparse_lib.curvature.subspace import Subspace
+from sparse_lib.functional import Objective, cross_entropy
+
+Labels = Literal["model", "sampled", "data"]
+OutputMap = Callable[[tf.Tensor], tf.Tensor]
+
+# The scores of a likelihood have mean zero; what float error leaves, per class, is far below this.
+_SCORE_TOLERANCE = 1e-3
+
+
+class OutputCurvatureOperator(CurvatureOperator):
+    """1/n sum_i J_i^T M_i J_i, J_i the Jacobian of example i's outputs, M_i a matrix in their space."""
+
+    @abc.abstractmethod
+    def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
+        """The map u -> M u of all examples of a batch, on tensors of the outputs' shape."""
+
+    def _linear_map(self, params: Tensors, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> LinearMap:
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as outer:
+            with tf.GradientTape(watch_accessed_variables=False, persistent=True) as inner:
+                inner.watch(params)
+                outputs = _one_tensor(self.objective.outputs(params, x, training=self._training))
+            # J^T w is linear in w, so its derivative, which is J, can be taken at any w.
+            weights = tf.zeros_like(outputs)
+            outer.watch(weights)
+            pullback = pulled_back(inner, outputs, params, weights)
+        output_map = self._output_map(_wide(outputs), y, index)
+        examples = tf.shape(outputs)[0]
+
+        def product(vectors: Tensors) -> list[tf.Tensor]:
+            (pushed,) = pulled_back(outer, pullback, [weights], vectors)
+            weighted = tf.cast(output_map(_wide(pushed)), outputs.dtype)
+            return [p / tf.cast(examples, p.dtype) for p in pulled_back(inner, outputs, params, weighted)]
+
+        return product
+
+
+class GaussNewtonOperator(OutputCurvatureOperator):
+    """G = 1/n sum_i J_i^T H_i J_i, H_i the Hessian of example i's loss with respect to its outputs (Schraudolph 2002).
+
+    Positive semidefinite where the loss is convex in the outputs, as cross-entropy and squared error are.
+    """
+
+    def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
+        del index
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(outputs)
+            gradient = _output_gradient(self.objective, outputs, y)
+        return lambda vector: pulled_back(tape, gradient, [outputs], vector)[0]
+
+
+class FisherOperator(OutputCurvatureOperator):
+    """F = 1/n sum_i E_y[g_i(y) g_i(y)^T], g_i(y) the gradient of example i's loss with label y.
+
+    The labels are the model's own, y ~ softmax(outputs), either all of them with their probabilities or some that are
+    drawn; or those of the data, which makes the empirical Fisher matrix (Kunstner et al. 2019). For cross-entropy the
+    first is the Gauss-Newton matrix.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Tensors,
+        batches: Batches,
+        subspace: Subspace,
+        *,
+        labels: Labels = "model",
+        samples: int = 1,
+        seed: int = 0,
+        training: bool = False,
+    ) -> None:
+        """Prepares the graph.
+
+        Args:
+            objective: The loss; for labels of the model, a cross-entropy of softmax(outputs) of shape [n, classes].
+            params: Where curvature is taken.
+            batches: The data set.
+            subspace: Coordinates, of which there are n.
+            labels: `model` sums over all classes, `sampled` draws, `data` takes the given labels.
+            samples: How many labels are drawn for an example (count).
+            seed: Seed of the draws; a batch's draws depend on (seed, index of the batch).
+            training: Whether layers behave as in training.
+
+        Raises:
+            ValueError: For unknown labels, no samples, or a loss that is no likelihood of the model's labels.
+        """
+        if labels not in get_args(Labels) or samples < 1:
+            raise ValueError(
+                f"labels must be one of {', '.join(get_args(Labels))} and samples at least 1; "
+                f"got {labels!r} and {samples}."
+            )
+        super().__init__(objective, params, batches, subspace, training=training)
+        self._labels = labels
+        self._samples = samples
+        self._seed = seed
+        if labels != "data":
+            self._check_likelihood()
+
+    def _check_likelihood(self) -> None:
+        x, y = next(iter(self._batches))
+        outputs = _wide(_one_tensor(self.objective.outputs(self._params, x, training=self._training)))
+        if outputs.shape.rank != 2:
+            raise ValueError(f"Labels of the model need outputs of shape [n, classes]; got {outputs.shape}.")
+        mean = self._sum_over_classes(outputs, y, lambda probability, score: probability * score)
+        if not float(tf.reduce_max(tf.abs(mean))) < _SCORE_TOLERANCE:
+            raise ValueError(
+                "The loss is not the cross-entropy of softmax(outputs), so the model's labels do not follow from "
+                "it: use labels='data', or GaussNewtonOperator."
+            )
+
+    def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
+        if self._labels == "model":
+            return lambda vector: self._sum_over_classes(
+                outputs, y, lambda probability, score: probability * _squared(score, vector)
+            )
+        if self._labels == "data":
+            scores = _output_gradient(self.objective, outputs, y)[None]
+        else:
+            labels = self._draw(outputs, index)
+            scores = tf.map_fn(lambda own: self._score(outputs, y, own), labels, fn_output_signature=outputs.dtype)
+        return lambda vector: tf.reduce_mean(_squared(scores, vector), axis=0)
+
+    def _draw(self, outputs: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Labels of the model, [samples, n]: the class whose score plus Gumbel noise is highest."""
+        shape = tf.concat([[self._samples], tf.shape(outputs)], axis=0)
+        uniform = tf.random.stateless_uniform(shape, tf.stack([self._seed, index]), minval=1e-30, alg="philox")
+        return tf.argmax(outputs - tf.cast(tf.math.log(-tf.math.log(uniform)), outputs.dtype), axis=-1)
+
+    def _score(self, outputs: tf.Tensor, y: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Each example's gradient with another label, given as a class index."""
+        return _output_gradient(self.objective, outputs, _as_label(labels, outputs, y))
+
+    def _sum_over_classes(
+        self, outputs: tf.Tensor, y: tf.Tensor, term: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """Sum over classes c of term(p_c [n, 1], gradient of the loss with label c [n, classes])."""
+        probabilities = tf.nn.softmax(outputs)
+
+        def add(total: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+            score = self._score(outputs, y, tf.fill(tf.shape(outputs)[:1], label))
+            return total + term(tf.gather(probabilities, label, axis=-1)[:, None], score)
+
+        # One class at a time: a thousand classes at once would need a thousand times the outputs' memory.
+        return tf.foldl(add, tf.range(outputs.shape[-1]), tf.zeros_like(outputs), parallel_iterations=1)
+
+
+def _one_tensor(outputs: tf.Tensor) -> tf.Tensor:
+    if not tf.is_tensor(outputs):
+        raise ValueError("The model returns several outputs; Gauss-Newton and Fisher matrices need a single tensor.")
+    return outputs
+
+
+def _wide(outputs: tf.Tensor) -> tf.Tensor:
+    """In float32 at least, in which losses are computed, whatever the layers compute in."""
+    return outputs if outputs.dtype == tf.float64 else tf.cast(outputs, tf.float32)
+
+
+def _output_gradient(objective: Objective, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Each example's gradient of the loss with respect to its outputs."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(outputs)
+        losses = (objective.loss or cross_entropy)(y, outputs)
+    if losses.shape.rank != 1:
+        raise ValueError(
+            f"The loss function returned shape {losses.shape}, one value per example is needed: use reduction=None for "
+            "Keras losses."
+        )
+    return pulled_back(tape, losses, [outputs], None)[0]
+
+
+def _squared(scores: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+    """(s s^T) v of each example, for one score of each or several, along a first axis."""
+    within_example = list(range(1 - vector.shape.rank, 0))
+    return scores * tf.reduce_sum(scores * vector, axis=within_example, keepdims=True)
+
+
+def _as_label(labels: tf.Tensor, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Class indices [n] in the form of the data's labels: indices [n] or [n, 1], or one-hot rows."""
+    if y.shape.rank == 2 and y.shape[-1] == outputs.shape[-1]:
+        return tf.one_hot(labels, outputs.shape[-1], dtype=y.dtype)
+    return tf.reshape(tf.cast(labels, y.dtype), tf.shape(y))

@@ -1,0 +1,127 @@
+"""The floating-point type that a model computes in, other than its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from sparse_lib.layer_calls import all_layers
+
+_FLOATS = (tf.float64, tf.float32, tf.bfloat16, tf.float16)
+
+
+@contextmanager
+def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
+    """Lets a model compute in one floating-point type while the context lasts; afterwards it is as it was.
+
+    Every layer's dtype policy, the declared dtype of every variable and of every model input, and Keras' default type
+    are replaced, so that `functional.call` takes values of this type and nothing on the way rounds to another. The
+    stored values stay as they are. What is traced inside by `tf.function` keeps the type.
+
+    Args:
+        model: A built model of any kind.
+        dtype: `float64` or `float32`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: For a quantised layer, whose arithmetic is not that of a floating-point type.
+    """
+    layers = _all_parts(model)
+    quantised = [layer.name for layer in layers if layer.quantization_mode is not None]
+    if quantised:
+        raise ValueError(
+            f"Layer {quantised[0]!r} is quantised and has no {dtype} arithmetic: pass the model before it."
+        )
+    inputs = [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
+    tensors = [tensor for layer in layers if _has_graph(layer) for tensor in layer.inputs]
+    typed = {id(part): part for part in (*inputs, *tensors, *model.variables)}.values()
+    with ExitStack() as stack:
+        for layer in layers:
+            # Past the setter, which rewrites shared policy maps.
+            stack.enter_context(_replaced(layer.__dict__, "_dtype_policy", _Policy(dtype, layer.variable_dtype)))
+        for part in typed:
+            if keras.backend.is_float_dtype(part.dtype):
+                stack.enter_context(_replaced(part.__dict__, "_dtype", dtype))
+        stack.enter_context(_default(dtype))
+        yield
+
+
+class _Policy(keras.dtype_policies.DTypePolicy):
+    """Computes in one type; a layer casts what it stores in another, such as the kernel of a frozen layer."""
+
+    def __init__(self, compute_dtype: str, variable_dtype: str) -> None:
+        super().__init__(compute_dtype)
+        self._stored = variable_dtype
+
+    @property
+    def variable_dtype(self) -> str:
+        return self._stored
+
+
+def cast(values: Any, dtype: str) -> Any:
+    """Converts the floating-point tensors of a structure and leaves the others.
+
+    Args:
+        values: A tensor or a structure of tensors.
+        dtype: `float64` or `float32`.
+
+    Returns:
+        The same structure.
+    """
+    return keras.tree.map_structure(lambda t: tf.cast(t, dtype) if t.dtype in _FLOATS else t, values)
+
+
+def check_float64(function: Any) -> None:
+    """Looks for a traced function leaving float64, as a model does that has a type written into its code.
+
+    Args:
+        function: A concrete function.
+
+    Raises:
+        ValueError: If float64 is converted to a shorter floating-point type anywhere.
+    """
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
+    narrow = {dtype.as_datatype_enum for dtype in _FLOATS[1:]}
+    for node in nodes:
+        is_from_double = node.op == "Cast" and node.attr["SrcT"].type == tf.float64.as_datatype_enum
+        if is_from_double and node.attr["DstT"].type in narrow:
+            raise ValueError(
+                f"The model converts float64 to a shorter type at {node.name}: compute in the layer's own dtype there, "
+                "or pass dtype='float32'."
+            )
+
+
+def _all_parts(model: keras.Model) -> list[keras.Layer]:
+    """The model, its layers, and the functional models that sequential ones run."""
+    layers = [model, *all_layers(model)]
+    return layers + [layer._functional for layer in layers if getattr(layer, "_functional", None) is not None]
+
+
+def _has_graph(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.Model) and isinstance(layer.__dict__.get("_inputs"), list)
+
+
+@contextmanager
+def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+    before = attributes[name]
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        attributes[name] = before
+
+
+@contextmanager
+def _default(dtype: str) -> Iterator[None]:
+    """Keras' type of Python numbers and of tensors without one."""
+    before = keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)

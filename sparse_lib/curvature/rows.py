@@ -1,0 +1,139 @@
+"""The Hessian row by row: what works for every model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from sparse_lib.curvature import precision
+from sparse_lib.curvature.batches import Batches
+from sparse_lib.curvature.mean import DataMean
+from sparse_lib.curvature.operators import pulled_back
+from sparse_lib.curvature.parts import Parts
+from sparse_lib.curvature.subspace import Subspace
+from sparse_lib.functional import Objective
+
+
+def by_rows(
+    objective: Objective,
+    params: Sequence[tf.Tensor],
+    batches: Batches,
+    subspace: Subspace,
+    *,
+    rows_at_once: int,
+    parts: Parts,
+    progress: Callable[[int, int], None],
+    training: bool = False,
+) -> np.ndarray:
+    """The Hessian of the mean loss as Hessian-vector products with every coordinate, over all the data.
+
+    Rows of one block share the forward pass and the gradient. A row differentiates the gradient of its own variable
+    alone, which takes about two thirds of a product with a whole vector.
+
+    Args:
+        objective: The loss.
+        params: Trainable values, in the floating-point type to compute in.
+        batches: The data.
+        subspace: The n coordinates.
+        rows_at_once: Rows a block (count).
+        parts: Keeps each block, by the number of its first row.
+        progress: Is called with the rows that are done and n.
+        training: Whether layers behave as in training.
+
+    Returns:
+        Float64 [n, n], not symmetrised.
+
+    Raises:
+        ValueError: If a row is not finite.
+    """
+    matrix = np.empty((subspace.size, subspace.size))
+    done, there = 0, set(parts.numbers())
+    while done in there:
+        rows = parts.get(done)["rows"]
+        matrix[done : done + len(rows)] = rows
+        done += len(rows)
+    if done < subspace.size and params[0].dtype == tf.float64:
+        _check_float64(objective, params, batches, training)
+    progress(done, subspace.size)
+    for section in _sections(subspace, rows_at_once):
+        mean: DataMean | None = None
+        for first in range(max(section.start, done), section.stop, rows_at_once):
+            mean = mean or DataMean(_rows_of_batch(objective, subspace, section.places, training), objective.model)
+            # As many places in each block: every other number of them would be compiled anew.
+            wanted = tf.range(first, first + rows_at_once)
+            count = tf.constant(min(rows_at_once, section.stop - first))
+            rows = mean(batches, list(params), wanted, count)[0].numpy()
+            if not np.isfinite(rows).all():
+                raise ValueError(
+                    f"The Hessian of {subspace.names[section.places[0]]} is not finite: choose weights from before "
+                    "training diverged, or check the data for NaN."
+                )
+            matrix[first : first + len(rows)] = rows
+            parts.put(first, rows=rows)
+            progress(first + len(rows), subspace.size)
+    return matrix
+
+
+def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: Batches, training: bool) -> None:
+    """Looks whether the model computes in float64, and in nothing else.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    x, y = precision.cast(next(iter(batches)), "float64")
+    gradient = tf.function(lambda params, x, y: objective.gradient(params, x, y, training=training), autograph=False)
+    try:
+        function = gradient.get_concrete_function(list(params), x, y)
+    except (TypeError, tf.errors.InvalidArgumentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"The model fails in float64: {reason} Pass dtype='float32'.") from error
+    precision.check_float64(function)
+
+
+class _Section(NamedTuple):
+    """Rows of neighbouring variables that one graph computes."""
+
+    places: list[int]
+    start: int
+    stop: int
+
+
+def _sections(subspace: Subspace, rows_at_once: int) -> list[_Section]:
+    """Variables with many coordinates one by one, and runs of small ones, which are not worth a graph each."""
+    sections: list[_Section] = []
+    was_small = False
+    for place, part in enumerate(subspace.slices):
+        if part.start == part.stop:
+            continue
+        is_small = part.stop - part.start < rows_at_once
+        if is_small and was_small:
+            places, start, _ = sections.pop()
+            sections.append(_Section([*places, place], start, part.stop))
+        else:
+            sections.append(_Section([place], part.start, part.stop))
+        was_small = is_small
+    return sections
+
+
+def _rows_of_batch(
+    objective: Objective, subspace: Subspace, places: list[int], training: bool
+) -> Callable[..., list[tf.Tensor]]:
+    """The function that takes rows of some variables on a batch."""
+
+    def rows(params: Any, wanted: tf.Tensor, count: tf.Tensor, x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+        del index
+        dtype = params[0].dtype
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(params)
+            x, y = precision.cast((x, y), dtype.name)
+            gradient = objective.gradient(params, x, y, training=training)
+
+        def row(place: tf.Tensor) -> tf.Tensor:
+            unit = subspace.scatter(tf.one_hot(place, subspace.size, dtype=dtype))
+            own = [gradient[i] for i in places]
+            return subspace.gather(pulled_back(tape, own, params, [unit[i] for i in places]))
+
+        return [tf.map_fn(row, wanted[:count], fn_output_signature=tf.TensorSpec([subspace.size], dtype))]
+
+    return rows

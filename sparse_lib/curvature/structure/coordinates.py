@@ -1,0 +1,68 @@
+"""Which weights of one layer are coordinates, by the input and the output that each connects."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from sparse_lib.curvature.subspace import Subspace
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """The coordinates of one layer z[p, o] = sum_q taps[p, q] kernel[q, o] + bias[o], kernel first.
+
+    A tap q is what a kernel entry multiplies: an input unit of a dense layer, an entry of the patch of a convolution, a
+    normalised channel of a batch normalisation. The output o is a unit or a channel; p runs over places.
+
+    Attributes:
+        taps: Tap of each kernel coordinate, [w].
+        outputs: Output of each kernel coordinate, [w].
+        bias: Output of each bias coordinate, [b].
+        where: Place of each coordinate in the subspace's vector, [w + b].
+    """
+
+    taps: np.ndarray
+    outputs: np.ndarray
+    bias: np.ndarray
+    where: np.ndarray
+
+    @classmethod
+    def of(cls, layer: keras.Layer, variables: list[keras.Variable], subspace: Subspace) -> "Coordinates":
+        """The coordinates of a dense, convolution or batch normalisation layer.
+
+        Args:
+            layer: The layer.
+            variables: The model's trainable variables.
+            subspace: Chooses among their entries.
+
+        Returns:
+            The coordinates; none for what is not trainable.
+        """
+        places = {id(variable): place for place, variable in enumerate(variables)}
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        kernel, bias = (layer.gamma, layer.beta) if is_norm else (layer.kernel, layer.bias)
+        (entries, kernel_where), (outputs, bias_where) = (_chosen(v, places, subspace) for v in (kernel, bias))
+        width = 1 if is_norm or kernel is None else kernel.shape[-1]
+        return cls(
+            taps=entries // width,
+            outputs=entries if is_norm else entries % width,
+            bias=outputs,
+            where=np.concatenate([kernel_where, bias_where]),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates (count)."""
+        return len(self.where)
+
+
+def _chosen(
+    variable: keras.Variable | None, places: dict[int, int], subspace: Subspace
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of a variable's chosen entries, and where they lie in the vector."""
+    place = places.get(id(variable))
+    if place is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    part = subspace.slices[place]
+    return subspace.indices[place], np.arange(part.start, part.stop)

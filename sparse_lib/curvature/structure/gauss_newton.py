@@ -1,0 +1,63 @@
+"""The Gauss-Newton part of the Hessian of softmax cross-entropy: J^T H_L J, one pull for each class but one."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from sparse_lib.curvature.structure.maps import Map
+from sparse_lib.curvature.structure.weights import Weights
+
+
+def softmax_factor(logits: tf.Tensor) -> tf.Tensor:
+    """A factor of the Hessian of cross-entropy by the logits.
+
+    H_L = diag(p) - p p^T = F F^T. With s = sqrt(p), H_L = diag(s) (I - s s^T) diag(s); a Householder reflection that
+    takes s to an axis gives an orthonormal basis of what is orthogonal to s, which has one column less than classes.
+
+    Args:
+        logits: Shape [n, classes].
+
+    Returns:
+        The columns of F, [classes - 1, n, classes].
+    """
+    s = tf.sqrt(tf.nn.softmax(logits))
+    identity = tf.eye(logits.shape[1], dtype=logits.dtype)
+    mirror = s + identity[0]
+    scaled = mirror / (1 + s[:, :1])
+    columns = identity[1:, tf.newaxis] - tf.transpose(mirror)[1:, :, tf.newaxis] * scaled
+    return columns * s
+
+
+def pulled(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
+    """Cotangents of the logits at the output of every map.
+
+    Args:
+        maps: The chain, from the first layer with coordinates to the logits.
+        cotangents: Shape [k, n, classes].
+
+    Returns:
+        One tensor a map, [k, n, *outputs].
+    """
+    all_cotangents = [cotangents]
+    for layer in reversed(maps[1:]):
+        all_cotangents.append(layer.pull(all_cotangents[-1]))
+    return all_cotangents[::-1]
+
+
+def jacobian(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Derivatives of cotangents times logits by all coordinates.
+
+    Args:
+        maps: The chain, from the first layer with coordinates to the logits.
+        cotangents: As from `pulled`.
+
+    Returns:
+        Shape [coordinates, k * n], the coordinates of the first map first.
+    """
+    parts = [
+        layer.columns(at_output)
+        for layer, at_output in zip(maps, cotangents, strict=True)
+        if isinstance(layer, Weights) and layer.coordinates.size
+    ]
+    columns = tf.concat(parts, axis=0)
+    return tf.reshape(columns, [columns.shape[0], -1])

@@ -1,0 +1,84 @@
+"""Trace and Frobenius norm of a matrix that is known by its products."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from sparse_lib.curvature.estimate import Estimate, signs
+
+# One call of a model's operator takes four vectors at once for half the price.
+_PROBES_AT_ONCE = 4
+# Keeps the vectors of the sketch apart from the probes of the same seed.
+_SKETCH_KEY = 1 << 32
+
+
+class Traces(NamedTuple):
+    """What one set of probes says of a symmetric matrix A.
+
+    Attributes:
+        trace: tr A.
+        squared_frobenius: ||A||_F^2 = tr A^2.
+    """
+
+    trace: Estimate
+    squared_frobenius: Estimate
+
+
+def traces(
+    operator: LinearOperator,
+    *,
+    sketch: int = 0,
+    precision: float = 0.05,
+    max_probes: int = 100,
+    seed: int = 0,
+) -> Traces:
+    """Trace and squared Frobenius norm, by Hutchinson's estimator or Hutch++.
+
+    tr A = tr Q^T A Q + E g^T P A P g,  ||A||_F^2 = ||A Q||_F^2 + E ||A P g||^2,  P = I - Q Q^T
+
+    with g of random signs. Without a sketch Q is empty (Hutchinson 1990). Otherwise Q is an orthonormal basis of A
+    times `sketch` random vectors (Meyer et al. 2021, arXiv 2010.09649): what few large eigenvalues add is then exact
+    and only the rest is estimated. It costs 2 sketch + probes products.
+
+    Args:
+        operator: A, symmetric, [n, n].
+        sketch: Columns of Q (count); Hutch++ proper takes as many as probes.
+        precision: Stop when both standard errors are below this share of their values (fraction).
+        max_probes: Stop after so many probes whatever the errors (count).
+        seed: Seed of the probes; probe i depends on (seed, i).
+
+    Returns:
+        Both estimates.
+
+    Raises:
+        ValueError: For a precision or numbers out of range.
+    """
+    if precision <= 0 or max_probes < 2 or sketch < 0:
+        raise ValueError(
+            "precision must be positive, max_probes at least 2 and sketch not negative; "
+            f"got {precision}, {max_probes} and {sketch}."
+        )
+    size = operator.shape[0]
+    basis, image = _range(operator, min(sketch, size), seed)
+    exact = np.sum(basis * image), np.sum(image**2)
+    samples: list[tuple[float, float]] = []
+    while True:
+        probes = range(len(samples), min(len(samples) + _PROBES_AT_ONCE, max_probes))
+        vectors = np.stack([signs(size, seed, i) for i in probes], axis=1)
+        vectors -= basis @ (basis.T @ vectors)
+        products = operator.matmat(vectors)
+        samples += zip(np.sum(vectors * products, axis=0), np.sum(products**2, axis=0), strict=True)
+        found = Traces(*map(Estimate.of, np.transpose(samples), exact))
+        if len(samples) == max_probes or all(estimate.within(precision) for estimate in found):
+            return found
+
+
+def _range(operator: LinearOperator, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis Q of the matrix times random vectors, and the matrix times Q; both [n, columns]."""
+    size = operator.shape[0]
+    if not columns:
+        return np.zeros((size, 0)), np.zeros((size, 0))
+    random = np.stack([signs(size, seed, _SKETCH_KEY + i) for i in range(columns)], axis=1)
+    basis, _ = np.linalg.qr(operator.matmat(random))
+    return basis, operator.matmat(basis)
