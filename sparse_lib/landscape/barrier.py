@@ -1,0 +1,97 @@
+"""How high the loss rises between two solutions: numbers for a path that has been evaluated."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Peak(NamedTuple):
+    """Where a path stands highest above something.
+
+    Attributes:
+      height: by how much, in the units of the values; NaN if a value on the path is not finite.
+      coefficient: the place on the path, the first one of equal places; NaN as above.
+    """
+
+    height: float
+    coefficient: float
+
+
+class Rise(NamedTuple):
+    """The largest rise on the way from the start to the end; height 0 means that the path only falls.
+
+    Attributes:
+      height: max over i < j of value_j - value_i, at least 0; NaN if a value on the path is not finite.
+      start: the coefficient that it starts from; NaN as above.
+      end: the coefficient that it reaches; NaN as above.
+    """
+
+    height: float
+    start: float
+    end: float
+
+
+class Barrier(NamedTuple):
+    """Measures of a path over the coefficients 0 to 1; what lies beyond the ends does not count.
+
+    Attributes:
+      above_mean: above the mean of the two ends, the barrier of Frankle et al. (2020, section 2). With ends of
+        different height it is positive at the higher one.
+      above_line: above the straight line from one end's value to the other's (Entezari et al. 2022), at least 0.
+      above_higher_end: above the higher of the two ends, at least 0.
+      largest_rise: how far the path is from falling monotonically.
+    """
+
+    above_mean: Peak
+    above_line: Peak
+    above_higher_end: Peak
+    largest_rise: Rise
+
+
+def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
+    """Measures the barrier of a path.
+
+    Args:
+      coefficients: places on the path, in any order; 0 and 1, its ends, among them. What is below 0 or above 1 is
+        left out.
+      values: loss or error at these places.
+
+    Returns:
+      Heights with their places.
+
+    Raises:
+      ValueError: if 0 or 1 is missing, or the lengths differ.
+    """
+    places, heights = np.asarray(coefficients, np.float64), np.asarray(values, np.float64)
+    if places.shape != heights.shape or places.ndim != 1:
+        raise ValueError(f"Give one value a coefficient; got shapes {heights.shape} and {places.shape}.")
+    if not {0.0, 1.0} <= set(places.tolist()):
+        raise ValueError("A barrier is measured from the ends of the path: have 0 and 1 among the coefficients.")
+    order = np.argsort(places, kind="stable")
+    order = order[(places[order] >= 0) & (places[order] <= 1)]
+    places, heights = places[order], heights[order]
+    if not np.isfinite(heights).all():
+        nowhere = Peak(np.nan, np.nan)
+        return Barrier(nowhere, nowhere, nowhere, Rise(np.nan, np.nan, np.nan))
+    first, last = heights[0], heights[-1]
+    # At the ends the line is what the ends are, to the bit, and between equal ends everywhere.
+    line = np.where(places == 1, last, first + places * (last - first))
+    return Barrier(
+        above_mean=_peak(places, heights - (first + last) / 2),
+        above_line=_peak(places, heights - line),
+        above_higher_end=_peak(places, heights - max(first, last)),
+        largest_rise=_rise(places, heights),
+    )
+
+
+def _peak(places: np.ndarray, heights: np.ndarray) -> Peak:
+    index = int(np.argmax(heights))
+    return Peak(float(heights[index]), float(places[index]))
+
+
+def _rise(places: np.ndarray, heights: np.ndarray) -> Rise:
+    rises = heights - np.minimum.accumulate(heights)
+    end = int(np.argmax(rises))
+    start = int(np.argmin(heights[: end + 1]))
+    return Rise(float(rises[end]), float(places[start]), float(places[end]))

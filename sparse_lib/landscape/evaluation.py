@@ -1,0 +1,115 @@
+"""Loss and accuracy of a model at any weights, and along a path through them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sparse_lib import functional
+from sparse_lib.landscape import batch_norm
+
+
+class Score(NamedTuple):
+    """What a model achieves on some examples.
+
+    Attributes:
+      loss: mean over the examples, in the units of the loss (nats for cross-entropy).
+      accuracy: share of right answers (fraction).
+    """
+
+    loss: float
+    accuracy: float
+
+
+Scores = Mapping[str, Score]
+Evaluate = Callable[[list[np.ndarray]], Scores]
+
+
+class ModelEvaluator:
+    """Evaluates a classifier at given weights, in inference mode, and moves no state of the model.
+
+    Called with the model's own values it gives what plain evaluation gives.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Mapping[str, tuple[Any, Any]],
+        *,
+        loss: functional.LossFunction | None = None,
+        batch_size: int = 1000,
+    ) -> None:
+        """Traces nothing yet.
+
+        Args:
+          model: a built model that returns one score a class, [n, classes].
+          data: inputs and integer labels of each split, arrays with the same number of examples.
+          loss: (labels, scores) -> one loss an example; None means cross-entropy of logits.
+          batch_size: examples of one pass (count).
+
+        Raises:
+          ValueError: for an empty split or one without a label for each example.
+        """
+        for name, (x, y) in data.items():
+            if not len(y) or len(x) != len(y):
+                raise ValueError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
+        self._objective, self._data, self._batch_size = functional.Objective(model, loss), dict(data), batch_size
+        self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
+        self._trainable = len(model.trainable_variables)
+        self._batch = tf.function(self._evaluate_batch, autograph=False, reduce_retracing=True)
+
+    def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        scores = functional.call(self._objective.model, self._variables[: len(values)], values, x)
+        losses = (self._objective.loss or functional.cross_entropy)(y, scores)
+        return losses, tf.argmax(scores, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
+
+    def __call__(
+        self, values: Sequence[np.ndarray | tf.Tensor], statistics: Sequence[np.ndarray | tf.Tensor] = ()
+    ) -> dict[str, Score]:
+        """Evaluates every split.
+
+        Args:
+          values: of the model's trainable variables.
+          statistics: of its batch-norm layers, as from `BatchNormEstimator`; none leaves those of the model.
+
+        Returns:
+          Loss and accuracy by split.
+
+        Raises:
+          ValueError: for another number of values or statistics than the model has.
+        """
+        if len(values) != self._trainable or len(statistics) not in (0, len(self._variables) - self._trainable):
+            raise ValueError(
+                f"Got {len(values)} values and {len(statistics)} statistics; model {self._objective.model.name!r} has "
+                f"{self._trainable} trainable variables and {len(self._variables) - self._trainable} statistics."
+            )
+        tensors = [tf.convert_to_tensor(value) for value in (*values, *statistics)]
+        return {name: self._score(tensors, x, y) for name, (x, y) in self._data.items()}
+
+    def _score(self, tensors: list[tf.Tensor], x: Any, y: Any) -> Score:
+        losses, right = [], []
+        for start in range(0, len(y), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            loss, is_right = self._batch(tensors, tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows]))
+            losses.append(loss.numpy())
+            right.append(is_right.numpy())
+        return Score(float(np.mean(np.concatenate(losses), dtype=np.float64)), float(np.mean(np.concatenate(right))))
+
+
+def evaluate_path(
+    path: Callable[[float], list[np.ndarray]], coefficients: Sequence[float], evaluate: Evaluate
+) -> Iterator[tuple[float, Scores]]:
+    """Evaluates a path point by point; each point is there to be kept before the next one is computed.
+
+    Args:
+      path: such as a `Bezier`, from a coefficient to weights.
+      coefficients: places on the path.
+      evaluate: such as a `ModelEvaluator`, from weights to scores by split.
+
+    Yields:
+      Each coefficient with its scores.
+    """
+    for coefficient in coefficients:
+        yield coefficient, evaluate(path(coefficient))

@@ -1,0 +1,302 @@
+"""Weight matching: the permutation of hidden units that brings one solution closest to another."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from sparse_lib import layer_calls
+from sparse_lib.landscape.paths import Values
+from sparse_lib.layer_calls import LayerCall, Shape
+
+# The axes of a variable that run over hidden units: (axis, name of the layer whose outputs they are).
+Axes = tuple[tuple[int, str], ...]
+Permutations = Mapping[str, np.ndarray]
+
+_layers = keras.layers
+_KERNEL = (_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
+_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
+_NORM = (_layers.BatchNormalization, _layers.LayerNormalization)
+# Layers without weights that treat every channel alike, so that a permutation passes through them.
+_UNIT_WISE = (
+    _layers.Activation,
+    _layers.Dropout,
+    _layers.ELU,
+    _layers.Flatten,
+    _layers.Identity,
+    _layers.LeakyReLU,
+    _layers.ReLU,
+    _layers.Softmax,
+    *(
+        getattr(_layers, f"{kind}{rank}D")
+        for kind in ("AveragePooling", "GlobalAveragePooling", "GlobalMaxPooling", "MaxPooling", "ZeroPadding")
+        for rank in (1, 2, 3)
+    ),
+)
+# Gains of less, relative to the largest entry, are rounding.
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """A permutation of the hidden units of a network.
+
+    Attributes:
+      permutations: for each layer with hidden units an integer array [units]: its unit i is made of unit
+        `permutations[layer][i]` of the solution that was matched.
+      distance_before: L2 distance of the trainable values of the two solutions as they came.
+      distance: the same once the units are permuted.
+      chain: which variables have which units.
+    """
+
+    permutations: Permutations
+    distance_before: float
+    distance: float
+    chain: "Chain"
+
+    def permute(self, variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
+        """Permutes values of any variables of the model: weights, batch-norm statistics, masks, slots.
+
+        A network with all its weights and statistics permuted computes the same function.
+
+        Args:
+          variables: of the model that was matched, such as `model.trainable_variables` or `masks.kernels`.
+          values: one array of its shape for each.
+
+        Returns:
+          One array for each, of its shape and dtype.
+        """
+        pairs = zip(variables, values, strict=True)
+        return [_permuted(np.asarray(value), self.chain.axes.get(id(v), ()), self.permutations) for v, value in pairs]
+
+
+class Chain(NamedTuple):
+    """The hidden units of a network whose layers form a chain.
+
+    Attributes:
+      units: number of output units of each layer with hidden units, by its name (count).
+      axes: by id of the variable, its axes over hidden units; every weight of the network has an entry.
+    """
+
+    units: Mapping[str, int]
+    axes: Mapping[int, Axes]
+
+
+def match(
+    model: keras.Model,
+    reference: Sequence[Any],
+    params: Sequence[Any],
+    *,
+    seed: int = 0,
+    restarts: int = 5,
+    input_shape: Shape | None = None,
+) -> Matching:
+    """Permutes the hidden units of one solution so that it comes as close to another as coordinate descent finds.
+
+    P = argmin || reference - P params ||^2 = argmax < reference, P params >
+
+    Weight matching of Ainsworth et al. 2022 (Git Re-Basin, section 3.2, Algorithm 1): for fixed permutations of the
+    other layers, the best one of a layer is a linear assignment; sweeps over the layers in random order go on until
+    none improves. With one hidden layer this is the optimum, with more a local one; several starts are tried and the
+    best is kept. The first start permutes nothing, the others are random.
+
+    Args:
+      model: a built network whose layers form a chain, as `chain` says; its own values are not read.
+      reference: trainable values of the solution that stays, in the order of `model.trainable_variables`.
+      params: trainable values of the solution to permute.
+      seed: of the order of the layers and of the random starts.
+      restarts: number of starts (count).
+      input_shape: of one example without the batch dimension, for models that do not know it.
+
+    Returns:
+      The permutation; `permute` applies it.
+
+    Raises:
+      ValueError: if the layers form no chain, values do not fit, or there is no start.
+    """
+    if restarts < 1:
+        raise ValueError(f"restarts={restarts} tries nothing: choose at least 1.")
+    found = chain(model, input_shape)
+    variables = model.trainable_variables
+    fixed, moving = _checked(variables, reference), _checked(variables, params)
+    problem = _Problem([found.axes[id(v)] for v in variables], fixed, moving, found.units)
+    starts = [problem.descend(np.random.default_rng([seed, start]), shuffled=start > 0) for start in range(restarts)]
+    best = max(starts, key=problem.similarity)
+    return Matching(best, _distance(fixed, moving), _distance(fixed, problem.permuted(best)), found)
+
+
+def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
+    """Finds which variables of a network have which hidden units.
+
+    In a chain every layer takes nothing but the output of the layer before. From the first kernel to the last it may
+    consist of Dense, Conv and DepthwiseConv (multiplier 1) layers, batch and layer normalisation, and what treats all
+    channels alike: pooling, Flatten, activations, dropout, padding. Channels are last; nested models are fine. Inputs
+    and outputs of the network are no hidden units.
+
+    Args:
+      model: a built model.
+      input_shape: of one example without the batch dimension, for models that do not know it.
+
+    Returns:
+      The units, and the axes of variables that run over them.
+
+    Raises:
+      ValueError: names the first layer that does not fit.
+    """
+    calls = _calls_in_a_row(model, input_shape)
+    kernels = [layer.kernel for layer, *_ in calls if isinstance(layer, _KERNEL)]
+    units: dict[str, int] = {}
+    axes: dict[int, Axes] = {}
+    name: str | None = None
+    for layer, _, output in calls:
+        is_kernel_layer = isinstance(layer, _KERNEL)
+        if name or is_kernel_layer:
+            _check_layer(layer, len(output.shape))
+        inputs: Axes = ((-2, name),) if name else ()
+        if is_kernel_layer:
+            if layer.name in units:
+                raise ValueError(
+                    f"Two layers are called {layer.name!r}: give every layer of a chain a name of its own."
+                )
+            name = None if layer.kernel is kernels[-1] else layer.name
+            if name:
+                units[name] = layer.kernel.shape[-1]
+        outputs: Axes = ((-1, name),) if name else ()
+        axes |= {id(weight): outputs for weight in layer.weights}
+        if is_kernel_layer:
+            axes[id(layer.kernel)] = inputs + outputs
+        elif isinstance(layer, _DEPTHWISE):
+            axes[id(layer.kernel)] = inputs
+    _check_sizes(model, units, axes)
+    return Chain(units, axes)
+
+
+def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int, Axes]) -> None:
+    for weight in model.weights:
+        for axis, name in axes[id(weight)]:
+            if weight.shape[axis] % units[name]:
+                raise ValueError(
+                    f"{weight.path} has {weight.shape[axis]} entries along axis {axis}, which the {units[name]} units "
+                    f"of layer {name!r} do not divide: a network that splits up its channels cannot be matched."
+                )
+
+
+def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[LayerCall]:
+    """The calls of the layers of a chain, in order."""
+    every = layer_calls.all_layers(model)
+    # An activation that is a layer belongs to the layer that it was given to.
+    inner = {id(layer.activation) for layer in every if isinstance(getattr(layer, "activation", None), keras.Layer)}
+    inner |= {id(layer) for layer in every if isinstance(layer, _layers.InputLayer)}
+
+    def is_leaf(layer: keras.Layer) -> bool:
+        return all(id(part) in inner for part in layer._flatten_layers(include_self=False))
+
+    leaves = [layer for layer in every if id(layer) not in inner and is_leaf(layer)]
+    tensor = layer_calls.example_of_zeros(model, input_shape)
+    with layer_calls.watch(leaves) as calls:
+        outputs = model(tensor, training=False)
+    advice = "only networks whose layers form a chain can be matched"
+    for call in calls:
+        if call.inputs is not tensor:
+            raise ValueError(
+                f"Layer {call.layer.name!r} takes something else than the output of the layer before it: {advice}."
+            )
+        tensor = call.outputs
+    covered = {id(weight) for call in calls for weight in call.layer.weights}
+    is_whole = outputs is tensor and all(id(weight) in covered for weight in model.weights)
+    if not is_whole or len({id(call.layer) for call in calls}) < len(calls):
+        raise ValueError(
+            f"Model {model.name!r} does more than to call each of its layers once, one after the other: {advice}."
+        )
+    return calls
+
+
+def _check_layer(layer: keras.Layer, rank: int) -> None:
+    """Refuses a layer that a permutation of channels does not pass through."""
+    fits = isinstance(layer, (*_KERNEL, *_DEPTHWISE, *_NORM, *_UNIT_WISE))
+    fits &= getattr(layer, "data_format", None) != "channels_first"
+    if isinstance(layer, _NORM):
+        fits &= [axis % rank for axis in np.ravel(layer.axis)] == [rank - 1]
+    elif isinstance(layer, _DEPTHWISE):
+        fits &= layer.depth_multiplier == 1
+    elif isinstance(layer, _KERNEL):
+        fits &= getattr(layer, "groups", 1) == 1
+    if not fits:
+        raise ValueError(
+            f"Layer {layer.name!r} of type {type(layer).__name__} cannot be matched: a permutation of its channels is "
+            "not known to pass through it."
+        )
+
+
+def _checked(variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
+    arrays = [np.asarray(value, np.float64) for value in values]
+    if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
+        raise ValueError(
+            "The two solutions must be of the model: give one array of its shape for each trainable variable."
+        )
+    return arrays
+
+
+def _distance(one: Values, other: Values) -> float:
+    return math.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(one, other, strict=True)))
+
+
+def _permuted(value: np.ndarray, axes: Axes, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+    for axis, name in axes:
+        permutation = permutations[name]
+        # A flattened axis holds all channels of the first position, then those of the next one.
+        starts = np.arange(0, value.shape[axis], len(permutation))
+        value = np.take(value, (starts[:, None] + permutation).ravel(), axis)
+    return value
+
+
+def _by_unit(value: np.ndarray, axis: int, units: int) -> np.ndarray:
+    """The entries of each unit along an axis as one row, [units, entries]."""
+    split = np.moveaxis(value, axis, 0).reshape(-1, units, value.size // value.shape[axis])
+    return split.transpose(1, 0, 2).reshape(units, -1)
+
+
+class _Problem:
+    """Sum of bilinear assignment problems: the similarity < fixed, P moving > over the permutations P of all layers."""
+
+    def __init__(self, axes: Sequence[Axes], fixed: Values, moving: Values, units: Mapping[str, int]) -> None:
+        self._parts = list(zip(axes, fixed, moving, strict=True))
+        self._units = units
+
+    def permuted(self, permutations: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [_permuted(moving, axes, permutations) for axes, _, moving in self._parts]
+
+    def similarity(self, permutations: Mapping[str, np.ndarray]) -> float:
+        pairs = zip(self._parts, self.permuted(permutations), strict=True)
+        return sum(float(np.vdot(fixed, moved)) for (_, fixed, _), moved in pairs)
+
+    def descend(self, random: np.random.Generator, *, shuffled: bool) -> dict[str, np.ndarray]:
+        """Improves one layer after another, in random order, until a whole sweep changes nothing."""
+        start = random.permutation if shuffled else np.arange
+        permutations = {name: start(units) for name, units in self._units.items()}
+        improved = True
+        while improved:
+            improved = False
+            for name in random.permutation(list(permutations)):
+                gains = self._gains(name, permutations)
+                rows, columns = linear_sum_assignment(gains, maximize=True)
+                now, best = gains[rows, permutations[name]].sum(), gains[rows, columns].sum()
+                if best - now > _TOLERANCE * np.abs(gains).max():
+                    permutations[name], improved = columns, True
+        return permutations
+
+    def _gains(self, name: str, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What it adds to the similarity if unit j of a layer takes the place of unit i, [units, units]."""
+        units = self._units[name]
+        gains = np.zeros((units, units))
+        for axes, fixed, moving in self._parts:
+            for axis, owner in axes:
+                if owner == name:
+                    others = tuple(pair for pair in axes if pair[1] != name)
+                    moved = _permuted(moving, others, permutations)
+                    gains += _by_unit(fixed, axis, units) @ _by_unit(moved, axis, units).T
+        return gains
