@@ -1,0 +1,129 @@
+"""One call each: the measurements agree with explicit derivatives, plain evaluation and plain counts."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sparse_lib
+from sparse_lib import measure
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(50, 6)).astype(np.float32)
+Y = RANDOM.integers(0, 3, 50).astype(np.int32)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(3)
+    layers = [keras.Input((6,)), keras.layers.Dense(5, activation="tanh"), keras.layers.Dense(3)]
+    return keras.Sequential(layers)
+
+
+@pytest.fixture
+def masks(model):
+    return sparse_lib.sparsify(model, sparsity=0.5, distribution="uniform")
+
+
+def flat_active(model, masks):
+    """Where the active weights and the biases lie in all trainable variables laid end to end."""
+    aligned = masks.aligned(model.trainable_variables)
+    parts = [
+        np.ones(v.shape, bool) if m is None else m.numpy()
+        for v, m in zip(model.trainable_variables, aligned, strict=True)
+    ]
+    return np.concatenate([part.ravel() for part in parts])
+
+
+def derivatives(model):
+    """Gradient and Hessian of the mean loss by everything, explicitly."""
+    variables = [v.value for v in model.trainable_variables]
+    with tf.GradientTape(persistent=True) as outer:
+        with tf.GradientTape() as inner:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X))
+        gradients = inner.gradient(loss, variables)
+        flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+    rows = [tf.reshape(outer.jacobian(flat, v, experimental_use_pfor=False), [flat.shape[0], -1]) for v in variables]
+    return float(loss), flat.numpy(), np.concatenate([r.numpy() for r in rows], axis=1)
+
+
+def data(kind):
+    if kind == "dataset":
+        return tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    if kind == "batches":
+        return [(X[i : i + 16], Y[i : i + 16]) for i in range(0, 50, 16)]
+    return X, Y
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "batches"])
+def test_gradient_flow(model, masks, kind):
+    loss, gradient, _ = derivatives(model)
+    active = flat_active(model, masks)
+    found = measure.gradient_flow(model, data(kind), masks=masks, batch_size=16)
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert found.norm == pytest.approx(np.linalg.norm(gradient[active]), rel=1e-5)
+    assert found.norm_off_mask == pytest.approx(np.linalg.norm(gradient[~active]), rel=1e-5)
+    assert np.linalg.norm(list(found.norm_by_variable.values())) == pytest.approx(found.norm, rel=1e-5)
+
+
+def test_a_keras_loss_is_taken_too(model):
+    softmax = keras.Sequential([model, keras.layers.Softmax()])
+    softmax(X)
+    plain = measure.gradient_flow(model, (X, Y))
+    found = measure.gradient_flow(softmax, (X, Y), loss=keras.losses.SparseCategoricalCrossentropy())
+    assert found.norm == pytest.approx(plain.norm, rel=1e-4)
+
+
+def test_spectrum(model, masks):
+    _, _, hessian = derivatives(model)
+    active = flat_active(model, masks)
+    wanted = np.linalg.eigvalsh(hessian[np.ix_(active, active)])
+    np.testing.assert_allclose(
+        measure.top_eigenvalues(model, (X, Y), 3, masks=masks).values, wanted[::-1][:3], rtol=1e-3
+    )
+    lowest = measure.top_eigenvalues(model, (X, Y), 1, "smallest", masks=masks, batch_size=7).values
+    np.testing.assert_allclose(lowest, wanted[:1], atol=1e-4)
+    estimate = measure.trace(model, (X, Y), masks=masks, precision=0.02)
+    assert abs(estimate.value - wanted.sum()) < 4 * estimate.error
+    density = measure.spectral_density(model, (X, Y), masks=masks)
+    assert np.trapezoid(density.values, density.grid) == pytest.approx(1, abs=0.02)
+
+
+def test_interpolation_has_plain_evaluation_at_its_ends(model):
+    start = [v.numpy() for v in model.trainable_variables]
+    end = [value + 0.5 for value in start]
+    path = measure.interpolation(model, start, end, (X, Y), points=8, batch_size=16)
+    assert {0.0, 1.0} <= set(path.coefficients)
+    loss, _, _ = derivatives(model)
+    at_start = path.coefficients.index(0.0)
+    assert path.losses[at_start] == pytest.approx(loss, rel=1e-5)
+    assert path.accuracies[at_start] == pytest.approx(np.mean(model(X).numpy().argmax(-1) == Y))
+    assert path.loss_barrier.above_line.height >= 0
+    np.testing.assert_array_equal(start[0], model.trainable_variables[0].numpy())
+
+
+def test_cost(model, masks):
+    found = measure.cost(model, masks)
+    assert (found.weights, found.active_weights) == (45, sum(masks.active()))
+    dense = measure.cost(model)
+    # A unit with n inputs and a bias: n products, n - 1 sums, 1 for the bias; 5 activations.
+    assert dense.inference_flops == found.dense_inference_flops == 5 * 12 + 5 + 3 * 10
+    assert found.inference_flops < dense.inference_flops and found.size_bytes < dense.size_bytes
+
+
+def test_callback_logs_and_moves_nothing(model):
+    def weights(callbacks):
+        keras.utils.set_random_seed(5)
+        copy = keras.models.clone_model(model)
+        own = sparse_lib.sparsify(copy, sparsity=0.5)
+        optimizer = sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), own, sparse_lib.RigL(frequency=2, end_step=8))
+        copy.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        history = copy.fit(X, Y, epochs=4, batch_size=10, shuffle=False, verbose=0, callbacks=callbacks(own))
+        return [v.numpy() for v in copy.weights], history.history, copy, own
+
+    logged, history, copy, own = weights(lambda own: [measure.GradientFlowLogger((X, Y), own, every=2)])
+    plain, _, _, _ = weights(lambda own: [])
+    for one, other in zip(logged, plain, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(history["gradient_norm"]) == 2 and history["sparsity"][-1] == pytest.approx(own.sparsity())
+    assert history["gradient_norm"][-1] == pytest.approx(measure.gradient_flow(copy, (X, Y), masks=own).norm, rel=1e-5)
