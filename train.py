@@ -13,9 +13,14 @@ from absl import flags
 from sparse_lib.experiment import cli
 
 cli.define_common_flags()
-flags.DEFINE_enum("mode", "train_eval", ["train_eval", "eval"], "Train, or evaluate a checkpoint of --logdir.")
+cli.define_overwrite_flag()
+flags.DEFINE_enum(
+    "mode",
+    "train_eval",
+    ["train_eval", "eval", "hessian"],
+    "Train, evaluate a checkpoint of --logdir, or do what hessian.py does.",
+)
 flags.DEFINE_string("ckpt", "", "Checkpoint for --mode=eval; the last one of --logdir if not given.")
-flags.DEFINE_bool("overwrite", False, "Delete the run in --logdir and start again.")
 
 
 def main() -> None:
@@ -26,6 +31,8 @@ def main() -> None:
     directory = pathlib.Path(flags.FLAGS.logdir)
     if flags.FLAGS.mode == "eval":
         commands.evaluate(directory, flags.FLAGS.ckpt)
+    elif flags.FLAGS.mode == "hessian":
+        commands.hessian(directory)
     else:
         commands.train(directory, overwrite=flags.FLAGS.overwrite)
 

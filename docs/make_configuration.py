@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sparse_lib import initializers, metainit
-from sparse_lib.experiment import gin_names
+from sparse_lib.experiment import gin_names, networks
 from sparse_lib.experiment.data import load_dataset
-from sparse_lib.experiment.networks import lenet5, mlp
 from sparse_lib.experiment.networks.common import Style
 
 PAGE = pathlib.Path(__file__).with_name("configuration.md")
@@ -35,8 +34,7 @@ run before it begins. How the methods behave in every detail is in [semantics.md
 # Whose docstrings explain the parameters that the configured object hands on.
 EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
     "data": (load_dataset,),
-    "lenet5": (lenet5, Style),
-    "mlp": (mlp, Style),
+    **{name: (getattr(networks, name), Style) for name in gin_names.SIZES},
     "unit_scaled_init": (initializers.unit_scaled,),
     "layer_scaled_init": (initializers.layer_scaled,),
     "metainit": (metainit.metainit,),

@@ -57,8 +57,20 @@ def find(path: str | os.PathLike[str]) -> str:
 
 def available(directory: pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints of a run, ascending; those around mask updates (negative) left out."""
+    return [step for step in numbered(directory) if step >= 0]
+
+
+def numbered(directory: pathlib.Path) -> list[int]:
+    """Numbers of all complete checkpoints of a run, ascending.
+
+    Args:
+      directory: of the run.
+
+    Returns:
+      Steps; -(t - 1) and -t are the states before and after the mask update at step t.
+    """
     matches = (_NAME.match(entry.name) for entry in directory.iterdir())
-    return sorted(int(m.group(1)) for m in matches if m and int(m.group(1)) >= 0)
+    return sorted(int(m.group(1)) for m in matches if m)
 
 
 class Reader:

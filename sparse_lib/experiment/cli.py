@@ -39,6 +39,13 @@ def define_common_flags() -> None:
     flags.DEFINE_bool("use_tpu", None, "Of published command lines: --use_tpu means --strategy=tpu.")
 
 
+def define_overwrite_flag() -> None:
+    """Defines --overwrite, which entry points share that write results; a second call changes nothing."""
+    if "overwrite" not in flags.FLAGS:
+        flags.disclaim_key_flags()
+        flags.DEFINE_bool("overwrite", False, "Delete what this command left in --logdir and start again.")
+
+
 def with_dashes(arguments: Sequence[str]) -> list[str]:
     """Reads `logdir=DIR` as `--logdir=DIR`, which published commands have without dashes.
 

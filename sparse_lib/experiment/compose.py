@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import gradient_flow, initializers, metainit
-from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.api import kernel_structures
+from sparse_lib.experiment import sources
 from sparse_lib.experiment.data import Dataset, Split, batch_indices
 from sparse_lib.functional import Objective
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.oneshot import OneShot
 from sparse_lib.optimizer import Growth
+from sparse_lib.structures import UNSTRUCTURED, Structure
 from sparse_lib.updaters import Updater
 
 Kernels = Mapping[str, keras.Variable]
@@ -32,6 +34,7 @@ class MaskSource:
       oneshot: how to prune before the first step.
       oneshot_examples: how many training examples one-shot pruning sees (count).
       counts: kernels by name -> active weights of each, for masks at random places (count).
+      structure: which weights may be active together, at the start and at every update.
     """
 
     checkpoint: str | os.PathLike[str] | None = None
@@ -39,6 +42,7 @@ class MaskSource:
     oneshot: OneShot | None = None
     oneshot_examples: int = 1000
     counts: Callable[[Kernels], Mapping[str, int]] | None = None
+    structure: Structure = UNSTRUCTURED
 
     @property
     def is_dense(self) -> bool:
@@ -57,23 +61,42 @@ class MaskSource:
         Returns:
           The masks; what they leave out is zero.
         """
-        values = self._values(model, kernels, dataset, seed)
-        masks = Masks(list(kernels.values()), values, list(kernels))
+        masks = self.full(model, kernels)
+        values = self._values(model, kernels, dataset, seed, masks.structures)
+        if values is not None:
+            masks.assign(values)
         if self.shuffle:
             masks.assign(masks.shuffled(seed))
         return masks
 
-    def _values(self, model: keras.Model, kernels: Kernels, dataset: Dataset, seed: int) -> list[tf.Tensor] | None:
+    def full(self, model: keras.Model, kernels: Kernels) -> Masks:
+        """Masks that leave nothing out, of the structure; a checkpoint may be restored into them.
+
+        Args:
+          model: the network.
+          kernels: name to variable.
+
+        Returns:
+          The masks.
+        """
+        structures = kernel_structures(model, kernels.values(), self.structure)
+        return Masks(list(kernels.values()), names=list(kernels), structures=structures)
+
+    def _values(
+        self, model: keras.Model, kernels: Kernels, dataset: Dataset, seed: int, structures: Sequence[Structure]
+    ) -> list[tf.Tensor] | None:
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         if self.checkpoint:
-            stored = Reader(self.checkpoint).read_group("masks", shapes, f"the kernels of {model.name}")
+            stored = sources.masks(self.checkpoint, model, kernels)
             return [tf.constant(stored[name]) for name in kernels]
         if self.oneshot is not None:
-            return self.oneshot.masks(Objective(model), kernels, self._batches(dataset, seed), seed=seed)
+            batches = self._batches(dataset, seed)
+            return self.oneshot.masks(Objective(model), kernels, batches, structures=structures, seed=seed)
         if self.counts is None:
             return None
         counts = self.counts(kernels)
-        return [tf.constant(m) for m in random_masks(list(shapes.values()), [counts[n] for n in shapes], seed)]
+        values = random_masks(list(shapes.values()), [counts[name] for name in shapes], seed, structures)
+        return [tf.constant(value) for value in values]
 
     def _batches(self, dataset: Dataset, seed: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
         size = min(self.oneshot_examples, len(dataset.train))
@@ -104,13 +127,8 @@ class WeightSource:
         Args:
           model: the network; its variables are assigned.
         """
-        if not self.checkpoint:
-            return
-        variables = {v.path: v for v in model.variables}
-        shapes = {path: tuple(v.shape) for path, v in variables.items()}
-        stored = Reader(self.checkpoint).read_group("model", shapes, model.name)
-        for path, variable in variables.items():
-            variable.assign(stored[path])
+        if self.checkpoint:
+            sources.load(self.checkpoint, model)
 
     def initialize(self, model: keras.Model, masks: Masks, num_classes: int, seed: int) -> None:
         """Re-initialises the kernels for their masks, adds noise, runs MetaInit; masked weights stay zero.

@@ -1,5 +1,7 @@
 """FLOPs and sizes of a run, exact integers."""
 
+import math
+
 import keras
 
 from sparse_lib import counting
@@ -64,8 +66,8 @@ class Cost:
         return int(per_example) * steps * batch_size
 
     def sizes(self) -> dict[str, int]:
-        """Parameters, inference FLOPs and bytes of the network as it stands."""
-        total = self._model.count_params()
+        """Trainable parameters, inference FLOPs and bytes of the network as it stands."""
+        total = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
         return {
             "active_parameters": total - sum(self._masks.sizes()) + sum(self._masks.active()),
             "total_parameters": total,

@@ -8,23 +8,19 @@ finished run is not repeated, and an interrupted one goes on where it stopped.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
-import shlex
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib.experiment import cli, files
+from sparse_lib.experiment import cli, files, stages
 from sparse_lib.experiment.errors import RunError
-from sparse_lib.experiment.progress import Progress, duration
+from sparse_lib.experiment.progress import duration
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
@@ -33,8 +29,6 @@ STEPS = 3000
 # A quarter of the published 11,719 steps, and pruning over the same part of them (25% to 60%).
 SCHEDULE = (f"training.total_steps={STEPS}", "training.log_freq=50", "training.save_freq=500")
 PRUNING = ("pruning.begin_step=750", "pruning.end_step=1800", "pruning.frequency=50")
-# Between looks at the running processes (seconds).
-_POLL = 0.3
 # Two lines of a heading, and how a value of the column is written.
 _COLUMNS = {
     "method": ("", "method", "{}"),
@@ -103,169 +97,72 @@ def command(stage: Stage, out: pathlib.Path) -> list[str]:
     ]
 
 
-class Demo:
-    """Trains the stages side by side, each in a process of its own, and compares them."""
+def job(out: pathlib.Path, jobs: int) -> stages.Job:
+    """The stages as processes.
 
-    def __init__(self, out: pathlib.Path, jobs: int) -> None:
-        """Makes the directories.
+    Args:
+      out: directory of the demonstration.
+      jobs: processes at a time; 0 means one a core (count).
 
-        Args:
-          out: directory of the demonstration.
-          jobs: processes at a time; they share the cores evenly (count).
+    Returns:
+      The job, not started.
 
-        Raises:
-          RunError: if this is no checkout, or the directory cannot be written.
-        """
-        if not TRAIN.is_file():
-            raise RunError(
-                f"The demonstration trains with train.py and configs/ of a checkout, and {ROOT} is none: clone the "
-                "repository and run `make demo` there."
-            )
-        self._out, self._logs, self._jobs = out, out / "logs", jobs
-        threads = str(max(1, cores() // jobs))
-        # Two processes of one thread each train more steps a second than one process of two threads.
-        self._environment = {
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": threads,
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            **os.environ,
-        }
-        with files.writing(f"--out={out}"):
-            self._logs.mkdir(parents=True, exist_ok=True)
-
-    def log(self, stage: Stage) -> pathlib.Path:
-        """Where the output of a stage goes; its first line is the command."""
-        return self._logs / f"{stage.name}.log"
-
-    def finished(self, stage: Stage) -> bool:
-        """Whether this very command has run to its end."""
-        return (self._out / stage.name / files.RESULT).exists() and self._is_log_of(stage)
-
-    def _is_log_of(self, stage: Stage) -> bool:
-        log = self.log(stage)
-        return log.exists() and log.read_text(encoding="utf8").startswith(self._headline(stage))
-
-    def _headline(self, stage: Stage) -> str:
-        return f"$ python {shlex.join(command(stage, self._out))}\n"
-
-    def train(self) -> None:
-        """Runs what is not finished.
-
-        Raises:
-          RunError: if a stage fails, once the others have saved and stopped; or if one lies there that had another
-            command.
-        """
-        for stage in STAGES:
-            if self.log(stage).exists() and not self._is_log_of(stage):
-                raise RunError(
-                    f"{self._out} holds a demonstration with other settings; choose another --out, or delete it."
-                )
-        by_name = {stage.name: stage for stage in STAGES}
-        waiting = [by_name[name] for name in _ORDER if not self.finished(by_name[name])]
-        if not waiting:
-            return
-        progress = Progress("demo", STEPS * len(STAGES), sum(self._steps(stage) for stage in STAGES))
-        with _stopped_at_the_end() as running:
-            while waiting or running:
-                for stage in [s for s in waiting if self._may_start(s)][: self._jobs - len(running)]:
-                    waiting.remove(stage)
-                    running[stage] = self._start(stage)
-                time.sleep(_POLL)
-                for stage, process in list(running.items()):
-                    if process.poll() is None:
-                        continue
-                    del running[stage]
-                    if process.returncode:
-                        progress.close()
-                        raise RunError(self._failure(stage, process.returncode))
-                self._show(progress, list(running))
-
-    def _may_start(self, stage: Stage) -> bool:
-        pruned = next(s for s in STAGES if s.name == "prune")
-        return not stage.from_pruned or self.finished(pruned)
-
-    def _start(self, stage: Stage) -> subprocess.Popen[bytes]:
-        log = self.log(stage)
-        if not log.exists():
-            log.write_text(self._headline(stage), encoding="utf8")
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, *command(stage, self._out)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-            )
-
-    def _failure(self, stage: Stage, code: int) -> str:
-        log = self.log(stage)
-        lines = log.read_text(encoding="utf8", errors="replace").split("\n")[1:]
-        last = next((line for line in reversed(lines) if line.strip()), f"exit status {code}, without a word.")
-        return f"The stage '{stage.name}' failed, see {log}: {last.removeprefix('error: ')}"
-
-    def _metrics(self, stage: Stage) -> list[dict[str, Any]]:
-        return files.JsonLines(self._out / stage.name / files.METRICS).read()
-
-    def _steps(self, stage: Stage) -> int:
-        """How far a stage is, by its last log line (step)."""
-        metrics = self._metrics(stage)
-        return metrics[-1]["step"] if metrics else 0
-
-    def _show(self, progress: Progress, running: list[Stage]) -> None:
-        names = ", ".join(f"{stage.name} at {self._steps(stage):,}" for stage in running)
-        # A stage that measures and saves its last step is still at work.
-        waits = sum(self._steps(stage) == STEPS for stage in running)
-        progress.update(sum(self._steps(stage) for stage in STAGES) - waits, names)
-
-    def row(self, stage: Stage) -> dict[str, Any]:
-        """What the table says of a finished stage.
-
-        Args:
-          stage: finished.
-
-        Returns:
-          Name to value; fractions, counts, and steps per second.
-        """
-        # It brings TensorFlow, which --help does without.
-        from sparse_lib.experiment.run import early_gradient_norm  # noqa: PLC0415
-
-        result = json.loads((self._out / stage.name / files.RESULT).read_text(encoding="utf8"))
-        metrics = self._metrics(stage)
-        return {
-            "method": stage.title,
-            "test_accuracy": result["test_accuracy"],
-            "sparsity": result["sparsity"],
-            "active_weights": metrics[-1]["active_weights"],
-            "inference_flops": result["inference_flops"],
-            "relative_flops": result["inference_flops"] / result["dense_inference_flops"],
-            "early_gradient_norm": early_gradient_norm(metrics),
-            "steps_per_second": result["steps_per_second"],
-        }
+    Raises:
+      RunError: if this is no checkout, or the directory cannot be written.
+    """
+    if not TRAIN.is_file():
+        raise RunError(
+            f"The demonstration trains with train.py and configs/ of a checkout, and {ROOT} is none: clone the "
+            "repository and run `make demo` there."
+        )
+    by_name = {stage.name: stage for stage in STAGES}
+    processes = [
+        stages.Stage(
+            name,
+            tuple(command(by_name[name], out)),
+            (out / name / files.RESULT).exists,
+            after=("prune",) if by_name[name].from_pruned else (),
+            work=STEPS,
+            done=functools.partial(stages.last_step, out / name),
+        )
+        for name in _ORDER
+    ]
+    return stages.Job("demo", processes, out / "logs", jobs=jobs)
 
 
-@contextmanager
-def _stopped_at_the_end() -> Iterator[dict[Stage, "subprocess.Popen[bytes]"]]:
-    """Gives a register of processes; those that still run when the context is left, save and stop."""
-    running: dict[Stage, subprocess.Popen[bytes]] = {}
-    try:
-        yield running
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+def row(stage: Stage, out: pathlib.Path) -> dict[str, Any]:
+    """What the table says of a finished stage.
 
+    Args:
+      stage: finished.
+      out: directory of the demonstration.
 
-def cores() -> int:
-    """Cores that this process may use (count)."""
-    return len(os.sched_getaffinity(0))
+    Returns:
+      Name to value; fractions, counts, and steps per second.
+    """
+    # It brings TensorFlow, which --help does without.
+    from sparse_lib.experiment.run import early_gradient_norm  # noqa: PLC0415
+
+    directory = out / stage.name
+    result = json.loads((directory / files.RESULT).read_text(encoding="utf8"))
+    metrics = files.JsonLines(directory / files.METRICS).read()
+    return {
+        "method": stage.title,
+        "test_accuracy": result["test_accuracy"],
+        "sparsity": result["sparsity"],
+        "active_weights": metrics[-1]["active_weights"],
+        "inference_flops": result["inference_flops"],
+        "relative_flops": result["inference_flops"] / result["dense_inference_flops"],
+        "early_gradient_norm": early_gradient_norm(metrics),
+        "steps_per_second": result["steps_per_second"],
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The comparison as plain text.
 
     Args:
-      rows: from `Demo.row`.
+      rows: from `row`.
 
     Returns:
       One line a row, under a heading of three.
@@ -289,10 +186,10 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
       jobs: processes at a time; 0 means one a core (count).
     """
     started = time.monotonic()
-    demo = Demo(out, min(jobs or cores(), len(STAGES)))
+    work = job(out, jobs)
     logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(STAGES), f"{STEPS:,}", out)
-    demo.train()
-    rows = [demo.row(stage) for stage in STAGES]
+    work.run()
+    rows = [row(stage, out) for stage in STAGES]
     text = table(rows)
     files.write_json(out / "demo.json", {stage.name: row for stage, row in zip(STAGES, rows, strict=True)})
     files.write_text(out / "demo.txt", text)
@@ -301,7 +198,7 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
         f"\n{text}\n"
         f"Gradient norm: of the active weights on held-out images, mean over the first {STEPS // 10} steps.\n"
         f"The runs lie in {out}/<{names}>, their commands\n"
-        f"and output in {demo.log(STAGES[0]).parent}, this table in {out}/demo.txt and demo.json. It took "
+        f"and output in {out}/logs, this table in {out}/demo.txt and demo.json. It took "
         f"{duration(time.monotonic() - started)}."
     )
 

@@ -17,8 +17,18 @@ RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
 TENSORBOARD = "train_logs"
 HESSIAN = "hessian"
+INTERPOLATION = "interpolation.csv"
+INTERPOLATION_SUMMARY = "interpolation.json"
+INTERPOLATION_CURVE = "interpolation_curve"
+PICTURES = tuple(f"{kind}.{ending}" for kind in ("surface", "plane", "trajectory") for ending in ("npz", "json"))
+INSTABILITY = "instability.csv"
+INSTABILITY_SUMMARY = "instability.json"
 # Beside its configuration a run directory holds these and checkpoints; anything else in it belongs to somebody.
-RUN_FILES = (METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN)
+RUN_FILES = (
+    *(METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
+    *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
+    *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
+)
 # What is being written, or was when a process was killed.
 TEMPORARY = ".tmp-"
 
@@ -77,9 +87,13 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_standard(value), indent=2, allow_nan=False) + "\n")
 
 
-def _standard(record: Mapping[str, Any]) -> dict[str, Any]:
+def _standard(value: Any) -> Any:
     """JSON has no NaN and no infinity: such a number becomes null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    if isinstance(value, Mapping):
+        return {key: _standard(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_standard(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class JsonLines:

@@ -12,17 +12,18 @@ import gin
 
 from sparse_lib.experiment import data as data_sets
 from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
+from sparse_lib.experiment.landscaping import InstabilitySettings, SurfaceSettings
 from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
 from sparse_lib.experiment.networking import (
     LayerScaledSettings,
-    LeNet5Settings,
     MetaInitSettings,
-    MLPSettings,
     NetworkSettings,
     UnitScaledSettings,
 )
 from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.sizes import SIZES as _SIZES
+from sparse_lib.experiment.small_dense import SmallDenseSettings
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 _PARAMETERS: dict[str, list[str]] = {}
@@ -35,8 +36,16 @@ def _named(settings: type[Settings]) -> Any:
 
 training = _named(TrainingSettings)
 network = _named(NetworkSettings)
-lenet5 = _named(LeNet5Settings)
-mlp = _named(MLPSettings)
+lenet5 = _named(_SIZES["lenet5"])
+mlp = _named(_SIZES["mlp"])
+wide_resnet = _named(_SIZES["wide_resnet"])
+resnet = _named(_SIZES["resnet"])
+vgg16 = _named(_SIZES["vgg16"])
+mobilenet = _named(_SIZES["mobilenet"])
+vit = _named(_SIZES["vit"])
+gru = _named(_SIZES["gru"])
+keras_model = _named(_SIZES["keras_model"])
+small_dense = _named(SmallDenseSettings)
 unit_scaled_init = _named(UnitScaledSettings)
 layer_scaled_init = _named(LayerScaledSettings)
 metainit = _named(MetaInitSettings)
@@ -47,8 +56,10 @@ mask_updater = _named(UpdaterSettings)
 optimizer = _named(OptimizerSettings)
 hessian = _named(HessianSettings)
 interpolate = _named(InterpolateSettings)
+surface = _named(SurfaceSettings)
+instability = _named(InstabilitySettings)
 
-SIZES = {"lenet5": lenet5, "mlp": mlp}
+SIZES = {kind.config_name: kind for kind in (lenet5, mlp, wide_resnet, resnet, vgg16, mobilenet, vit, gru, keras_model)}
 INITIALIZERS = {"unit_scaled": unit_scaled_init, "layer_scaled": layer_scaled_init}
 
 
@@ -60,6 +71,9 @@ def data(
     cache_dir: str | None = None,
     download: bool = False,
     image_size: int | None = None,
+    preprocessing: str = "auto",
+    augmentation: str | None = "auto",
+    on_disk: bool | None = None,
 ) -> data_sets.Dataset:
     """Loads the data set; see `sparse_lib.experiment.data.load_dataset`."""
     return data_sets.load_dataset(
@@ -69,6 +83,9 @@ def data(
         cache_dir=cache_dir,
         download=download,
         image_size=image_size,
+        preprocessing=preprocessing,
+        augmentation=augmentation,
+        on_disk=on_disk,
     )
 
 

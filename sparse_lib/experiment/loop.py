@@ -1,13 +1,13 @@
 """The training loop: chunks of steps between the moments at which a run logs, saves or changes its masks."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import signal
 import time
+from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -25,6 +25,15 @@ from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import CHUNK, ChunkResult, Steps
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
+
+# A long run takes more FLOPs than an integer of 64 bits can count; two can.
+_LOW_FLOPS = 10**18
+
+
+def _stored(name: str, value: float) -> tf.Tensor:
+    if name == "flops":
+        return tf.constant(divmod(int(value), _LOW_FLOPS), tf.int64)
+    return tf.constant(value, tf.int64 if isinstance(value, int) else tf.float64)
 
 
 @dataclasses.dataclass
@@ -44,6 +53,24 @@ class Tally:
     correct: int = 0
     flops: int = 0
     seconds: float = 0.0
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """Variables for a checkpoint, of types that several workers can exchange."""
+        return {
+            name: tf.Variable(_stored(name, value), trainable=False) for name, value in dataclasses.asdict(self).items()
+        }
+
+    def store(self, variables: Mapping[str, tf.Variable]) -> None:
+        """Assigns the numbers to variables from `variables`."""
+        for name, value in dataclasses.asdict(self).items():
+            variables[name].assign(_stored(name, value))
+
+    @classmethod
+    def of(cls, variables: Mapping[str, tf.Variable]) -> Self:
+        """Takes the numbers from variables that a checkpoint has restored."""
+        values = {name: variable.numpy().tolist() for name, variable in variables.items()}
+        high, low = values.pop("flops")
+        return cls(**values, flops=high * _LOW_FLOPS + low)
 
     def add(self, result: ChunkResult, flops: int) -> None:
         """Counts the steps of a chunk in, one by one, so that its length does not change the sum."""
@@ -92,7 +119,7 @@ class Loop:
         self._dataset, self._steps, self._settings = dataset, steps, settings
         self._masks = optimizer.masks
         self._tally = Tally()
-        self._stored_tally = tf.Variable("{}", dtype=tf.string)
+        self._stored_tally = self._tally.variables()
         self._logged = [tf.Variable(m, trainable=False) for m in self._masks.values()]
         self._checkpoints = Checkpoints(directory, self._state(), keep=settings.keep_checkpoints, network=model.name)
         self._metrics = files.JsonLines(directory / files.METRICS)
@@ -115,7 +142,7 @@ class Loop:
             "explored": dict(zip(named, self._masks.explored, strict=True)),
             "logged": dict(zip(named, self._logged, strict=True)),
             "optimizer": {f"{i}.{v.name}": v.value for i, v in enumerate(self._optimizer.variables)},
-            "tally": {"json": self._stored_tally},
+            "tally": self._stored_tally,
         }
 
     def run(self) -> dict[str, Any]:
@@ -160,7 +187,7 @@ class Loop:
         self._updates.keep_until(step or 0, inclusive=False)
         if not step:
             return None
-        self._tally = Tally(**json.loads(self._stored_tally.numpy()))
+        self._tally = Tally.of(self._stored_tally)
         return step
 
     def _initial_weights(self) -> list[np.ndarray]:
@@ -286,7 +313,7 @@ class Loop:
 
     def _save(self, step: int) -> None:
         self._check(abs(step))
-        self._stored_tally.assign(json.dumps(dataclasses.asdict(self._tally)))
+        self._tally.store(self._stored_tally)
         self._checkpoints.save(step)
 
     def _result(self) -> dict[str, Any]:

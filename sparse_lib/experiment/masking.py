@@ -10,6 +10,7 @@ from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.networking import NetworkSettings
 from sparse_lib.experiment.settings import Settings
 from sparse_lib.oneshot import METHODS, OneShot
+from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
 # Published gin files name the score of one-shot pruning by the updater that has it.
 _SCORE_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
@@ -64,11 +65,13 @@ class MaskSettings(Settings, name="masks"):
 
     Attributes:
       sparsity: of the sparse kernels together (fraction); None leaves everything active.
-      distribution: `erk`, `er`, `uniform` or `str`.
+      distribution: `erk`, `er`, `uniform` or `str`; where the structure fixes the sparsity, it is uniform.
       custom: sparsity by name of a kernel or a layer (fraction); 0 leaves one dense.
       power_scale: exponent of the ERK ratio.
       first_layer_dense: whether `uniform` leaves the first kernel dense.
       rounding: of the number of zeros, `floor` (the published code) or `ceil` (its published tables).
+      structure: which weights may be active together, at the start and at every update: N:M such as `2:4`, blocks of
+        inputs x outputs such as `block:4x4`, `channel`, `constant_fan_in`, or None for any.
     """
 
     sparsity: float | None = None
@@ -77,15 +80,25 @@ class MaskSettings(Settings, name="masks"):
     power_scale: float = 1.0
     first_layer_dense: bool = False
     rounding: Literal["floor", "ceil"] = "floor"
+    structure: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks that custom sparsities have a total to go with.
+        """Checks the structure, and that custom sparsities have a total to go with.
 
         Raises:
-          SettingError: if they would be ignored.
+          SettingError: for an unknown structure, a sparsity that it cannot have, or custom ones that would be ignored.
         """
         super().__post_init__()
-        self.require(not self.custom or bool(self.sparsity), "custom", "needs masks.sparsity, that of all kernels")
+        needs = f"needs {self.config_name}.sparsity, that of all kernels"
+        self.require(not self.custom or bool(self.sparsity), "custom", needs)
+        try:
+            self._structure.check_sparsity(self.sparsity or 0.0)
+        except ValueError as error:
+            raise SettingError(f"{self.config_name}.structure={self.structure!r}: {error}") from error
+
+    @property
+    def _structure(self) -> Structure:
+        return UNSTRUCTURED if self.structure is None else parse(self.structure)
 
     def source(self, network: NetworkSettings, oneshot: OneShot | None, examples: int) -> MaskSource:
         """Where the masks come from; those of a checkpoint win over a distribution.
@@ -113,6 +126,7 @@ class MaskSettings(Settings, name="masks"):
             oneshot=oneshot,
             oneshot_examples=examples,
             counts=self.counts if self.sparsity else None,
+            structure=self._structure,
         )
 
     def counts(self, kernels: Kernels) -> dict[str, int]:
@@ -128,7 +142,7 @@ class MaskSettings(Settings, name="masks"):
         return distributions.nnz(
             shapes,
             self.sparsity or 0.0,
-            distribution=self.distribution,
+            distribution=self.distribution if self._structure.fixed_sparsity is None else "uniform",
             custom=distributions.custom_by_kernel(shapes, self.custom),
             power_scale=self.power_scale,
             first_layer_dense=self.first_layer_dense,

@@ -1,7 +1,7 @@
 """What a run measures of itself, without moving it: held-out losses, gradient flow, distances, masks, units."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -24,12 +24,14 @@ def held_out(dataset: Dataset) -> Split:
 class Evaluator:
     """Loss, accuracy and logits of a split, in inference mode, from the live weights."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, seen: Callable[[int], None] | None = None) -> None:
         """Traces nothing yet.
 
         Args:
           model: the network; it returns logits.
+          seen: is told the number of images of each batch (count).
         """
+        self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
         self._model, self._at_once = model, max(1, _PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
@@ -52,9 +54,9 @@ class Evaluator:
           Cross-entropies [n] and logits [n, classes].
         """
         parts = []
-        for start in range(0, len(split), self._at_once):
-            rows = slice(start, start + self._at_once)
-            parts.append(self._batch(tf.constant(split.images[rows]), tf.constant(split.labels[rows])))
+        for images, labels in split.batches(self._at_once):
+            parts.append(self._batch(tf.constant(images), tf.constant(labels)))
+            self._seen(len(labels))
         losses, logits = zip(*parts, strict=True)
         return np.concatenate([x.numpy() for x in losses]), np.concatenate([x.numpy() for x in logits])
 
@@ -186,6 +188,6 @@ class Measurements:
         """Loss (nats) and accuracy (fraction) of train and test at the end of a run."""
         values: dict[str, float] = {}
         for name in ("train", "test"):
-            loss, right = self._evaluator.evaluate(getattr(self._dataset, name))
+            loss, right = self._evaluator.evaluate(self._dataset.reported[name])
             values |= {f"{name}_loss": loss, f"{name}_accuracy": right}
         return values

@@ -1,4 +1,4 @@
-"""What `network.*`, `lenet5.*` and `mlp.*` say: which network, and where its weights come from."""
+"""What `network.*` says: which network, and where its weights come from."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,25 +9,9 @@ import tensorflow as tf
 
 from sparse_lib import api, initializers
 from sparse_lib.experiment.compose import MaskInit, WeightSource
-from sparse_lib.experiment.networks import NETWORKS
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.settings import Settings
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LeNet5Settings(Settings, name="lenet5"):
-    """LeNet5: channels of its convolutions and widths of its dense layers, and whether batch normalisation follows."""
-
-    hidden_sizes: Sequence[int] = (6, 16, 120, 84)
-    use_batch_norm: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MLPSettings(Settings, name="mlp"):
-    """The MLP: widths of its hidden layers, and whether batch normalisation follows."""
-
-    hidden_sizes: Sequence[int] = (300, 100)
-    use_batch_norm: bool = False
+from sparse_lib.experiment.sizes import SIZES, Sizes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,14 +62,18 @@ class NetworkSettings(Settings, name="network"):
     """The network, and the checkpoints of its masks and weights.
 
     Attributes:
-      network_name: `lenet5` or `mlp`.
+      network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg16`, `mobilenet`, `vit`, `gru` or `keras_model`; its
+        sizes are set by parameters of that name, such as `resnet.depth`.
       activation: of the hidden layers.
       mask_init_path: checkpoint whose masks to take.
       shuffle_mask: whether to shuffle those masks within each layer.
-      weight_init_path: checkpoint whose weights to take, of any step (rewinding).
+      weight_init_path: checkpoint whose weights to take, of any step (rewinding); a checkpoint of the published code
+        of the RigL paper; or weights of a Keras model with the same layers in the same order, `.weights.h5`.
       weight_init_method: `unit_scaled`, `layer_scaled`, or None for the dense initialisation.
       weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel joins the loss.
       noise_stddev: of normal noise added to the initial weights.
+      sync_batch_norm: whether batch normalisation takes the statistics of the batches of all replicas together, as one
+        device would; else each replica takes its own.
       pruned_layer_types: names of the layer classes that are sparse, such as ("Conv2D", "Dense"); None means every
         layer with a weight matrix.
     """
@@ -98,6 +86,7 @@ class NetworkSettings(Settings, name="network"):
     weight_init_method: Literal["unit_scaled", "layer_scaled"] | None = None
     weight_decay: float = 0.0
     noise_stddev: float = 0.0
+    sync_batch_norm: bool = False
     pruned_layer_types: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -107,8 +96,8 @@ class NetworkSettings(Settings, name="network"):
           SettingError: for an unknown network, masks to shuffle that are not given, or two sources of weights.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(NETWORKS)}"
-        self.require(self.network_name in NETWORKS, "network_name", known)
+        known = f"is not known; use one of {', '.join(SIZES)}"
+        self.require(self.network_name in SIZES, "network_name", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
@@ -116,9 +105,7 @@ class NetworkSettings(Settings, name="network"):
             one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"
         )
 
-    def build(
-        self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: LeNet5Settings | MLPSettings
-    ) -> keras.Model:
+    def build(self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: Sizes) -> keras.Model:
         """Builds the network with its dense initial weights.
 
         Args:
@@ -133,10 +120,10 @@ class NetworkSettings(Settings, name="network"):
         style = Style(
             activation=self.activation,
             weight_decay=self.weight_decay,
-            use_batch_norm=sizes.use_batch_norm,
+            sync_batch_norm=self.sync_batch_norm,
             seed=seed,
         )
-        return NETWORKS[self.network_name](input_shape, num_classes, style, sizes.hidden_sizes)
+        return sizes.build(input_shape, num_classes, style)
 
     def kernels(self, model: keras.Model) -> dict[str, keras.Variable]:
         """The sparse kernels of a network.

@@ -27,26 +27,27 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Tells how far a job of a known number of steps is."""
+    """Tells how far a job of a known length is."""
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, total: float, done: float = 0, *, unit: str | None = "step") -> None:
         """Starts the clock.
 
         Args:
           title: what is being done.
-          total: steps of the whole job (count).
-          done: steps that an earlier process did (count).
+          total: units of the whole job.
+          done: units that an earlier process did.
+          unit: what is counted, in the singular; None tells percent of the total.
         """
-        self._title, self._total, self._first, self._done = title, total, done, done
+        self._title, self._total, self._first, self._done, self._unit = title, total, done, done, unit
         self._started = time.monotonic()
         self._last_line = self._started
         self._live = sys.stderr.isatty()
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: float, note: str = "") -> None:
         """Reports.
 
         Args:
-          done: steps done so far (count).
+          done: units done so far.
           note: what else is worth a word, such as the last accuracy.
         """
         self._done = done
@@ -63,12 +64,20 @@ class Progress:
         else:
             logging.info("%s", line)
 
+    def advance(self, count: float) -> None:
+        """Reports that so many more units are done."""
+        self.update(self._done + count)
+
     def _line(self, now: float, note: str) -> str:
         worked, elapsed = self._done - self._first, now - self._started
-        line = f"{self._title}: step {self._done:,} of {self._total:,}"
+        if self._unit is None:
+            line = f"{self._title}: {self._done / self._total:.0%}"
+        else:
+            line = f"{self._title}: {self._unit} {self._done:,} of {self._total:,}"
         if worked and elapsed > 0:
             rate = worked / elapsed
-            line += f", {rate:.0f} steps/s" if rate >= 10 else f", {rate:.2f} steps/s"
+            if self._unit is not None:
+                line += f", {rate:.{0 if rate >= 10 else 2}f} {self._unit}s/s"
             if self._done < self._total:
                 line += f", {duration((self._total - self._done) / rate)} left"
         return f"{line}, {note}" if note else line

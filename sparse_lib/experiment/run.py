@@ -13,16 +13,18 @@ import numpy as np
 from absl import logging
 
 from sparse_lib.experiment import directory as run_directory
-from sparse_lib.experiment import files
-from sparse_lib.experiment.checkpoints import Reader, available
+from sparse_lib.experiment import files, sources, workers
+from sparse_lib.experiment.checkpoints import available
 from sparse_lib.experiment.compose import MaskInit, WeightSource, held_out_growth
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
 from sparse_lib.experiment.measure import Evaluator, held_out
-from sparse_lib.experiment.networking import LeNet5Settings, MetaInitSettings, MLPSettings, NetworkSettings
+from sparse_lib.experiment.networking import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
+from sparse_lib.experiment.sizes import Sizes
 from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings, foreseen
 from sparse_lib.masks import Masks
@@ -65,7 +67,7 @@ class Experiment:
     dataset: Dataset
     training: TrainingSettings
     network: NetworkSettings
-    sizes: LeNet5Settings | MLPSettings
+    sizes: Sizes
     masks: MaskSettings
     oneshot: OneShotSettings
     pruning: PruningSettings
@@ -113,7 +115,7 @@ class Experiment:
             masks = mask_source.masks(model, kernels, self.dataset, seed)
             weights.initialize(model, masks, self.dataset.num_classes, seed)
         else:
-            masks = Masks(list(kernels.values()), names=list(kernels))
+            masks = mask_source.full(model, kernels)
         optimizer = SparseOptimizer(
             self.optimizer.build(rate),
             masks,
@@ -127,7 +129,9 @@ class Experiment:
             optimizer,
             self.dataset.train,
             batch_size=training.batch_size,
-            seed=seed,
+            seed=seed if training.data_seed is None else training.data_seed,
+            augmentation=self.dataset.augmentation,
+            label_smoothing=training.label_smoothing,
             gradient_regularization=training.gradient_regularization,
             jit_compile=training.jit_compile,
         )
@@ -150,18 +154,28 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
       overwrite: whether to delete the run that is there, once the new one is built.
 
     Returns:
-      What result.json holds.
+      What result.json holds; of several workers only the writer knows all of it.
 
     Raises:
       RunError: if the directory belongs to somebody else or cannot be written, or the run fails.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
+    with workers.told_if_lost():
+        if workers.is_writer():
+            return _write(experiment, directory, config, overwrite=overwrite)
+        return _follow(experiment, directory)
+
+
+def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
     result = directory / files.RESULT
     with run_directory.locked(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
+            workers.agreed(workers.FINISHED)
             return json.loads(result.read_text(encoding="utf8"))
-        built = experiment.built(fresh=overwrite or not available(directory))
+        steps = [] if overwrite else available(directory)
+        workers.agreed(steps[-1] if steps else workers.EMPTY)
+        built = experiment.built(fresh=not steps)
         if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
         if overwrite:
@@ -174,26 +188,39 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
         return values
 
 
+def _follow(experiment: Experiment, directory: pathlib.Path) -> dict[str, Any]:
+    step = workers.agreed()
+    if step == workers.FINISHED:
+        return {}
+    with workers.copied(directory, step) as own:
+        built = experiment.built(fresh=step == workers.EMPTY)
+        loop = Loop(directory=own, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
+        return loop.run()
+
+
 def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict[str, float]:
     """Loss and accuracy of a checkpoint on every split.
 
     Args:
       experiment: names network and data set.
-      checkpoint: whose weights to take.
+      checkpoint: whose weights to take; a file of Keras holds no masks, and its zeros count as such.
 
     Returns:
       `<split>_loss` (nats), `<split>_accuracy` and `sparsity` (fractions).
     """
     model = experiment.model()
     WeightSource(checkpoint=checkpoint).load(model)
-    evaluator = Evaluator(model)
+    splits = {name: split for name, split in experiment.dataset.reported.items() if len(split)}
+    progress = Progress("evaluation", sum(map(len, splits.values())), unit="image")
+    evaluator = Evaluator(model, progress.advance)
     values: dict[str, float] = {}
-    for name in ("train", "validation", "test"):
-        split = getattr(experiment.dataset, name)
-        if len(split):
-            values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluator.evaluate(split)
-    shapes = {name: tuple(kernel.shape) for name, kernel in experiment.network.kernels(model).items()}
-    masks = Reader(checkpoint).read_group("masks", shapes, model.name).values()
+    for name, split in splits.items():
+        values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluator.evaluate(split)
+    kernels = experiment.network.kernels(model)
+    if sources.is_keras_file(checkpoint):
+        masks = [kernel.numpy() != 0 for kernel in kernels.values()]
+    else:
+        masks = list(sources.masks(checkpoint, model, kernels).values())
     return {**values, "sparsity": 1 - sum(int(m.sum()) for m in masks) / sum(m.size for m in masks)}
 
 

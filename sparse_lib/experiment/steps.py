@@ -1,4 +1,4 @@
-"""Training steps, many in one compiled call, on data that lies in memory."""
+"""Training steps: many in one compiled call on data in memory, one a call on data that comes from disk."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from sparse_lib import functional, gradient_flow, strategies
 from sparse_lib.experiment.data import Split, batch_indices
+from sparse_lib.experiment.data.encoded import EncodedImages
+from sparse_lib.experiment.data.resident import Resident
+from sparse_lib.experiment.data.stream import TrainingStream
 from sparse_lib.experiment.errors import SettingError
 from sparse_lib.optimizer import SparseOptimizer
 
@@ -58,17 +61,21 @@ class Steps:
         *,
         batch_size: int,
         seed: int,
+        augmentation: str | None = None,
+        label_smoothing: float = 0.0,
         gradient_regularization: float = 0.0,
         jit_compile: bool | None = None,
     ) -> None:
-        """Puts the data on the device and traces nothing yet.
+        """Puts data in memory on the device and traces nothing yet.
 
         Args:
           model: the network; it returns logits.
           optimizer: built on the model's trainable variables.
           train: images and labels.
           batch_size: global batch size (examples).
-          seed: of the order of the data.
+          seed: of the order and of the augmentation of the data.
+          augmentation: how images are varied, as of `Dataset`.
+          label_smoothing: share of the target that is spread evenly over all classes (fraction).
           gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
           jit_compile: whether XLA compiles the loop; None asks `wants_xla`.
 
@@ -82,19 +89,46 @@ class Steps:
                 f"training.batch_size={batch_size} cannot be shared out over {self._replicas} replicas; use a multiple."
             )
         self._model, self._optimizer = model, optimizer
-        self._images, self._labels = tf.constant(train.images), tf.constant(train.labels)
+        self._examples = len(train)
         self._batch_size, self._seed, self._penalty = batch_size, seed, gradient_regularization
+        self._smoothing = label_smoothing
+        self._resident: Resident | None = None
+        if isinstance(train.images, EncodedImages):
+            self._stream = TrainingStream(
+                train.images,
+                train.labels,
+                augmentation=augmentation,
+                batch_size=batch_size,
+                seed=seed,
+                places=self._own_places(),
+            )
+        else:
+            self._resident = Resident(train, augmentation=augmentation, seed=seed)
         jit = wants_xla(model) if jit_compile is None else jit_compile
         # Nothing in here needs autograph, which would take longer than the rest of the tracing.
         self._chunk = tf.function(self._run_chunk, jit_compile=jit, autograph=False)
         self._continuous = tf.function(self._run_chunk_with_updates, jit_compile=jit, autograph=False)
+        self._one = tf.function(self._run_one, jit_compile=jit, autograph=False)
+        self._one_continuous = tf.function(self._run_one_with_updates, jit_compile=jit, autograph=False)
         self._begin_update = tf.function(self._run_begin_update, autograph=False)
         self._finish_update = tf.function(self._run_finish_update, autograph=False)
+
+    def _own_places(self) -> range:
+        """Places of the global batch that the replicas of this process see."""
+        replicas: list[int] = []
+
+        def note(context: Any) -> tf.Tensor:
+            replicas.append(context.replica_id_in_sync_group)
+            return tf.zeros([])
+
+        self._strategy.experimental_distribute_values_from_function(note)
+        share = self._batch_size // self._replicas
+        return range(min(replicas) * share, (max(replicas) + 1) * share)
 
     def indices(self, step: int, steps: int) -> np.ndarray:
         """Examples of the batches of some steps, [steps, batch_size] int32."""
         return batch_indices(
-            seed=self._seed, first_step=step, steps=steps, batch_size=self._batch_size, n=self._images.shape[0]
+            seed=self._seed, first_step=step, steps=steps, batch_size=self._batch_size, n=self._examples
         )
 
     def run(self, step: int, steps: int, *, with_updates: bool = False) -> ChunkResult:
@@ -108,10 +142,15 @@ class Steps:
         Returns:
           The losses and the number of correct examples of each step.
         """
-        padded = np.zeros((CHUNK, self._batch_size), np.int32)
-        padded[:steps] = self.indices(step, steps)
-        function = self._continuous if with_updates else self._chunk
-        losses, correct = function(tf.constant(padded), tf.constant(steps))
+        if self._resident is None:
+            one = self._one_continuous if with_updates else self._one
+            taken = [one(*self._feed(step + i)) for i in range(steps)]
+            return ChunkResult(*(np.array([value.numpy() for value in values]) for values in zip(*taken, strict=True)))
+        orders = self._resident.orders(self.indices(step, steps), step)
+        padded = np.zeros((CHUNK, *orders.shape[1:]), np.int32)
+        padded[:steps] = orders
+        chunk = self._continuous if with_updates else self._chunk
+        losses, correct = chunk(tf.constant(padded), tf.constant(steps))
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
@@ -123,7 +162,7 @@ class Steps:
         Returns:
           The loss and the number of correct examples of the batch, and the gradients for `finish_mask_update`.
         """
-        loss, correct, gradients = self._begin_update(tf.constant(self.indices(step, 1)[0]))
+        loss, correct, gradients = self._begin_update(*self._feed(step))
         return ChunkResult(loss.numpy()[None], correct.numpy()[None]), gradients
 
     def finish_mask_update(self, gradients: list[Any]) -> None:
@@ -134,18 +173,43 @@ class Steps:
         """
         self._finish_update(gradients)
 
-    def _gradients(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Loss share, correct examples and gradient share of this replica's part of a batch."""
-        per_replica = self._batch_size // self._replicas
+    def _feed(self, step: int) -> tuple[Any, ...]:
+        """What a step starts from: the orders of images in memory, or images of each replica and their labels."""
+        if self._resident is not None:
+            return (tf.constant(self._resident.orders(self.indices(step, 1), step)[0]),)
+        images, labels = self._stream.batch(step)
+        if self._replicas == 1:
+            return images, labels
+        share = self._batch_size // self._replicas
+        first = self._own_places().start
+
+        def part(values: tf.Tensor) -> Any:
+            def own(context: Any) -> tf.Tensor:
+                start = context.replica_id_in_sync_group * share - first
+                return values[start : start + share]
+
+            return self._strategy.experimental_distribute_values_from_function(own)
+
+        return part(images), part(labels)
+
+    def _batch(self, *feed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Images and labels of this replica, from what `_feed` gives."""
+        if self._resident is None:
+            return feed
+        share = self._batch_size // self._replicas
         context = tf.distribute.get_replica_context()
-        start = (context.replica_id_in_sync_group if self._replicas > 1 else 0) * per_replica
-        mine = tf.slice(row, [start], [per_replica])
-        images, labels = tf.gather(self._images, mine), tf.gather(self._labels, mine)
+        start = (context.replica_id_in_sync_group if self._replicas > 1 else 0) * share
+        (orders,) = feed
+        return self._resident.batch(tf.slice(orders, [start, 0], [share, -1]))
+
+    def _gradients(self, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Loss share, correct examples and gradient share of this replica's part of a batch."""
+        images, labels = self._batch(*feed)
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
             loss = tf.reduce_mean(functional.cross_entropy(labels, logits))
-            objective = loss
+            objective = self._smoothed(loss, logits)
             if self._penalty:
                 objective += self._gradient_penalty(images, labels)
             if self._model.losses:
@@ -154,22 +218,30 @@ class Steps:
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
         return loss / self._replicas, correct, tape.gradient(share, variables)
 
+    def _smoothed(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Mean cross-entropy with targets (1 - s) one-hot + s / classes (Szegedy et al. 2016, section 7)."""
+        if not self._smoothing:
+            return loss
+        logits = tf.cast(logits, loss.dtype)
+        uniform = tf.reduce_mean(tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1))
+        return (1 - self._smoothing) * loss + self._smoothing * uniform
+
     def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
             logits = functional.call(self._model, [], [], images, training=True)
-            loss = tf.reduce_mean(functional.cross_entropy(labels, logits))
+            loss = self._smoothed(tf.reduce_mean(functional.cross_entropy(labels, logits)), logits)
         masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
-    def _on_replicas(self, row: tf.Tensor, use: Callable[[list[tf.Tensor]], None]) -> tuple[tf.Tensor, tf.Tensor]:
-        def step(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss, correct, gradients = self._gradients(row)
+    def _on_replicas(self, use: Callable[[list[tf.Tensor]], None], *feed: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            loss, correct, gradients = self._gradients(*feed)
             use(gradients)
             return loss, correct
 
-        return self._summed(*strategies.per_replica(self._strategy, step, row))
+        return self._summed(*strategies.per_replica(self._strategy, step, *feed))
 
     def _summed(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._replicas == 1:
@@ -178,7 +250,7 @@ class Steps:
         return self._strategy.reduce(total, loss, None), self._strategy.reduce(total, correct, None)
 
     def _loop(
-        self, indices: tf.Tensor, steps: tf.Tensor, use: Callable[[list[tf.Tensor]], None]
+        self, orders: tf.Tensor, steps: tf.Tensor, use: Callable[[list[tf.Tensor]], None]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
         correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
@@ -186,27 +258,33 @@ class Steps:
         def body(
             i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
-            loss, right = self._on_replicas(indices[i], use)
+            loss, right = self._on_replicas(use, orders[i])
             return i + 1, losses.write(i, loss), correct.write(i, right)
 
         _, losses, correct = tf.while_loop(lambda i, *_: i < steps, body, (0, losses, correct), parallel_iterations=1)
         return losses.stack(), correct.stack()
 
-    def _run_chunk(self, indices: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(indices, steps, self._train)
+    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._loop(orders, steps, self._train)
 
-    def _run_chunk_with_updates(self, indices: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(indices, steps, self._optimizer.apply)
+    def _run_chunk_with_updates(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._loop(orders, steps, self._optimizer.apply)
 
-    def _run_begin_update(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
-        def step(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            loss, correct, gradients = self._gradients(row)
+    def _run_one(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._on_replicas(self._train, images, labels)
+
+    def _run_one_with_updates(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._on_replicas(self._optimizer.apply, images, labels)
+
+    def _run_begin_update(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
+        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+            loss, correct, gradients = self._gradients(*feed)
             reduced = self._optimizer.reduce(gradients)
             if not self._optimizer.updater.replaces_step:
                 self._optimizer.train_step(reduced)
             return loss, correct, [None if g is None else tf.identity(g) for g in reduced]
 
-        loss, correct, kept = strategies.per_replica(self._strategy, step, row)
+        loss, correct, kept = strategies.per_replica(self._strategy, step, *feed)
         return *self._summed(loss, correct), kept
 
     def _run_finish_update(self, gradients: list[Any]) -> None:

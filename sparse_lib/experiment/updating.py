@@ -16,6 +16,7 @@ UPDATERS: dict[str, type[updaters.Updater]] = {
     "rigl_s": updaters.RigLSNIP,
     "rigl_grasp": updaters.RigLGraSP,
     "riglauto": updaters.RigLAuto,
+    "srigl": updaters.SRigL,
     "snfs": updaters.SNFS,
     "mest": updaters.MEST,
     "granet": updaters.GraNet,
@@ -84,8 +85,8 @@ class UpdaterSettings(Settings, name="mask_updater"):
     """How masks change while training.
 
     Attributes:
-      update_alg: `set`, `rigl`, `rigl_inverted`, `rigl_s`, `rigl_grasp`, `riglauto`, `snfs`, `mest`, `granet`,
-        `topkast`, `dnw`; empty leaves the masks to `pruning.*`.
+      update_alg: `set`, `rigl`, `rigl_inverted`, `rigl_s`, `rigl_grasp`, `riglauto`, `srigl`, `snfs`, `mest`,
+        `granet`, `topkast`, `dnw`; empty leaves the masks to `pruning.*`.
       schedule_alg: drop fraction proportional to the learning rate (`lr`), `cosine`, `constant`, or inverse `power`.
       update_freq: steps between updates (step); None takes the method's own, 1 for `topkast` and `dnw`, else 100.
       init_drop_fraction: drop fraction at the start (fraction).
@@ -98,6 +99,8 @@ class UpdaterSettings(Settings, name="mask_updater"):
       replaces_step: whether an update replaces the optimizer step; None takes the method's own.
       growth_gradient: 1 is the current batch (paper), k the mean over k batches, `held_out` a fixed batch (ancestor).
       autorigl_lrcoef: gradient steps a new weight is credited with in `riglauto`.
+      srigl_ablation_threshold: share of a neuron's fan-in that has to be salient in `srigl`, or it is ablated; 0.3 for
+        convolutional networks, 0.95 for vision transformers in the paper.
       snfs_momentum: beta of the dense momentum of `snfs`.
       mest_gradient_weight: lambda of |w| + lambda |g| in `mest`.
       mest_soft_bound: whether `mest` holds its grown weights on top of the budget until the next update.
@@ -118,6 +121,7 @@ class UpdaterSettings(Settings, name="mask_updater"):
     replaces_step: bool | None = None
     growth_gradient: int | Literal["held_out"] = 1
     autorigl_lrcoef: float = 1.0
+    srigl_ablation_threshold: float = 0.3
     snfs_momentum: float = 0.9
     mest_gradient_weight: float = 1.0
     mest_soft_bound: bool = False
@@ -197,6 +201,7 @@ class UpdaterSettings(Settings, name="mask_updater"):
     def _common(self, method: type[updaters.Updater]) -> dict[str, Any]:
         own: dict[type[updaters.Updater], dict[str, Any]] = {
             updaters.RigLAuto: {"coefficient": self.autorigl_lrcoef},
+            updaters.SRigL: {"ablation_threshold": self.srigl_ablation_threshold},
             updaters.SNFS: {"momentum": self.snfs_momentum},
             updaters.MEST: {"gradient_weight": self.mest_gradient_weight, "soft_bound": self.mest_soft_bound},
             updaters.TopKAST: {"extra_density": self.topkast_extra_density, "penalty": self.topkast_penalty},

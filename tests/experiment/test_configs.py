@@ -13,7 +13,9 @@ from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = {"configs": "lenet5", "mlp_configs": "mlp"}
-PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.gin") if path.name != "base.gin")
+# What is shared, and what belongs to the other entry points.
+NO_TRAINING = ("base", "hessian", "instability", "interpolate", "surface")
+PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.gin") if path.stem not in NO_TRAINING)
 NAMES = [f"{path.parent.name}/{path.stem}" for path in PATHS]
 # One of each kind of mask source, weight source and updater; the others are left to the slow tests.
 FAST = ("mlp_configs/granet", "mlp_configs/lottery", "configs/rigl")
@@ -34,6 +36,7 @@ UPDATERS = {
     "dnw": updaters.DNW,
     "granet": updaters.GraNet,
     "mest": updaters.MEST,
+    "nm": updaters.RigL,
     "prune": updaters.Prune,
     "prune_global": updaters.Prune,
     "rigl": updaters.RigL,
@@ -43,6 +46,7 @@ UPDATERS = {
     "set_from_prune": updaters.SET,
     "snfs": updaters.SNFS,
     "snfs_per_layer": updaters.SNFS,
+    "srigl": updaters.SRigL,
     "topkast": updaters.TopKAST,
 }
 FROM_PRUNING = ("lottery", "lottery_rewind", "prune_restart", "rigl_from_prune", "scratch", "scratch_plus")
@@ -143,8 +147,9 @@ def test_trains(path, pruned, tmp_path):
     if path.stem in ("dense", "small_dense"):
         assert result["sparsity"] == 0
     elif path.stem != "mest":
-        target = 0.95 if path.parent.name == "configs" else 0.98
-        assert result["sparsity"] == pytest.approx(target, abs=0.01)
+        target = 0.5 if path.stem == "nm" else 0.95 if path.parent.name == "configs" else 0.98
+        # A fan-in is a whole number, and that of small layers is small.
+        assert result["sparsity"] == pytest.approx(target, abs=0.05 if path.stem == "srigl" else 0.01)
     if needs:
         source = Reader(pruned(path.parent.name))
         active = [int(source.read("masks", n).sum()) for n in names]

@@ -9,6 +9,8 @@ import tensorflow_datasets as tfds
 
 from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data import tfds as own_tfds
+from sparse_lib.experiment.data.encoded import EncodedImages
+from sparse_lib.experiment.data.pixels import Pixels
 
 
 def pictures(count, shape, seed):
@@ -16,10 +18,22 @@ def pictures(count, shape, seed):
     return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-def prepare(data_dir, name, splits, *, shape=(6, 5, 3), classes=3, label=None, version="1.0.0"):
+def prepare(
+    data_dir,
+    name,
+    splits,
+    *,
+    shape=(6, 5, 3),
+    classes=3,
+    label=None,
+    version="1.0.0",
+    encoding=None,
+    unlabelled=(),
+    file_format=None,
+):
     """Writes a TFDS set as its own tools do; `splits` maps names to lists of images.
 
-    Image `i` of a split has the label `i % classes`.
+    Image `i` of a split has the label `i % classes`, or -1 in the splits that are unlabelled.
     """
 
     class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -27,7 +41,7 @@ def prepare(data_dir, name, splits, *, shape=(6, 5, 3), classes=3, label=None, v
 
         def _info(self):
             features = {
-                "image": tfds.features.Image(shape=shape),
+                "image": tfds.features.Image(shape=shape, encoding_format=encoding),
                 "label": label or tfds.features.ClassLabel(num_classes=classes),
             }
             return tfds.core.DatasetInfo(
@@ -38,14 +52,14 @@ def prepare(data_dir, name, splits, *, shape=(6, 5, 3), classes=3, label=None, v
 
         def _split_generators(self, dl_manager):
             del dl_manager
-            return {key: self._generate_examples(images) for key, images in splits.items()}
+            return {key: self._generate_examples(key, images) for key, images in splits.items()}
 
-        def _generate_examples(self, images):
+        def _generate_examples(self, key, images):
             for position, image in enumerate(images):
-                yield position, {"image": image, "label": position % classes}
+                yield position, {"image": image, "label": -1 if key in unlabelled else position % classes}
 
     Prepared.name = name
-    builder = Prepared(data_dir=data_dir)
+    builder = Prepared(data_dir=data_dir, file_format=file_format)
     builder.download_and_prepare()
     return builder
 
@@ -60,7 +74,7 @@ def tiny(tmp_path_factory):
 
 def by_content(split):
     """Maps the bytes of an image to its label."""
-    pixels = np.rint(split.images * 255).astype(np.uint8)
+    pixels = np.rint(split.images[:] * 255).astype(np.uint8)
     return {image.tobytes(): label for image, label in zip(pixels, split.labels, strict=True)}
 
 
@@ -95,7 +109,7 @@ def test_decoding_happens_once_and_a_new_preparation_counts(tiny, tmp_path, monk
 
     monkeypatch.setattr(own_tfds, "_batches", lambda *_: pytest.fail("decoded again"))
     again = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
-    np.testing.assert_array_equal(again.train.images, first.train.images)
+    np.testing.assert_array_equal(again.train.images[:], first.train.images[:])
     np.testing.assert_array_equal(again.train.labels, first.train.labels)
 
 
@@ -159,8 +173,8 @@ def test_images_of_different_sizes_are_brought_to_one(tmp_path):
         load_dataset(name="sizes", data_dir=tmp_path, cache_dir=tmp_path)
     found = load_dataset(name="sizes", data_dir=tmp_path, cache_dir=tmp_path, image_size=4)
     assert found.input_shape == (4, 4, 3)
-    np.testing.assert_allclose(found.test.images, 200 / 255, rtol=1e-6)
-    values = np.unique(found.train.images)
+    np.testing.assert_allclose(found.test.images[:], 200 / 255, rtol=1e-6)
+    values = np.unique(found.train.images[:])
     np.testing.assert_allclose(values, [100 / 255, 200 / 255], rtol=1e-6)
 
 
@@ -208,7 +222,7 @@ def test_a_set_without_train_is_refused(tmp_path):
 
 
 def test_a_set_that_exceeds_the_memory_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sysconf", lambda key: 100)
+    monkeypatch.setattr(os, "sysconf", lambda key: 50)
     with pytest.raises(ValueError, match="smaller data.image_size"):
         load_dataset(name="tiny_set", data_dir=tiny[0], cache_dir=tmp_path)
 
@@ -231,3 +245,136 @@ def test_resizing_keeps_grey_levels():
     resized = own_tfds._resized(image, 5, feature)
     assert resized.dtype == tf.uint8
     assert resized.shape == (5, 5, 1)
+
+
+# The sets of the large experiments, in the layout and version that the registered builders look for
+
+
+def registered(data_dir, name, splits, **options):
+    return prepare(data_dir, name, splits, version=str(tfds.builder(name, data_dir=data_dir).version), **options)
+
+
+@pytest.mark.parametrize(("name", "classes", "mean"), [("cifar10", 10, 0.4914), ("cifar100", 100, 0.5071)])
+def test_cifar_by_name(tmp_path, name, classes, mean):
+    images = {"train": pictures(120, (32, 32, 3), 0), "test": pictures(20, (32, 32, 3), 1)}
+    registered(tmp_path, name, images, shape=(32, 32, 3), classes=classes)
+    found = load_dataset(name=name, data_dir=tmp_path, cache_dir=tmp_path, validation_size=15)
+    assert (found.input_shape, found.num_classes, found.augmentation) == ((32, 32, 3), classes, "crop_flip")
+    assert [len(found.train), len(found.validation), len(found.test)] == [105, 15, 20]
+    for split in (found.train, found.validation, found.test):
+        assert isinstance(split.images, Pixels)
+        assert split.images.values.dtype == np.uint8
+    contents = [{image.tobytes() for image in split.images.values} for split in (found.train, found.validation)]
+    assert not contents[0] & contents[1]
+    assert contents[0] | contents[1] == {image.tobytes() for image in images["train"]}
+    red = {image.tobytes(): label for image, label in zip(found.test.images.values, found.test.labels, strict=True)}
+    assert red == {image.tobytes(): i % classes for i, image in enumerate(images["test"])}
+    np.testing.assert_allclose(found.test.images.offset[0, 0, 0, 0], 255 * mean, rtol=1e-6)
+    plain = load_dataset(name=name, data_dir=tmp_path, cache_dir=tmp_path, preprocessing="unit", augmentation=None)
+    assert plain.augmentation is None
+    np.testing.assert_allclose(np.sort(plain.test.images[:].ravel()), np.sort(images["test"].ravel() / 255), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("imagenet")
+    rng = np.random.default_rng(0)
+
+    def photographs(count):
+        # One colour each, so that a picture is known again after crops and JPEG.
+        colours = rng.permutation(200)[:count]
+        sizes = rng.integers(20, 60, (count, 2))
+        return [np.full((*size, 3), 40 + colour, np.uint8) for size, colour in zip(sizes, colours, strict=True)]
+
+    splits = {"train": photographs(60), "validation": photographs(20), "test": photographs(10)}
+    registered(
+        data_dir, "imagenet2012", splits, shape=(None, None, 3), classes=1000, encoding="jpeg", unlabelled={"test"}
+    )
+    return data_dir, splits
+
+
+def levels(split, image_size=8):
+    """Grey level of each picture."""
+    found = split.images[:] * np.multiply(255, (0.229, 0.224, 0.225)) + np.multiply(255, (0.485, 0.456, 0.406))
+    assert found.shape == (len(split), image_size, image_size, 3)
+    # A whole number for all pixels but those of rounding in JPEG.
+    assert np.ptp(found, axis=(1, 2, 3)).max() < 3
+    return np.rint(found.mean((1, 2, 3))).astype(int).tolist()
+
+
+def test_imagenet_by_name(imagenet, tmp_path):
+    data_dir, splits = imagenet
+    found = load_dataset(name="imagenet2012", data_dir=data_dir, cache_dir=tmp_path, image_size=8, validation_size=6)
+    assert (found.input_shape, found.num_classes, found.augmentation) == ((8, 8, 3), 1000, "inception")
+    for split in (found.train, found.validation, found.test):
+        assert isinstance(split.images, EncodedImages)
+        assert split.images.preprocessing.legacy_bicubic
+    # Its test split has no labels: what is tested on are the validation images.
+    assert [len(found.train), len(found.validation), len(found.test)] == [54, 6, 20]
+    stored = {key: [int(image[0, 0, 0]) for image in images] for key, images in splits.items()}
+    seen = {key: levels(getattr(found, key)) for key in ("train", "validation", "test")}
+    assert not set(seen["train"]) & set(seen["validation"])
+    assert sorted(seen["train"] + seen["validation"]) == sorted(stored["train"])
+    assert sorted(seen["test"]) == sorted(stored["validation"])
+    for key, source in (("train", "train"), ("validation", "train"), ("test", "validation")):
+        labels = dict(zip(stored[source], range(60), strict=False))
+        assert getattr(found, key).labels.tolist() == [labels[level] for level in seen[key]]
+
+
+def test_imagenet_is_indexed_once_and_224_pixels_wide(imagenet, tmp_path, monkeypatch):
+    first = load_dataset(name="imagenet2012:5.*.*", data_dir=imagenet[0], cache_dir=tmp_path)
+    assert first.input_shape == (224, 224, 3)
+    assert [len(first.train), len(first.validation)] == [54, 6]
+    monkeypatch.setattr(own_tfds, "index_records", lambda *_: pytest.fail("indexed again"))
+    again = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.train.labels, first.train.labels)
+    np.testing.assert_array_equal(again.train.images.index["offset"], first.train.images.index["offset"])
+
+
+def test_imagenet_may_be_taken_into_memory_at_a_small_size(imagenet, tmp_path):
+    small = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8, on_disk=False)
+    assert isinstance(small.train.images, Pixels)
+    assert small.augmentation is None
+    assert sorted(levels(small.test)) == sorted(int(image[0, 0, 0]) for image in imagenet[1]["validation"])
+
+
+def test_losses_are_reported_of_a_part_of_the_training_images_on_disk(imagenet, tmp_path, monkeypatch):
+    found = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8)
+    monkeypatch.setattr("sparse_lib.experiment.data.dataset._REPORTED", 10)
+    reported = found.reported
+    assert [len(reported[key]) for key in ("train", "validation", "test")] == [10, 6, 20]
+    np.testing.assert_array_equal(reported["train"].labels, found.train.labels[:10])
+    np.testing.assert_array_equal(reported["train"].images[:], found.train.images[:10])
+
+
+def test_any_set_may_stay_on_disk(tmp_path):
+    images = {"train": pictures(30, (9, 9, 3), 0), "test": pictures(5, (9, 9, 3), 1)}
+    prepare(tmp_path, "patterns", images, shape=(9, 9, 3))
+    found = load_dataset(name="patterns", data_dir=tmp_path, cache_dir=tmp_path, image_size=7, on_disk=True)
+    assert found.augmentation is None
+    # 0.875 of 9 is 7: lossless PNGs come back as they are.
+    expected = {image[1:8, 1:8].tobytes() for image in images["test"]}
+    assert {np.rint(255 * image).astype(np.uint8).tobytes() for image in found.test.images[:]} == expected
+
+
+@pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
+def test_a_large_set_that_is_not_prepared_is_one_line(tmp_path, name):
+    with pytest.raises(ValueError, match=f"'{name}' is not prepared in") as raised:
+        load_dataset(name=name, data_dir=tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_files_than_tfrecord_are_refused_on_disk(tmp_path):
+    prepare(tmp_path, "rows", {"train": pictures(9, (8, 8, 3), 0)}, shape=(8, 8, 3), file_format="array_record")
+    with pytest.raises(ValueError, match="'rows' is stored as array_record.*file_format='tfrecord'"):
+        load_dataset(name="rows", data_dir=tmp_path, cache_dir=tmp_path, on_disk=True)
+
+
+def test_an_incomplete_set_on_disk_is_refused(tmp_path):
+    images = {"train": pictures(20, (6, 5, 3), 0), "test": pictures(4, (6, 5, 3), 1)}
+    builder = prepare(tmp_path / "sets", "lost", images)
+    (record,) = builder.data_path.glob("lost-test.tfrecord*")
+    record.write_bytes(b"")
+    with pytest.raises(ValueError, match="'lost' has 20 of 24 images: delete"):
+        load_dataset(name="lost", data_dir=tmp_path / "sets", cache_dir=tmp_path / "cache", on_disk=True, image_size=5)
+    assert not (tmp_path / "cache").exists()

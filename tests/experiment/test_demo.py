@@ -12,7 +12,7 @@ import time
 import gin
 import pytest
 
-from sparse_lib.experiment import demo, gin_names
+from sparse_lib.experiment import demo, gin_names, stages
 from sparse_lib.experiment.errors import RunError
 
 # Stands in for train.py: notes when it ran, and leaves what a run leaves.
@@ -44,7 +44,7 @@ def fake(tmp_path, monkeypatch) -> pathlib.Path:
     script = tmp_path / "fake_train.py"
     script.write_text(FAKE)
     monkeypatch.setattr(demo, "TRAIN", script)
-    monkeypatch.setattr(demo, "_POLL", 0.01)
+    monkeypatch.setattr(stages, "_POLL", 0.01)
     monkeypatch.setenv("HISTORY", str(tmp_path / "history"))
     return tmp_path / "history"
 
@@ -78,7 +78,7 @@ def test_tickets_and_baselines_see_the_same_data():
 
 @pytest.mark.parametrize("jobs", [1, 2, 6])
 def test_every_stage_runs_once_and_masks_come_first(fake, tmp_path, jobs):
-    demo.Demo(tmp_path / "out", jobs).train()
+    demo.job(tmp_path / "out", jobs).run()
     assert sorted(started(fake)) == sorted(stage.name for stage in demo.STAGES)
     history = fake.read_text().splitlines()
     for stage in demo.STAGES:
@@ -89,7 +89,7 @@ def test_every_stage_runs_once_and_masks_come_first(fake, tmp_path, jobs):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
     monkeypatch.setenv("SECONDS_OF_WORK", "0.1")
-    demo.Demo(tmp_path / "out", jobs).train()
+    demo.job(tmp_path / "out", jobs).run()
     at_work, most = 0, 0
     for line in fake.read_text().splitlines():
         at_work += 1 if line.startswith("start") else -1
@@ -98,48 +98,48 @@ def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
 
 
 def test_finished_stages_are_not_repeated(fake, tmp_path):
-    demo.Demo(tmp_path / "out", 2).train()
+    demo.job(tmp_path / "out", 2).run()
     (tmp_path / "out" / "scratch" / "result.json").unlink()
     fake.write_text("")
-    demo.Demo(tmp_path / "out", 2).train()
+    demo.job(tmp_path / "out", 2).run()
     assert started(fake) == ["scratch"]
 
 
 def test_other_settings_need_another_directory(fake, tmp_path, monkeypatch):
-    demo.Demo(tmp_path / "out", 2).train()
+    demo.job(tmp_path / "out", 2).run()
     monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=7",))
     fake.write_text("")
-    with pytest.raises(RunError, match="other settings; choose another --out"):
-        demo.Demo(tmp_path / "out", 2).train()
+    with pytest.raises(RunError, match="choose another --out for other settings"):
+        demo.job(tmp_path / "out", 2).run()
     assert not started(fake)
 
 
 def test_failure_is_one_line_with_the_log(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("BROKEN", "lottery")
     with pytest.raises(RunError) as raised:
-        demo.Demo(tmp_path / "out", 1).train()
+        demo.job(tmp_path / "out", 1).run()
     log = tmp_path / "out" / "logs" / "lottery.log"
     assert str(raised.value) == f"The stage 'lottery' failed, see {log}: it is broken"
     assert "some line" in log.read_text()
     monkeypatch.delenv("BROKEN")
-    demo.Demo(tmp_path / "out", 1).train()
-    assert all(demo.Demo(tmp_path / "out", 1).finished(stage) for stage in demo.STAGES)
+    demo.job(tmp_path / "out", 1).run()
+    assert all((tmp_path / "out" / stage.name / "result.json").exists() for stage in demo.STAGES)
 
 
 def test_unwritable_directory_is_one_line(fake, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        demo.Demo(tmp_path / "file" / "out", 1)
+        demo.job(tmp_path / "file" / "out", 1)
 
 
 def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "TRAIN", tmp_path / "train.py")
     with pytest.raises(RunError, match="clone the repository"):
-        demo.Demo(tmp_path / "out", 1)
+        demo.job(tmp_path / "out", 1)
 
 
 def test_logs_begin_with_a_command_that_can_be_typed(fake, tmp_path):
-    demo.Demo(tmp_path / "out", 2).train()
+    demo.job(tmp_path / "out", 2).run()
     line = (tmp_path / "out" / "logs" / "prune.log").read_text().splitlines()[0]
     stage = next(stage for stage in demo.STAGES if stage.name == "prune")
     assert shlex.split(line) == ["$", "python", *demo.command(stage, tmp_path / "out")]
@@ -185,8 +185,8 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number)
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
     assert "end" not in fake.read_text()
-    demo.Demo(tmp_path / "out", 2).train()
-    assert all(demo.Demo(tmp_path / "out", 2).finished(stage) for stage in demo.STAGES)
+    demo.job(tmp_path / "out", 2).run()
+    assert all((tmp_path / "out" / stage.name / "result.json").exists() for stage in demo.STAGES)
 
 
 @pytest.mark.slow
@@ -194,8 +194,8 @@ def test_real_runs_of_a_few_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "STEPS", 30)
     monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=30", "training.log_freq=3", "training.save_freq=10"))
     pruning = ("pruning.begin_step=5", "pruning.end_step=20", "pruning.frequency=5")
-    stages = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.STAGES]
-    monkeypatch.setattr(demo, "STAGES", tuple(stages))
+    short = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.STAGES]
+    monkeypatch.setattr(demo, "STAGES", tuple(short))
     demo.demonstrate(tmp_path / "out", 2)
     stored = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert stored["dense"]["active_weights"] == 44_190

@@ -7,7 +7,7 @@ import tensorflow as tf
 from sparse_lib.experiment import measure
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.measure import Evaluator, Measurements, held_out
-from sparse_lib.experiment.networking import MLPSettings
+from sparse_lib.experiment.sizes import MLPSettings
 from tests.experiment import tiny
 
 

@@ -10,9 +10,10 @@ import pytest
 from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
 from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
-from sparse_lib.experiment.networking import LeNet5Settings, NetworkSettings
+from sparse_lib.experiment.networking import NetworkSettings
 from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.sizes import LeNet5Settings
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 
@@ -73,7 +74,7 @@ def test_other_types_are_told(field, value, demand):
         (TrainingSettings, {"oneshot_prune_fraction": 1.0}, "training.oneshot_prune_fraction"),
         (TrainingSettings, {"gradient_regularization": -1.0}, "training.gradient_regularization"),
         (TrainingSettings, {"seed": -1}, "training.seed"),
-        (NetworkSettings, {"network_name": "resnet"}, "network.network_name"),
+        (NetworkSettings, {"network_name": "alexnet"}, "network.network_name"),
         (NetworkSettings, {"shuffle_mask": True}, "network.shuffle_mask"),
         (NetworkSettings, {"weight_init_method": "scaled"}, "network.weight_init_method"),
         (

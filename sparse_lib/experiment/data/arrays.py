@@ -9,6 +9,7 @@ import numpy as np
 
 from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
 from sparse_lib.experiment.data.holdout import hold_out
+from sparse_lib.experiment.data.preprocessing import Preprocessing
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _VALIDATION = ("x_val", "y_val")
@@ -19,10 +20,13 @@ def load_npz(
     *,
     validation_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    augmentation: str | None = None,
 ) -> Dataset:
     """Loads `x_train, y_train, x_test, y_test` and, where given, `x_val, y_val`.
 
-    Integer images (0 to 255) are divided by 255, floats are taken as they are. Without `x_val`,
+    Integer images (0 to 255) are divided by 255, bytes may be preprocessed in another way; floats are taken as they
+    are. Without `x_val`,
     or where a size is asked for, the validation images are held out of the training images.
 
     Args:
@@ -30,6 +34,8 @@ def load_npz(
         validation_size: Images to hold out; by default `x_val`, else 5,000 or a tenth of a
             smaller set.
         data_dir: Folder of the file.
+        preprocessing: Of images stored as uint8; None means [0, 1].
+        augmentation: As of `Dataset`.
 
     Returns:
         The data set; the largest training label says how many classes there are.
@@ -53,7 +59,13 @@ def load_npz(
     labels = train[1]
     num_classes = int(labels.max()) + 1 if labels.size and labels.dtype.kind in "iu" else 1
     pairs = {"train": train, "validation": validation, "test": (arrays["x_test"], arrays["y_test"])}
-    return dataset_from_arrays(name, pairs, num_classes)
+    others = [key for key, (images, _) in pairs.items() if images.dtype != np.uint8]
+    if preprocessing is not None and others:
+        raise ValueError(
+            f"data.preprocessing needs images stored as uint8, and split '{others[0]}' of data set '{name}' has "
+            f"{pairs[others[0]][0].dtype}: leave it out, or store them so."
+        )
+    return dataset_from_arrays(name, pairs, num_classes, preprocessing=preprocessing, augmentation=augmentation)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

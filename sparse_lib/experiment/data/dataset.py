@@ -1,12 +1,17 @@
-"""An image-classification data set in memory, checked before anything trains on it."""
+"""An image-classification data set, checked before anything trains on it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-_LARGEST_PIXEL = 255
+from sparse_lib.experiment.data.encoded import EncodedImages
+from sparse_lib.experiment.data.pixels import Pixels, pixels
+from sparse_lib.experiment.data.preprocessing import LARGEST_PIXEL, Preprocessing
+
+# Training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
+_REPORTED = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,15 +19,33 @@ class Split:
     """Images with their labels.
 
     Attributes:
-        images: float32 `[n, height, width, channels]`, contiguous, usually in [0, 1].
+        images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or what is read like
+            one, `images[rows]`, and lies in memory as bytes (`Pixels`) or encoded on disk (`EncodedImages`).
         labels: int32 `[n]`, class indices.
     """
 
-    images: npt.NDArray[np.float32]
+    images: npt.NDArray[np.float32] | Pixels | EncodedImages
     labels: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batches(self, size: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
+        """Goes through the split once, in order.
+
+        Args:
+            size: Images at a time (count).
+
+        Yields:
+            Images and labels; images on disk are decoded ahead.
+        """
+        starts = range(0, len(self), size)
+        if isinstance(self.images, EncodedImages):
+            images = self.images.batches(size)
+        else:
+            images = (self.images[start : start + size] for start in starts)
+        for start, batch in zip(starts, images, strict=True):
+            yield batch, self.labels[start : start + size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +58,7 @@ class Dataset:
         validation: Held out of the training images; empty only if a run asked for none.
         test: The images of the reported accuracy.
         num_classes: Labels lie in `[0, num_classes)`.
+        augmentation: How training images are varied from step to step: `crop_flip`, `inception` or None.
 
     Raises:
         ValueError: If a split is empty, images and labels differ in length, images are not
@@ -46,6 +70,7 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
+    augmentation: str | None = None
 
     def __post_init__(self) -> None:
         for split_name in ("train", "validation", "test"):
@@ -66,8 +91,18 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @property
+    def reported(self) -> dict[str, Split]:
+        """The splits that losses are reported of; of training images on disk the first 50,000, unaugmented."""
+        train = self.train
+        if isinstance(train.images, EncodedImages):
+            train = Split(train.images.take(slice(_REPORTED)), train.labels[:_REPORTED])
+        return {"train": train, "validation": self.validation, "test": self.test}
 
-def split_from_arrays(where: str, images: np.ndarray, labels: np.ndarray) -> Split:
+
+def split_from_arrays(
+    where: str, images: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing | None = None
+) -> Split:
     """Brings stored arrays to the types of a `Split`.
 
     Args:
@@ -75,6 +110,7 @@ def split_from_arrays(where: str, images: np.ndarray, labels: np.ndarray) -> Spl
         images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are
             divided by 255; floats are taken as they are.
         labels: Integers `[n]`.
+        preprocessing: Keeps bytes as they are, and does this to them when they are read.
 
     Returns:
         The split; its values are checked when a `Dataset` is made of it.
@@ -95,16 +131,25 @@ def split_from_arrays(where: str, images: np.ndarray, labels: np.ndarray) -> Spl
         raise ValueError(f"The {where} has labels of type {labels.dtype}: store class indices as integers.")
     if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
         raise ValueError(f"The {where} has {_out_of_range(labels)}: class indices count from 0.")
+    if preprocessing is not None and images.dtype == np.uint8:
+        return Split(pixels(images, preprocessing), labels.astype(np.int32))
     return Split(_scaled(where, images), labels.astype(np.int32))
 
 
-def require_equal_lengths(where: str, images: np.ndarray, labels: np.ndarray) -> None:
+def require_equal_lengths(where: str, images: Sized, labels: Sized) -> None:
     """Raises ValueError unless there is one label per image; `where` names the split."""
     if len(images) != len(labels):
         raise ValueError(f"The {where} has {len(images)} images but {len(labels)} labels: store one label per image.")
 
 
-def dataset_from_arrays(name: str, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], num_classes: int) -> Dataset:
+def dataset_from_arrays(
+    name: str,
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    *,
+    preprocessing: Preprocessing | None = None,
+    augmentation: str | None = None,
+) -> Dataset:
     """Makes a checked `Dataset` of stored images and labels.
 
     Args:
@@ -112,6 +157,8 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, tuple[np.ndarray, np.nda
         arrays: Images and labels of `train`, `validation` and `test`, as for
             `split_from_arrays`.
         num_classes: Count of classes.
+        preprocessing: As for `split_from_arrays`.
+        augmentation: As of `Dataset`.
 
     Returns:
         The data set.
@@ -120,10 +167,10 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, tuple[np.ndarray, np.nda
         ValueError: As `split_from_arrays` and `Dataset` do.
     """
     splits = {
-        split_name: split_from_arrays(f"split '{split_name}' of data set '{name}'", *pair)
+        split_name: split_from_arrays(f"split '{split_name}' of data set '{name}'", *pair, preprocessing)
         for split_name, pair in arrays.items()
     }
-    return Dataset(name, splits["train"], splits["validation"], splits["test"], num_classes)
+    return Dataset(name, splits["train"], splits["validation"], splits["test"], num_classes, augmentation)
 
 
 def _scaled(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
@@ -133,18 +180,19 @@ def _scaled(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
         raise ValueError(f"The {where} has images of type {images.dtype}: store integers (0 to 255) or floats.")
     if images.size and images.dtype != np.uint8:
         lowest, highest = images.min(), images.max()
-        if lowest < 0 or highest > _LARGEST_PIXEL:
+        if lowest < 0 or highest > LARGEST_PIXEL:
             raise ValueError(
                 f"The {where} has integer pixels from {lowest} to {highest}: "
-                f"store 0 to {_LARGEST_PIXEL}, or floats that are scaled already."
+                f"store 0 to {LARGEST_PIXEL}, or floats that are scaled already."
             )
     scaled = np.empty(images.shape, np.float32)
-    return np.divide(images, np.float32(_LARGEST_PIXEL), out=scaled)
+    return np.divide(images, np.float32(LARGEST_PIXEL), out=scaled)
 
 
 def _check_split(where: str, split: Split, num_classes: int) -> None:
     images, labels = split.images, split.labels
-    if images.ndim != 4 or images.dtype != np.float32 or not images.flags.c_contiguous:
+    array = images if isinstance(images, np.ndarray) else None
+    if images.ndim != 4 or images.dtype != np.float32 or (array is not None and not array.flags.c_contiguous):
         raise ValueError(
             f"The {where} needs contiguous float32 images [n, height, width, channels], "
             f"not {images.dtype} {list(images.shape)}: convert them first."
@@ -155,8 +203,8 @@ def _check_split(where: str, split: Split, num_classes: int) -> None:
         )
     require_equal_lengths(where, images, labels)
     # min and max carry NaN and infinity along without a temporary of the images' size.
-    if images.size and not (np.isfinite(images.min()) and np.isfinite(images.max())):
-        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
         raise ValueError(
             f"The {where} has NaN or infinite pixels in {len(bad)} images (the first is image "
             f"{bad[0]}): repair or remove them."

@@ -1,4 +1,4 @@
-"""Image-classification sets of TensorFlow Datasets, decoded once and kept as arrays."""
+"""Image-classification sets of TensorFlow Datasets: decoded once and kept as arrays, or left encoded on disk."""
 
 import hashlib
 import logging
@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
-from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
+from sparse_lib.experiment.data.dataset import Dataset, Split, dataset_from_arrays
+from sparse_lib.experiment.data.encoded import EncodedImages, index_records
 from sparse_lib.experiment.data.holdout import hold_out
+from sparse_lib.experiment.data.preprocessing import Preprocessing
 
 _LOG = logging.getLogger(__name__)
 _DECODE_BATCH = 256
 _TEST_SEED = 1
 _SPLITS = ("train", "validation", "test")
+_PLACE = ("shard", "offset", "length")
+_NO_LABEL = -1
 
 
 def load_tfds(
@@ -28,10 +32,13 @@ def load_tfds(
     cache_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    augmentation: str | None = None,
+    on_disk: bool = False,
 ) -> Dataset:
     """Loads a prepared TFDS set; nothing is fetched unless `download` says so.
 
-    The test images are the set's `test`, else its `validation`, else held out of `train`.
+    The test images are the set's `test`, where it has labels, else its `validation`, else held out of `train`.
     The validation images are a set's own `validation` where that is not the test already and no
     size is asked for; else they are held out of `train`.
 
@@ -43,23 +50,39 @@ def load_tfds(
         download: Whether to download and prepare a set that is not there.
         image_size: Height and width to bring images to (central square, antialiased bilinear);
             needed where they differ in size.
+        preprocessing: Of pixels that are bytes; None means [0, 1].
+        augmentation: As of `Dataset`.
+        on_disk: Whether images stay encoded on disk, and are decoded when they are needed.
 
     Returns:
-        The data set, pixels in [0, 1].
+        The data set.
 
     Raises:
         ValueError: If the set is unknown, not prepared, no image classification, of images that
             differ in size without an `image_size`, or too large for memory.
     """
+    preprocessing = preprocessing or Preprocessing()
     builder = _prepared_builder(name, data_dir, download)
     keys = _supervised_keys(name, builder)
     image, label = (builder.info.features[key] for key in keys)
     shape = _image_shape(name, image, image_size)
-    _check_memory(name, builder, shape)
-
+    if on_disk:
+        path = cache_directory(cache_dir) / f"{_file_stem(builder)}-index.npz"
+        index = cached_arrays(path, lambda: _indexed(name, builder, keys))
+        pairs = _divided(name, index, validation_size)
+        images = EncodedImages(_files(builder), {key: index[key] for key in _PLACE}, shape[0], shape[2], preprocessing)
+        splits = {key: Split(images.take(rows), labels.astype(np.int32)) for key, (rows, labels) in pairs.items()}
+        return Dataset(name, **splits, num_classes=label.num_classes, augmentation=augmentation)
+    _check_memory(name, builder, image, shape)
     path = cache_directory(cache_dir) / f"{_file_stem(builder)}-{'x'.join(map(str, shape))}.npz"
     arrays = cached_arrays(path, lambda: _decoded(name, builder, keys, shape))
-    return dataset_from_arrays(name, _divided(name, arrays, validation_size), label.num_classes)
+    return dataset_from_arrays(
+        name,
+        _divided(name, arrays, validation_size),
+        label.num_classes,
+        preprocessing=preprocessing,
+        augmentation=augmentation,
+    )
 
 
 def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Any:
@@ -149,14 +172,15 @@ def _splits(name: str, builder: Any) -> list[tuple[str, Any]]:
     return [(key, builder.info.splits[key]) for key in _SPLITS if key in builder.info.splits]
 
 
-def _check_memory(name: str, builder: Any, shape: tuple[int, int, int]) -> None:
+def _check_memory(name: str, builder: Any, feature: Any, shape: tuple[int, int, int]) -> None:
     images = sum(split.num_examples for _, split in _splits(name, builder))
-    needed = images * int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    value = 1 if feature.np_dtype == np.uint8 else np.dtype(np.float32).itemsize
+    needed = images * int(np.prod(shape)) * value
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         raise ValueError(
             f"The data set '{name}' takes {needed / 2**30:.0f} GiB in memory and this machine has "
-            f"{present / 2**30:.0f}: choose a smaller data.image_size."
+            f"{present / 2**30:.0f}: set data.on_disk=True, or choose a smaller data.image_size."
         )
 
 
@@ -165,6 +189,34 @@ def _file_stem(builder: Any) -> str:
     listing = sorted((entry.name, entry.stat().length, entry.stat().mtime) for entry in builder.data_path.iterdir())
     digest = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
     return f"{builder.info.full_name.replace('/', '-')}-{digest}"
+
+
+def _files(builder: Any) -> list[Path]:
+    """The files of all splits, in order."""
+    return [Path(file) for key in _SPLITS if key in builder.info.splits for file in builder.info.splits[key].filepaths]
+
+
+def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
+    """Where the images of all splits lie, split after split; for each split the places there, and the labels."""
+    kind = builder.info.file_format
+    if kind is None or kind.value != "tfrecord":
+        raise ValueError(
+            f"The data set '{name}' is stored as {kind and kind.value}, and images are left on disk in tfrecord files "
+            "alone: prepare it with file_format='tfrecord', or set data.on_disk=False."
+        )
+    _LOG.info("Indexing '%s' once; later runs read the index.", name)
+    index = index_records(_files(builder), *keys)
+    arrays = {key: index[key] for key in _PLACE}
+    end = 0
+    for split_name, split in _splits(name, builder):
+        begin, end = end, end + split.num_examples
+        arrays[f"x_{split_name}"], arrays[f"y_{split_name}"] = np.arange(begin, end), index["label"][begin:end]
+    if len(index["label"]) != end:
+        raise ValueError(
+            f"The data set '{name}' has {len(index['label'])} of {end} images: delete {builder.data_path} and prepare "
+            "it again."
+        )
+    return arrays
 
 
 def _decoded(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, int, int]) -> Arrays:
@@ -227,6 +279,9 @@ def _resized(image: Any, size: int, feature: Any) -> Any:
 
 def _divided(name: str, arrays: Arrays, validation_size: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     pairs = {key: (arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in _SPLITS if f"x_{key}" in arrays}
+    if "test" in pairs and (pairs["test"][1] == _NO_LABEL).all():
+        # The answers to ImageNet's are secret: its validation images are what everybody tests on.
+        del pairs["test"]
     train, validation = pairs["train"], pairs.get("validation")
     test = pairs.get("test") or validation
     if test is None:

@@ -1,0 +1,26 @@
+r"""Spectra of the Hessian at the checkpoints of a run, in the space of its active weights and biases.
+
+  python hessian.py --logdir=runs/rigl --gin_config=configs/hessian.gin
+
+The results lie in the run's directory, in hessian/.
+"""
+
+import pathlib
+
+from absl import flags
+
+from sparse_lib.experiment import cli
+
+cli.define_common_flags()
+
+
+def main() -> None:
+    """Computes what is not there yet."""
+    cli.import_tensorflow()
+    from sparse_lib.experiment import commands
+
+    commands.hessian(pathlib.Path(flags.FLAGS.logdir))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,90 @@
+"""Curves between checkpoints, trained from where an earlier process stopped."""
+
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sparse_lib.experiment.analyses import InterpolateSettings
+from sparse_lib.experiment.checkpoints import Checkpoints
+from sparse_lib.experiment.data import Split
+from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.progress import Progress
+from sparse_lib.experiment.run import Experiment
+from sparse_lib.experiment.stopping import Stop
+from sparse_lib.functional import Objective
+from sparse_lib.landscape import Bezier, CurveFit, Ends
+from sparse_lib.landscape.curve_fit import CHUNK, Examples, in_memory
+
+_DEGREES = {"quadratic": 2, "cubic": 3}
+# Between two states on the disk (seconds).
+_SAVE_SECONDS = 30.0
+
+
+def trained(
+    experiment: Experiment,
+    settings: InterpolateSettings,
+    model: keras.Model,
+    ends: Ends,
+    directory: pathlib.Path,
+    stop: Stop,
+) -> Bezier:
+    """Trains the curve that the settings ask for; what a directory holds of it is not done again.
+
+    Args:
+      experiment: names data set and length of a run.
+      settings: of the path; it is a curve.
+      model: the network; it stays as it is.
+      ends: of the curve, and the subspace that it stays in.
+      directory: of the state; it holds that of this curve or nothing.
+      stop: obeyed once everything so far is saved.
+
+    Returns:
+      The trained curve.
+
+    Raises:
+      Interrupted: if it was asked to stop.
+    """
+    train, steps = experiment.dataset.train, settings.steps or experiment.training.total_steps
+    named = OptimizerSettings(name=settings.optimizer, learning_rate=settings.learning_rate)
+    fit = CurveFit(
+        Objective(model),
+        ends.start,
+        ends.end,
+        _examples(train),
+        optimizer=named.build(named.rate(steps)),
+        degree=_DEGREES[settings.path],
+        masks=ends.masks,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    directory.mkdir(exist_ok=True)
+    states = Checkpoints(directory, fit.state(), keep=1, network=f"the curve of {model.name}")
+    states.restore_latest()
+    progress, saved = Progress(f"{settings.path} curve", steps, fit.step), time.monotonic()
+    try:
+        while fit.step < steps:
+            losses = fit.run(min(CHUNK, steps - fit.step))
+            progress.update(fit.step, f"loss {losses.mean():.4f}")
+            if fit.step == steps or stop or time.monotonic() - saved > _SAVE_SECONDS:
+                states.save(fit.step)
+                saved = time.monotonic()
+            stop.obey(fit.step)
+    finally:
+        progress.close()
+    return fit.curve()
+
+
+def _examples(split: Split) -> Examples:
+    """The images of a split; those that are no plain array are read batch by batch."""
+    if isinstance(split.images, np.ndarray):
+        return in_memory(split.images, split.labels)
+    shape, labels = split.images.shape[1:], tf.constant(split.labels)
+
+    def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.numpy_function(lambda wanted: split.images[wanted], [rows], tf.float32)
+        return tf.ensure_shape(images, [*rows.shape, *shape]), tf.gather(labels, rows)
+
+    return Examples(batch, len(split))

@@ -1,0 +1,108 @@
+"""Training images on disk to the batches of consecutive steps."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from sparse_lib.experiment.data import decoding, pipeline
+from sparse_lib.experiment.data.batches import batch_indices
+from sparse_lib.experiment.data.encoded import EncodedImages
+
+# Keeps these draws apart from others of the same seed.
+_STREAM = 0x14CE
+
+
+def image_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
+    """The seeds of what is drawn for images.
+
+    Args:
+        seed: Of the order of the data.
+        numbers: Of the images, counted over all steps of a run, int64 [n].
+
+    Returns:
+        int64 [n, 2].
+    """
+    first = tf.fill(tf.shape(numbers), tf.constant(seed % 2**31 * 2**32 + _STREAM, tf.int64))
+    return tf.stack([first, numbers], axis=-1)
+
+
+class TrainingStream:
+    """The batches of consecutive steps; that of a step is a function of (seed, step) alone, wherever one begins."""
+
+    def __init__(
+        self,
+        images: EncodedImages,
+        labels: npt.NDArray[np.int32],
+        *,
+        augmentation: str | None,
+        batch_size: int,
+        seed: int,
+        places: range | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            images: Of the training split.
+            labels: int32 `[n]`.
+            augmentation: `inception`, or None for the central square.
+            batch_size: Global batch size (examples).
+            seed: Of the order of the data and of the augmentation.
+            places: Consecutive places of the global batch that this worker feeds; None means all.
+        """
+        self._images, self._labels, self._augmentation = images, labels, augmentation
+        self._batch_size, self._seed = batch_size, seed
+        self._places = range(batch_size) if places is None else places
+        self._next_step: int | None = None
+        self._batches: Iterator[tuple[tf.Tensor, tf.Tensor]]
+
+    def batch(self, step: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """This worker's part of the batch of a step.
+
+        Args:
+            step: Counts from 0; the one after the last costs no wait.
+
+        Returns:
+            float32 images and int32 labels.
+
+        Raises:
+            ValueError: If an image cannot be read.
+        """
+        if step != self._next_step:
+            self._batches = iter(self._pipeline(step))
+        self._next_step = step + 1
+        with pipeline.told():
+            return next(self._batches)
+
+    def _pipeline(self, first_step: int) -> tf.data.Dataset:
+        images, labels, count = self._images, tf.constant(self._labels), len(self._places)
+        kind = (images.size, images.channels, images.preprocessing)
+
+        def rows(step: np.ndarray) -> np.ndarray:
+            order = batch_indices(
+                seed=self._seed, first_step=int(step), steps=1, batch_size=self._batch_size, n=len(images)
+            )
+            return order[0][self._places.start : self._places.stop]
+
+        def located(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            mine = tf.ensure_shape(tf.numpy_function(rows, [step], tf.int32), [count])
+            # The image at one place of one step: no other draw of the run has its number.
+            numbers = step * self._batch_size + tf.range(self._places.start, self._places.stop, dtype=tf.int64)
+            return mine, tf.gather(labels, mine), image_seeds(self._seed, numbers)
+
+        def decoded(encoded: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if self._augmentation is None:
+                return decoding.evaluation_image(encoded, *kind), label
+            return decoding.training_image(encoded, seed, *kind), label
+
+        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+        found = steps.map(located).map(
+            lambda mine, *rest: (pipeline.fetched(images.read, mine), *rest), num_parallel_calls=pipeline.READ_AT_ONCE
+        )
+        return (
+            found.unbatch()
+            .map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(count, drop_remainder=True)
+            .prefetch(pipeline.AHEAD)
+        )

@@ -1,0 +1,147 @@
+"""Residual networks for ImageNet and CIFAR."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import keras
+
+from sparse_lib.experiment.networks.common import Builder, Style
+
+# Blocks of the four groups by depth (He et al. 2016, table 1), and whether they are bottlenecks.
+_IMAGENET = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+_LARGEST_SMALL_IMAGE = 64
+
+
+class _Plan(NamedTuple):
+    """Blocks of each group (count), channels of the first group, and the kind of block."""
+
+    blocks: tuple[int, ...]
+    channels: int
+    bottleneck: bool
+    projects: bool
+
+
+def resnet(
+    input_shape: Sequence[int],
+    num_classes: int,
+    style: Style,
+    *,
+    depth: int = 50,
+    width: float = 1.0,
+    stem: Literal["imagenet", "cifar"] | None = None,
+    version: Literal["v1", "v1.5"] = "v1.5",
+    zero_gamma: bool = True,
+) -> keras.Model:
+    """ResNet-18, 34, 50, 101 or 152, or the CIFAR networks ResNet-20, 32, 44, ... (He et al. 2016).
+
+    ResNet-50 with 1,000 classes has 25,557,032 parameters and the geometry of the RigL paper's. The CIFAR networks have
+    three groups of 16, 32 and 64 channels, and shortcuts without weights.
+
+    Args:
+      input_shape: height, width, channels of an image (pixels).
+      num_classes: number of logits (count).
+      style: activation, regulariser and seed.
+      depth: weighted layers (count): 18, 34, 50, 101, 152, or 6 n + 2 for a CIFAR network.
+      width: factor on all channels.
+      stem: `imagenet` is a 7x7 convolution of stride 2 and max-pooling, `cifar` a 3x3 convolution; None takes the
+        latter for images of at most 64 pixels and in CIFAR networks.
+      version: whether the 3x3 convolution of a bottleneck has its stride (`v1.5`, the RigL paper) or the first 1x1
+        convolution (`v1`, He et al.).
+      zero_gamma: whether the last normalisation of each block starts from scale 0 (Goyal et al. 2017, section 5.1), so
+        that blocks start as identities; so in the RigL paper.
+
+    Returns:
+      The built network; it returns logits, [n, num_classes].
+
+    Raises:
+      ValueError: if there is no such depth.
+    """
+    plan = _plan(depth)
+    build = Builder(style, "lecun")
+    inputs = keras.Input(tuple(input_shape))
+    small = stem == "cifar" if stem else not plan.projects or max(input_shape[:2]) <= _LARGEST_SMALL_IMAGE
+    x = _stem(build, inputs, max(1, int(plan.channels * width)), small=small)
+    for group, blocks in enumerate(plan.blocks, start=1):
+        channels = max(1, int(plan.channels * 2 ** (group - 1) * width))
+        for block in range(blocks):
+            stride = 2 if group > 1 and block == 0 else 1
+            name = f"group{group}_block{block}"
+            outputs = 4 * channels if plan.bottleneck else channels
+            shortcut = _shortcut(build, x, outputs, stride, name, projects=plan.projects)
+            if plan.bottleneck:
+                y = _bottleneck(build, x, channels, stride, name, stride_first=version == "v1")
+            else:
+                y = _basic(build, x, channels, stride, name)
+            y = build.norm(y, f"{name}_last_norm", zero_gamma=zero_gamma)
+            x = build.activation(keras.layers.Add(name=f"{name}_add")([y, shortcut]), f"{name}_act")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    initializer = keras.initializers.RandomNormal(stddev=0.01, seed=build.seed())
+    return keras.Model(inputs, build.dense(x, num_classes, "logits", initializer), name="resnet")
+
+
+def _plan(depth: int) -> _Plan:
+    if depth in _IMAGENET:
+        blocks, bottleneck = _IMAGENET[depth]
+        return _Plan(blocks, 64, bottleneck, projects=True)
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"resnet.depth is one of {', '.join(map(str, _IMAGENET))}, or 6 n + 2 for CIFAR; got {depth}.")
+    return _Plan(((depth - 2) // 6,) * 3, 16, bottleneck=False, projects=False)
+
+
+def _stem(build: Builder, x: Any, channels: int, *, small: bool) -> Any:
+    if small:
+        return build.normed(build.conv(x, channels, 3, "stem"), "stem")
+    x = build.normed(build.conv(x, channels, 7, "stem", stride=2, explicit_padding=True), "stem")
+    return keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+
+
+def _shortcut(build: Builder, x: Any, channels: int, stride: int, name: str, *, projects: bool) -> Any:
+    if x.shape[-1] == channels and stride == 1:
+        return x
+    if not projects:
+        return PaddedShortcut(channels, stride, name=f"{name}_shortcut")(x)
+    y = build.conv(x, channels, 1, f"{name}_shortcut", stride=stride)
+    return build.norm(y, f"{name}_shortcut_norm")
+
+
+def _basic(build: Builder, x: Any, channels: int, stride: int, name: str) -> Any:
+    y = build.conv(x, channels, 3, f"{name}_conv1", stride=stride, explicit_padding=True)
+    return build.conv(build.normed(y, f"{name}_conv1"), channels, 3, f"{name}_conv2")
+
+
+def _bottleneck(build: Builder, x: Any, channels: int, stride: int, name: str, *, stride_first: bool) -> Any:
+    first, second = (stride, 1) if stride_first else (1, stride)
+    y = build.normed(build.conv(x, channels, 1, f"{name}_conv1", stride=first), f"{name}_conv1")
+    y = build.conv(y, channels, 3, f"{name}_conv2", stride=second, explicit_padding=True)
+    return build.conv(build.normed(y, f"{name}_conv2"), 4 * channels, 1, f"{name}_conv3")
+
+
+@keras.saving.register_keras_serializable("sparse_lib")
+class PaddedShortcut(keras.layers.Layer):
+    """A shortcut without weights: every second pixel, and zeros for the new channels (He et al. 2016, option A)."""
+
+    def __init__(self, channels: int, stride: int, **kwargs: Any) -> None:
+        """Notes the sizes.
+
+        Args:
+          channels: of the output, at least those of the input (count).
+          stride: between the pixels that are kept (pixels).
+          **kwargs: of any layer, such as its name.
+        """
+        super().__init__(**kwargs)
+        self.channels, self.stride = channels, stride
+
+    def call(self, inputs: Any) -> Any:
+        """Subsamples and pads."""
+        kept = inputs[:, :: self.stride, :: self.stride]
+        return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [0, self.channels - inputs.shape[-1]]])
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of an equal layer."""
+        return {**super().get_config(), "channels": self.channels, "stride": self.stride}

@@ -1,0 +1,122 @@
+"""Vision transformers."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from sparse_lib.experiment.networks.common import Builder, Style
+
+_EPSILON = 1e-6
+
+
+def vit(
+    input_shape: Sequence[int],
+    num_classes: int,
+    style: Style,
+    *,
+    patch_size: int = 16,
+    depth: int = 12,
+    heads: int = 3,
+    width: float = 1.0,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """ViT-Ti (Touvron et al. 2021, table 1): 5,717,416 parameters at 224 pixels with 1,000 classes.
+
+    Pre-normalised blocks of attention and of a perceptron four times as wide; a class token and learned positions. The
+    papers' activation is `gelu`, which the style has to name.
+
+    Args:
+      input_shape: height, width, channels of an image (pixels).
+      num_classes: number of logits (count).
+      style: activation, regulariser and seed.
+      patch_size: height and width of a patch (pixels).
+      depth: blocks (count).
+      heads: of the attention, of 64 units each (count).
+      width: factor on the units of each head, and so on all units.
+      dropout: share of the values dropped after each part of a block (fraction); 0 in DeiT.
+
+    Returns:
+      The built network; it returns logits, [n, num_classes].
+
+    Raises:
+      ValueError: if the image is not a whole number of patches.
+    """
+    if any(side % patch_size for side in input_shape[:2]):
+        raise ValueError(f"vit.patch_size={patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}.")
+    build = Builder(style, "glorot")
+    head = max(1, int(64 * width))
+    units = heads * head
+    inputs = keras.Input(tuple(input_shape))
+    patches = keras.layers.Conv2D(units, patch_size, strides=patch_size, name="patches", **build.kernel())(inputs)
+    x = keras.layers.Reshape((-1, units), name="tokens")(patches)
+    x = ClassTokenAndPositions(build.seed(), name="positions")(x)
+    for block in range(depth):
+        name = f"block{block}"
+        y = _norm(x, f"{name}_attention_norm")
+        y = _attention(build, y, heads, head, f"{name}_attention")
+        x = keras.layers.Add(name=f"{name}_attention_add")([x, build.dropout(y, dropout, f"{name}_attention_dropout")])
+        y = build.dense(_norm(x, f"{name}_dense_norm"), 4 * units, f"{name}_dense1")
+        y = build.dense(build.activation(y, f"{name}_act"), units, f"{name}_dense2")
+        x = keras.layers.Add(name=f"{name}_dense_add")([x, build.dropout(y, dropout, f"{name}_dense_dropout")])
+    x = FirstToken(name="class_token")(_norm(x, "last_norm"))
+    return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vit")
+
+
+def _norm(x: Any, name: str) -> Any:
+    return keras.layers.LayerNormalization(epsilon=_EPSILON, name=name)(x)
+
+
+def _attention(build: Builder, x: Any, heads: int, head: int, name: str) -> Any:
+    """Self-attention. Its four kernels are drawn here: Keras would give those of one shape the same values."""
+    units = heads * head
+    arguments = build.kernel()
+    layer = keras.layers.MultiHeadAttention(
+        heads, head, kernel_regularizer=arguments["kernel_regularizer"], flash_attention=False, name=name
+    )
+    y = layer(x, x)
+    limit = math.sqrt(6 / (2 * units))
+    for kernel in (variable for variable in layer.trainable_variables if variable.name == "kernel"):
+        kernel.assign(keras.initializers.RandomUniform(-limit, limit, seed=build.seed())(kernel.shape))
+    return y
+
+
+@keras.saving.register_keras_serializable("sparse_lib")
+class ClassTokenAndPositions(keras.layers.Layer):
+    """Puts a learned token before the others, then adds a learned vector to each."""
+
+    def __init__(self, seed: int, **kwargs: Any) -> None:
+        """Notes the seed.
+
+        Args:
+          seed: of the initial values, normal with standard deviation 0.02.
+          **kwargs: of any layer, such as its name.
+        """
+        super().__init__(**kwargs)
+        self.seed = seed
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Makes the token, zero, and the positions."""
+        _, tokens, units = input_shape
+        positions = keras.initializers.RandomNormal(stddev=0.02, seed=self.seed)
+        self.token = self.add_weight(shape=(1, 1, units), initializer="zeros", name="token")
+        self.positions = self.add_weight(shape=(1, tokens + 1, units), initializer=positions, name="positions")
+
+    def call(self, inputs: Any) -> Any:
+        """[n, tokens, units] -> [n, tokens + 1, units]."""
+        token = keras.ops.broadcast_to(self.token, (keras.ops.shape(inputs)[0], 1, inputs.shape[-1]))
+        return keras.ops.concatenate([token, inputs], axis=1) + self.positions
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of an equal layer."""
+        return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("sparse_lib")
+class FirstToken(keras.layers.Layer):
+    """Takes the first token."""
+
+    def call(self, inputs: Any) -> Any:
+        """[n, tokens, units] -> [n, units]."""
+        return inputs[:, 0]

@@ -1,0 +1,81 @@
+"""What `small_dense.*` says: a dense network as costly as a sparse one, by narrower layers."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import keras
+from absl import logging
+
+from sparse_lib import counting
+from sparse_lib.experiment.masking import MaskSettings
+from sparse_lib.experiment.networking import NetworkSettings
+from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.sizes import Sizes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmallDenseSettings(Settings, name="small_dense"):
+    """The dense twin of a sparse network: all widths times the factor, found by bisection, that makes both cost alike.
+
+    Attributes:
+      sparsity: of the sparse network (fraction); None leaves the widths as they are.
+      distribution: of its masks, as masks.distribution; it matters for FLOPs.
+      custom: sparsity by name of a kernel or a layer (fraction); 0 is for one that is dense.
+      budget: what both have as much of: active `parameters`, `bytes` with the masks, or inference `flops`.
+    """
+
+    sparsity: float | None = None
+    distribution: Literal["erk", "er", "uniform", "str"] = "erk"
+    custom: Mapping[str, float] | None = None
+    budget: Literal["parameters", "bytes", "flops"] = "parameters"
+
+    def __post_init__(self) -> None:
+        """Checks that custom sparsities have a total to go with.
+
+        Raises:
+          SettingError: if they would be ignored.
+        """
+        super().__post_init__()
+        needs = "needs small_dense.sparsity, that of all kernels"
+        self.require(not self.custom or bool(self.sparsity), "custom", needs)
+
+    def fit(self, network: NetworkSettings, sizes: Sizes, input_shape: Sequence[int], num_classes: int) -> Sizes:
+        """Narrows a network.
+
+        Args:
+          network: names it.
+          sizes: its full widths.
+          input_shape: height, width, channels (pixels).
+          num_classes: number of logits (count).
+
+        Returns:
+          The sizes of the twin.
+        """
+        if not self.sparsity:
+            return sizes
+        masks = MaskSettings(sparsity=self.sparsity, distribution=self.distribution, custom=self.custom)
+
+        @functools.cache
+        def cost(width: float, *, masked: bool = False) -> int:
+            # Nothing that is built in this scope has values before it is asked for them.
+            with keras.StatelessScope():
+                model = network.build(input_shape, num_classes, 0, sizes.scaled(width))
+                kernels = network.kernels(model)
+                counts = masks.counts(kernels) if masked else {}
+                return self._cost(model, {kernels[name].path: count for name, count in counts.items()})
+
+        budget = cost(1.0, masked=True)
+        width = counting.width_multiplier(cost, budget)
+        found = sizes.scaled(width)
+        logging.info("Small dense: width x %.3f has %d %s, for %d: %s", width, cost(width), self.budget, budget, found)
+        return found
+
+    def _cost(self, model: keras.Model, active: dict[str, int]) -> int:
+        if self.budget == "parameters":
+            sizes = {v.path: math.prod(v.shape) for v in model.trainable_variables}
+            return sum((sizes | active).values())
+        costs = counting.CostModel(model).costs(active)
+        return counting.size_bytes(costs) if self.budget == "bytes" else counting.inference_flops(costs)

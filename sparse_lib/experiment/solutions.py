@@ -1,0 +1,172 @@
+"""Checkpoints as points in the space of weights: read, evaluated as they are, and between one another."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.experiment.data import Dataset, Split, batch_indices
+from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.measure import Evaluator
+from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm, match
+
+SPLITS = ("train", "validation", "test")
+
+
+class Solution(NamedTuple):
+    """What a checkpoint holds of a network.
+
+    Attributes:
+      checkpoint: its prefix.
+      values: of the trainable variables, in their order.
+      masks: a boolean array for each of them, None for a dense one.
+      statistics: of batch norm, in the order of `batch_norm.statistics`.
+      sha256: digest of all of these.
+    """
+
+    checkpoint: str
+    values: list[np.ndarray]
+    masks: list[np.ndarray | None]
+    statistics: list[np.ndarray]
+    sha256: str
+
+
+def read(
+    checkpoint: str | os.PathLike[str],
+    model: keras.Model,
+    kernels: Mapping[str, keras.Variable],
+    *,
+    with_masks: bool = True,
+) -> Solution:
+    """Reads a checkpoint as a solution of a network; the network stays as it is.
+
+    Args:
+      checkpoint: what `checkpoints.find` understands.
+      model: the network.
+      kernels: its sparse kernels by name.
+      with_masks: whether the masks are needed; a checkpoint without any is refused then.
+
+    Returns:
+      The solution.
+
+    Raises:
+      RunError: if there is no such checkpoint, it is of another network, or its weights are not finite.
+    """
+    reader = Reader(checkpoint)
+    shapes = {v.path: tuple(v.shape) for v in model.variables}
+    stored = reader.read_group("model", shapes, model.name)
+    for path, value in stored.items():
+        if not np.isfinite(value.astype(np.float64)).all():
+            raise RunError(f"{path} of checkpoint {reader.prefix} is not finite; take an earlier checkpoint.")
+    by_kernel = {}
+    if with_masks:
+        masks = reader.read_group("masks", {n: tuple(k.shape) for n, k in kernels.items()}, model.name)
+        by_kernel = {id(kernel): masks[name] for name, kernel in kernels.items()}
+    values = [stored[v.path] for v in model.trainable_variables]
+    aligned = [by_kernel.get(id(v)) for v in model.trainable_variables]
+    statistics = [stored[v.path] for v in batch_norm.statistics(model)]
+    whole = digest([*values, *statistics, *(mask for mask in aligned if mask is not None)])
+    return Solution(reader.prefix, values, aligned, statistics, whole)
+
+
+def matched(model: keras.Model, reference: Solution, solution: Solution, *, seed: int) -> tuple[Solution, Matching]:
+    """Permutes the hidden units of a solution so that it lies close to another; its function stays the same.
+
+    Args:
+      model: the network; its layers form a chain.
+      reference: the solution that stays.
+      solution: the one to permute.
+      seed: of the search.
+
+    Returns:
+      The solution with permuted values, masks and statistics, under the digest of the checkpoint, and the permutation.
+
+    Raises:
+      ValueError: if the layers of the network do not form a chain.
+    """
+    found = match(model, reference.values, solution.values, seed=seed)
+    variables = model.trainable_variables
+    masks = [
+        None if mask is None else found.permute([variable], [mask])[0]
+        for variable, mask in zip(variables, solution.masks, strict=True)
+    ]
+    permuted = solution._replace(
+        values=found.permute(variables, solution.values),
+        masks=masks,
+        statistics=found.permute(batch_norm.statistics(model), solution.statistics),
+    )
+    return permuted, found
+
+
+def digest(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 of the bytes of some arrays."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+class PointEvaluator:
+    """Evaluates a network on every split at any point, in the way that runs are evaluated, to the last bit.
+
+    The network is moved from point to point: give it one that nobody else uses. A point that has been evaluated
+    before, such as an end of a path, is not evaluated again.
+    """
+
+    def __init__(self, model: keras.Model, dataset: Dataset, names: Sequence[str] = SPLITS) -> None:
+        """Traces nothing yet.
+
+        Args:
+          model: the network.
+          dataset: its splits; an empty one is left out.
+          names: of the splits to look at.
+        """
+        self._variables = model.trainable_variables
+        self._statistics = batch_norm.statistics(model)
+        reported = dataset.reported
+        self._splits = {name: reported[name] for name in names if len(reported[name])}
+        self._evaluator = Evaluator(model)
+        self._known: dict[str, dict[str, Score]] = {}
+
+    def __call__(self, values: Sequence[np.ndarray], statistics: Sequence[np.ndarray]) -> dict[str, Score]:
+        """Evaluates a point.
+
+        Args:
+          values: of the trainable variables.
+          statistics: of batch norm, as from `Solution`; empty for a network without it.
+
+        Returns:
+          Loss and accuracy by split.
+        """
+        point = digest([*values, *statistics])
+        if point not in self._known:
+            for variable, value in zip([*self._variables, *self._statistics], [*values, *statistics], strict=True):
+                variable.assign(value)
+            scores = {name: Score(*self._evaluator.evaluate(split)) for name, split in self._splits.items()}
+            self._known[point] = scores
+        return self._known[point]
+
+
+def reestimation(
+    model: keras.Model, train: Split, *, batches: int, batch_size: int, seed: int
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Estimates batch-norm statistics for any weights, always from the same training images.
+
+    Args:
+      model: the network.
+      train: the training split.
+      batches: at most so many, and at most one pass over the split (count).
+      batch_size: images of a batch (count).
+      seed: of the choice of images.
+
+    Returns:
+      A function from values of the trainable variables to statistics in the order of `batch_norm.statistics`.
+    """
+    size = min(batch_size, len(train))
+    rows = batch_indices(seed=seed, first_step=0, steps=min(batches, len(train) // size), batch_size=size, n=len(train))
+    estimate = BatchNormEstimator(model)
+    return lambda values: estimate(values, (train.images[batch] for batch in rows))

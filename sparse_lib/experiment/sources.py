@@ -1,0 +1,81 @@
+"""Files that weights and masks come from: checkpoints of this suite, published ones, and files of Keras."""
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from sparse_lib.experiment import published
+from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.experiment.errors import RunError
+
+_KERAS = (".keras", ".h5")
+_Path = str | os.PathLike[str]
+
+
+def is_keras_file(path: _Path) -> bool:
+    """Whether a path is that of a model or of weights saved by Keras, `.keras`, `.weights.h5` or `.h5`."""
+    return str(path).endswith(_KERAS)
+
+
+def load(path: _Path, model: keras.Model) -> None:
+    """Assigns a network the weights that a file holds.
+
+    Args:
+      path: what `checkpoints.find` understands, a published checkpoint, or a file of Keras whose layers with weights
+        are those of the network, in the same order.
+      model: the network; all of its variables are assigned.
+
+    Raises:
+      RunError: if there is no such file, or it does not fit.
+    """
+    if is_keras_file(path):
+        _load_keras_file(pathlib.Path(path), model)
+    elif found := published.prefix(path):
+        published.PublishedCheckpoint(found).load(model)
+    else:
+        variables = {v.path: v for v in model.variables}
+        stored = Reader(path).read_group("model", {p: tuple(v.shape) for p, v in variables.items()}, model.name)
+        for name, variable in variables.items():
+            variable.assign(stored[name])
+
+
+def masks(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
+    """The masks that a checkpoint holds.
+
+    Args:
+      path: what `checkpoints.find` understands, or a published checkpoint.
+      model: the network.
+      kernels: of the network, by name.
+
+    Returns:
+      Boolean mask by name.
+
+    Raises:
+      RunError: if there is no such checkpoint, or it does not fit.
+    """
+    if is_keras_file(path):
+        raise RunError(f"{path} holds weights without masks; give a checkpoint of a run.")
+    if found := published.prefix(path):
+        return published.PublishedCheckpoint(found).masks(model, list(kernels))
+    shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+    return Reader(path).read_group("masks", shapes, f"the kernels of {model.name}")
+
+
+def _load_keras_file(path: pathlib.Path, model: keras.Model) -> None:
+    if not path.is_file():
+        raise RunError(f"There is no file {path}; give the weights of a Keras model.")
+    try:
+        with warnings.catch_warnings():
+            # Of containers that other versions of Keras save, and that hold no weights of their own.
+            warnings.simplefilter("ignore")
+            if path.suffix == ".keras":
+                model.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+            else:
+                model.load_weights(path)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(". ")
+        raise RunError(f"{path} does not fit {model.name}: {reason}.") from error

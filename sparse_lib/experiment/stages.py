@@ -1,0 +1,182 @@
+"""A job of many processes: stages that wait for one another, side by side, never repeated, taken up again."""
+
+import dataclasses
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sparse_lib.experiment import files
+from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.progress import Progress
+
+# Between looks at the running processes (seconds).
+_POLL = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One process.
+
+    Attributes:
+      name: of the stage and of its log.
+      command: what Python runs: a script or `-m` and a module, and arguments.
+      finished: whether it has run to its end, as its files say.
+      after: names of the stages that must have finished before.
+      work: how much there is to do, in a measure that all stages of a job share.
+      done: how much of it is done so far, of a stage that runs or was interrupted; None says nothing on the way.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    finished: Callable[[], bool]
+    after: tuple[str, ...] = ()
+    work: float = 1.0
+    done: Callable[[], float] | None = None
+
+
+class Job:
+    """Stages with their logs; the first line of a log is the command."""
+
+    def __init__(
+        self, title: str, stages: Sequence[Stage], logs: pathlib.Path, *, jobs: int = 0, cwd: pathlib.Path | None = None
+    ) -> None:
+        """Makes the directory of the logs.
+
+        Args:
+          title: what is being done.
+          stages: in the order in which they start where they may.
+          logs: directory of `<stage>.log`.
+          jobs: processes at a time, which share the cores evenly; 0 means one a core (count).
+          cwd: where the processes run; None means here.
+
+        Raises:
+          RunError: if the directory cannot be written, or a stage waits for one that is not there.
+        """
+        self._title, self._stages, self._logs, self._cwd = title, list(stages), logs, cwd
+        self._jobs = min(jobs or cores(), len(stages))
+        names = {stage.name for stage in stages}
+        for stage in stages:
+            if missing := set(stage.after) - names:
+                raise RunError(f"The stage {stage.name} waits for {', '.join(sorted(missing))}, which is no stage.")
+        threads = str(max(1, cores() // max(1, self._jobs)))
+        # Two processes of one thread each train more steps a second than one process of two threads.
+        self._environment = {
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            **os.environ,
+        }
+        with files.writing(logs):
+            logs.mkdir(parents=True, exist_ok=True)
+
+    def log(self, stage: Stage) -> pathlib.Path:
+        """Where the output of a stage goes."""
+        return self._logs / f"{stage.name.replace('/', '_')}.log"
+
+    def finished(self, stage: Stage) -> bool:
+        """Whether this very command has run to its end."""
+        return stage.finished() and self._is_log_of(stage)
+
+    def run(self) -> None:
+        """Runs what is not finished.
+
+        Raises:
+          RunError: if a stage fails, once the others have saved and stopped; or if one lies there that had another
+            command.
+        """
+        for stage in self._stages:
+            if self.log(stage).exists() and not self._is_log_of(stage):
+                raise RunError(
+                    f"{self.log(stage)} is of another command: choose another --out for other settings, or delete it."
+                )
+        waiting = [stage for stage in self._stages if not self.finished(stage)]
+        if not waiting:
+            return
+        progress = Progress(self._title, sum(s.work for s in self._stages), self._work_done([]), unit=None)
+        with _stopped_at_the_end() as running:
+            while waiting or running:
+                for stage in [s for s in waiting if self._may_start(s)][: self._jobs - len(running)]:
+                    waiting.remove(stage)
+                    running[stage] = self._start(stage)
+                time.sleep(_POLL)
+                for stage, process in list(running.items()):
+                    if process.poll() is None:
+                        continue
+                    del running[stage]
+                    if process.returncode:
+                        progress.close()
+                        raise RunError(self._failure(stage, process.returncode))
+                names = ", ".join(stage.name for stage in running)
+                left = sum(not self.finished(stage) for stage in self._stages)
+                progress.update(self._work_done(list(running)), f"{left} of {len(self._stages)} stages left: {names}")
+
+    def _is_log_of(self, stage: Stage) -> bool:
+        log = self.log(stage)
+        return log.exists() and log.read_text(encoding="utf8").startswith(self._headline(stage))
+
+    def _headline(self, stage: Stage) -> str:
+        return f"$ python {shlex.join(stage.command)}\n"
+
+    def _may_start(self, stage: Stage) -> bool:
+        return all(self.finished(other) for other in self._stages if other.name in stage.after)
+
+    def _work_done(self, running: Sequence[Stage]) -> float:
+        total = 0.0
+        for stage in self._stages:
+            if stage not in running and self.finished(stage):
+                total += stage.work
+            elif stage.done is not None:
+                # A stage that does its last bit is still at work.
+                total += min(stage.done(), 0.999 * stage.work)
+        return total
+
+    def _start(self, stage: Stage) -> "subprocess.Popen[bytes]":
+        log = self.log(stage)
+        if not log.exists():
+            log.write_text(self._headline(stage), encoding="utf8")
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *stage.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                cwd=self._cwd,
+            )
+
+    def _failure(self, stage: Stage, code: int) -> str:
+        log = self.log(stage)
+        lines = log.read_text(encoding="utf8", errors="replace").split("\n")[1:]
+        last = next((line for line in reversed(lines) if line.strip()), f"exit status {code}, without a word.")
+        return f"The stage '{stage.name}' failed, see {log}: {last.removeprefix('error: ')}"
+
+
+@contextmanager
+def _stopped_at_the_end() -> Iterator[dict[Stage, "subprocess.Popen[bytes]"]]:
+    """Gives a register of processes; those that still run when the context is left, save and stop."""
+    running: dict[Stage, subprocess.Popen[bytes]] = {}
+    try:
+        yield running
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def cores() -> int:
+    """Cores that this process may use (count)."""
+    return len(os.sched_getaffinity(0))
+
+
+def last_step(directory: pathlib.Path) -> int:
+    """How far a run is, by its last log line (step)."""
+    metrics = files.JsonLines(directory / files.METRICS).read()
+    return metrics[-1]["step"] if metrics else 0

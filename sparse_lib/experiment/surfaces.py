@@ -1,0 +1,176 @@
+"""Pictures of the loss: settings and checkpoints in, a grid of losses and a summary out."""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from sparse_lib import landscape
+from sparse_lib.experiment import checkpoints, pictures, solutions
+from sparse_lib.experiment.errors import RunError, SettingError
+from sparse_lib.experiment.landscaping import SurfaceSettings
+from sparse_lib.experiment.pictures import Picture
+from sparse_lib.experiment.run import Experiment
+from sparse_lib.experiment.solutions import Solution
+from sparse_lib.landscape import Plane
+
+
+def surface(
+    experiment: Experiment,
+    settings: SurfaceSettings,
+    *,
+    checkpoint: str | os.PathLike[str],
+    directory: pathlib.Path,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a grid around a solution, along two random directions whose filters are as long as its own.
+
+    Args:
+      experiment: names network and data set.
+      settings: of directions and grid.
+      checkpoint: the solution.
+      directory: of the results, surface.npz and surface.json; it is made if need be.
+      overwrite: whether to delete a surface that is there.
+
+    Returns:
+      What surface.json holds.
+
+    Raises:
+      SettingError: if the grid has no point in the middle.
+      RunError: if the checkpoint is missing or of another network, or the directory holds another surface.
+      Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
+    """
+    settings.require(settings.points % 2 == 1, "points", "must be odd, so that the solution is one of them")
+    model, read = _reading(experiment, with_masks=settings.space == "active")
+    solution = read(checkpoint)
+    x, y = (
+        landscape.random_direction(
+            model,
+            solution.values,
+            seed=settings.seed,
+            index=index,
+            masks=solution.masks if settings.space == "active" else None,
+            others=settings.others,
+        )
+        for index in (0, 1)
+    )
+    axis = landscape.axis_around_zero(settings.radius, settings.points)
+    picture = Picture(
+        name="surface",
+        plane=Plane(solution.values, x, y),
+        xs=axis,
+        ys=axis,
+        solutions=[solution],
+        coordinates=np.zeros((1, 2)),
+        origin=solution,
+        batch_norm=settings.batch_norm or "keep",
+        decided_by=("radius", "seed", "space", "others"),
+        notes={},
+    )
+    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+
+
+def plane(
+    experiment: Experiment,
+    settings: SurfaceSettings,
+    *,
+    three: Sequence[str | os.PathLike[str]],
+    directory: pathlib.Path,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a grid on the plane through three solutions.
+
+    Args:
+      experiment: names network and data set.
+      settings: of the grid.
+      three: checkpoints; the first is at (0, 0), the second on the first axis, the third above it.
+      directory: of the results, plane.npz and plane.json; it is made if need be.
+      overwrite: whether to delete a plane that is there.
+
+    Returns:
+      What plane.json holds.
+
+    Raises:
+      SettingError: unless there are three checkpoints.
+      RunError: if one is missing or of another network, or the directory holds another plane.
+      ValueError: if the solutions lie on a line.
+      Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
+    """
+    if len(three) != 3:
+        raise SettingError(f"A plane goes through three solutions; got {len(three)}.")
+    model, read = _reading(experiment, with_masks=False)
+    corners = [read(checkpoint) for checkpoint in three]
+    through, coordinates = landscape.plane_through(*(corner.values for corner in corners))
+    picture = Picture(
+        name="plane",
+        plane=through,
+        **_grid(settings, coordinates),
+        solutions=corners,
+        coordinates=coordinates,
+        origin=corners[0],
+        batch_norm=settings.batch_norm or "reestimate",
+        decided_by=("margin",),
+        notes={},
+    )
+    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+
+
+def trajectory(
+    experiment: Experiment,
+    settings: SurfaceSettings,
+    *,
+    run: pathlib.Path,
+    directory: pathlib.Path,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Projects the checkpoints of a run onto their plane of largest variance, and evaluates a grid there.
+
+    Args:
+      experiment: names network and data set.
+      settings: of checkpoints, space and grid.
+      run: directory of the run.
+      directory: of the results, trajectory.npz and trajectory.json; it is made if need be.
+      overwrite: whether to delete a trajectory that is there.
+
+    Returns:
+      What trajectory.json holds.
+
+    Raises:
+      RunError: if a checkpoint is missing or of another network, or the directory holds another trajectory.
+      ValueError: if there are too few different checkpoints for a plane.
+      Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
+    """
+    steps = sorted(checkpoints.available(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))
+    if not steps:
+        raise RunError(f"{run} has no checkpoints; give the directory of a run.")
+    model, read = _reading(experiment, with_masks=settings.space == "active")
+    way = [read(run / f"ckpt-{step}") for step in steps]
+    masks = way[-1].masks if settings.space == "active" else None
+    found = landscape.principal_plane([point.values for point in way], masks)
+    picture = Picture(
+        name="trajectory",
+        plane=found.plane,
+        **_grid(settings, found.coordinates),
+        solutions=way,
+        coordinates=found.coordinates,
+        origin=way[-1],
+        batch_norm=settings.batch_norm or "reestimate",
+        decided_by=("margin", "space"),
+        notes={"steps": steps, "explained_variance": found.explained.tolist()},
+    )
+    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+
+
+def _reading(experiment: Experiment, *, with_masks: bool) -> tuple[keras.Model, Callable[..., Solution]]:
+    """A network of its own, and the way to read its checkpoints."""
+    model = experiment.model()
+    kernels = experiment.network.kernels(model)
+    return model, lambda checkpoint: solutions.read(checkpoint, model, kernels, with_masks=with_masks)
+
+
+def _grid(settings: SurfaceSettings, coordinates: np.ndarray) -> dict[str, np.ndarray]:
+    xs, ys = (landscape.axis_over(c, settings.margin, settings.points) for c in coordinates.T)
+    return {"xs": xs, "ys": ys}

@@ -1,0 +1,103 @@
+"""Several workers of one run: all of them compute, one keeps the books."""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from sparse_lib import strategies
+from sparse_lib.experiment.errors import RunError
+
+# What the writer tells the others about its directory in place of a step.
+FINISHED, EMPTY = -2, -1
+
+
+def is_writer() -> bool:
+    """Whether this process writes the run directory; of several workers the first one does."""
+    resolver = _resolver()
+    if resolver is None:
+        return True
+    is_first = resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or is_first
+
+
+def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    strategy = tf.distribute.get_strategy()
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return strategy.cluster_resolver if several else None
+
+
+def agreed(step: int | None = None) -> int:
+    """Where the run stands, from the writer to every worker; it waits until all of them ask.
+
+    Args:
+      step: of the last checkpoint, `EMPTY` or `FINISHED`; the writer's word counts, the others have none.
+
+    Returns:
+      The writer's word.
+    """
+    if _resolver() is None:
+        return EMPTY if step is None else step
+    strategy = tf.distribute.get_strategy()
+
+    @tf.function(autograph=False)
+    def total(share: tf.Tensor) -> tf.Tensor:
+        counted = strategies.per_replica(strategy, tf.identity, share)
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, counted, None)
+
+    # Every replica of the writer says it once.
+    own = strategy.num_replicas_in_sync // _count()
+    return int(total(tf.constant(0 if step is None else step, tf.int64))) // own
+
+
+def _count() -> int:
+    resolver = _resolver()
+    return 1 if resolver is None else sum(len(tasks) for tasks in resolver.cluster_spec().as_dict().values())
+
+
+@contextlib.contextmanager
+def copied(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
+    """A directory of a worker's own, in which it goes through the motions of the writer.
+
+    Args:
+      directory: of the run; all workers must see it.
+      step: of the checkpoint to go on from, or `EMPTY`.
+
+    Yields:
+      A temporary directory with that checkpoint and the first one.
+
+    Raises:
+      RunError: if this worker does not see the checkpoint.
+    """
+    with tempfile.TemporaryDirectory(prefix="sparse-worker-") as own:
+        for needed in {0, step} if step != EMPTY else ():
+            found = list(directory.glob(f"ckpt-{needed}.*"))
+            if not found:
+                raise RunError(f"This worker does not see {directory}/ckpt-{needed}; --logdir must be a shared folder.")
+            for file in found:
+                shutil.copy(file, own)
+        yield pathlib.Path(own)
+
+
+@contextlib.contextmanager
+def told_if_lost() -> Iterator[None]:
+    """Tells in one line that another worker has gone.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      RunError: if a collective operation fails among several workers.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError) as error:
+        if _resolver() is None:
+            raise
+        raise RunError(
+            "Another worker of this run is gone; start all workers again with the same command, and the run goes on "
+            "from its last checkpoint."
+        ) from error

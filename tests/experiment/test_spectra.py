@@ -1,0 +1,233 @@
+"""Spectra of the checkpoints of small runs, against an explicit Hessian."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sparse_lib import curvature
+from sparse_lib.experiment import spectra
+from sparse_lib.experiment.analyses import HessianSettings
+from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.experiment.errors import Interrupted, RunError
+from sparse_lib.functional import Objective
+from tests.experiment import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+RIGL = {
+    "training": {**tiny.TRAINING, "save_update_pairs": True},
+    "masks": {"distribution": "uniform", "sparsity": 0.9},
+    "mask_updater": {"update_alg": "rigl", "update_freq": 10, "init_drop_fraction": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def of_run():
+    return tiny.experiment(**{name: dict(values) for name, values in RIGL.items()})
+
+
+@pytest.fixture(scope="module")
+def finished(of_run, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "rigl"
+    tiny.train(of_run, directory)
+    return directory
+
+
+def settings(**values) -> HessianSettings:
+    return HessianSettings(**{"batch_size": 100, "examples_at_once": 40, **values})
+
+
+def content(directory: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.glob("ckpt-*")}
+
+
+def explicit(of_run, directory: pathlib.Path, number: int) -> np.ndarray:
+    """The Hessian of the active weights and biases, all rows of it by automatic differentiation."""
+    model = of_run.model()
+    reader = Reader(directory / f"ckpt-{number}")
+    params = [tf.constant(reader.read("model", v.path)) for v in model.trainable_variables]
+    train = of_run.dataset.train
+    flat = tf.concat([tf.reshape(p, [-1]) for p in params], 0)
+
+    @tf.function
+    def hessian(flat):
+        with tf.GradientTape() as outer:
+            outer.watch(flat)
+            parts = tf.split(flat, [tf.size(p) for p in params])
+            shaped = [tf.reshape(part, p.shape) for part, p in zip(parts, params, strict=True)]
+            with tf.GradientTape() as inner:
+                inner.watch(shaped)
+                loss = Objective(model).mean_loss(shaped, train.images[:100], train.labels[:100])
+            gradient = tf.concat([tf.reshape(g, [-1]) for g in inner.gradient(loss, shaped)], 0)
+            chosen = tf.gather(gradient, active)
+        return tf.gather(outer.jacobian(chosen, flat, experimental_use_pfor=False), active, axis=1)
+
+    masks = {name: reader.read("masks", name) for name in reader.names("masks")}
+    active = np.flatnonzero(
+        np.concatenate(
+            [
+                masks.get(".".join(v.path.split("/")[-2:]), np.ones(v.shape, bool)).ravel()
+                for v in model.trainable_variables
+            ]
+        )
+    )
+    return hessian(flat).numpy()
+
+
+def test_every_checkpoint_has_its_spectrum(of_run, finished):
+    before = content(finished)
+    found = spectra.compute(of_run, finished, settings())
+    assert list(found) == [-20, -19, -10, -9, 0, 12, 24]
+    for number, summary in found.items():
+        arrays = np.load(finished / "hessian" / f"ckpt-{number}.npz")
+        values = arrays["eigenvalues"]
+        assert summary["parameters"] == len(values)
+        assert (summary["lambda_max"], summary["lambda_min"]) == (values.max(), values.min())
+        assert summary["step"] == abs(number)
+        assert summary["trace"] == pytest.approx(values.sum())
+    assert content(finished) == before
+
+
+@pytest.mark.parametrize("number", [-10, 24])
+def test_it_is_the_spectrum_of_the_explicit_hessian(of_run, finished, number):
+    spectra.compute(of_run, finished, settings())
+    matrix = explicit(of_run, finished, number)
+    arrays = np.load(finished / "hessian" / f"ckpt-{number}.npz")
+    wanted = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    np.testing.assert_allclose(arrays["eigenvalues"], wanted, atol=1e-5 * np.abs(wanted).max())
+    vectors = arrays["eigenvectors"]
+    np.testing.assert_allclose(matrix @ vectors, vectors * wanted[::-1][: vectors.shape[1]], atol=1e-3)
+
+
+def test_change_across_mask_updates(of_run, finished):
+    found = spectra.compute(of_run, finished, settings())
+    records = [json.loads(line) for line in (finished / "hessian" / "mask_updates.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [10, 20]
+    for record in records:
+        before, after = found[1 - record["step"]], found[-record["step"]]
+        assert record["lambda_max_before"] == before["lambda_max"]
+        assert record["lambda_max_change"] == pytest.approx(after["lambda_max"] - before["lambda_max"])
+        assert record["trace_change"] == pytest.approx(after["trace"] - before["trace"])
+
+
+def test_what_is_there_stays(of_run, finished):
+    folder = finished / "hessian"
+    spectra.compute(of_run, finished, settings())
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("ckpt-*")}
+    # How many rows are computed at once is no other result.
+    spectra.compute(of_run, finished, settings(rows_at_once=3))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("ckpt-*")} == times
+    with pytest.raises(RunError, match="was computed with batch_size=100, now it is 60; name another hessian.folder"):
+        spectra.compute(of_run, finished, settings(batch_size=60))
+    spectra.compute(of_run, finished, settings(ckpt_ids=[24], batch_size=60, folder="sixty"))
+    assert sorted(path.name for path in (finished / "sixty").iterdir()) == ["ckpt-24.json", "ckpt-24.npz"]
+    spectra.compute(of_run, finished, settings(ckpt_ids=[24], overwrite=True))
+    assert (folder / "ckpt-24.json").stat().st_mtime_ns > times["ckpt-24.json"]
+
+
+def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
+    found = spectra.compute(of_run, finished, settings(ckpt_ids=[12, 13, 99]))
+    assert list(found) == [12]
+    assert "has no ckpt-13, ckpt-99; the others are taken" in caplog.text
+    with pytest.raises(RunError, match="none of the checkpoints of hessian.ckpt_ids; it has ckpt--20"):
+        spectra.compute(of_run, finished, settings(ckpt_ids=[13]))
+    with pytest.raises(RunError, match="holds no checkpoint; train the run first"):
+        spectra.compute(of_run, tmp_path, settings())
+
+
+def test_blocks_masked_weights_and_other_matrices(of_run, finished):
+    def values(folder, **chosen):
+        spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder=folder, **chosen))
+        return np.load(finished / folder / "ckpt-24.npz")["eigenvalues"]
+
+    active = values("active")
+    dense = values("dense", is_dense_spectrum=True)
+    total = sum(v.shape.num_elements() for v in map(tf.convert_to_tensor, of_run.model().trainable_variables))
+    assert len(dense) == total
+    np.testing.assert_array_equal(np.sort(np.concatenate([active, np.zeros(total - len(active))])), dense)
+    block = values("block", layers="dense2")
+    # Eigenvalues of a principal block interlace (Cauchy).
+    assert active.min() <= block.min() and block.max() <= active.max()
+    assert 0 < len(block) < len(active)
+    for name in ("gauss_newton", "fisher", "empirical_fisher"):
+        semidefinite = values(name, operator=name)
+        assert len(semidefinite) == len(active) and semidefinite.min() > -1e-5 * semidefinite.max()
+    # For softmax cross-entropy they are one matrix.
+    np.testing.assert_allclose(
+        values("fisher", operator="fisher"), values("gauss_newton", operator="gauss_newton"), atol=1e-4
+    )
+
+
+def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
+    exact = spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="exact"))[24]
+    chosen = {"method": "lanczos", "n_eigenvalues": 4, "lanczos_steps": 30, "max_probes": 20, "precision": 0.01}
+    found = spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="lanczos", **chosen))[24]
+    assert found["lambda_max"] == pytest.approx(exact["lambda_max"], rel=1e-4)
+    assert found["lambda_min"] == pytest.approx(exact["lambda_min"], rel=1e-3, abs=1e-6 * exact["lambda_max"])
+    assert abs(found["trace"] - exact["trace"]) < 4 * found["errors"]["trace"]
+    assert found["gradient_overlap"] == pytest.approx(
+        spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="four", n_eigenvalues=4))[24][
+            "gradient_overlap"
+        ],
+        abs=1e-3,
+    )
+    arrays = np.load(finished / "lanczos" / "ckpt-24.npz")
+    assert np.trapezoid(arrays["density"], arrays["grid"]) == pytest.approx(1, abs=0.02)
+
+
+def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch):
+    chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
+    spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))
+    put = spectra.Parts.put
+
+    def put_and_stop(self, number, **arrays):
+        put(self, number, **arrays)
+        raise Interrupted(15, number)
+
+    monkeypatch.setattr(spectra.Parts, "put", put_and_stop)
+    with pytest.raises(Interrupted):
+        spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="parts", **chosen))
+    monkeypatch.undo()
+    assert not (finished / "parts" / "ckpt-12.json").exists()
+    spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="parts", **chosen))
+    one, other = (np.load(finished / folder / "ckpt-12.npz") for folder in ("whole", "parts"))
+    for name in one.files:
+        np.testing.assert_array_equal(one[name], other[name])
+    assert [path.name for path in (finished / "parts").iterdir() if path.name.startswith(".")] == []
+
+
+def test_stability_limit_is_of_the_learning_rate_and_momentum(of_run, finished):
+    found = spectra.compute(of_run, finished, settings())
+    rate = 0.1 * (1 + np.cos(np.pi * 12 / 24)) / 2
+    assert found[12]["learning_rate"] == pytest.approx(rate)
+    assert found[12]["stability_limit"] == pytest.approx(curvature.stability_limit(rate, 0.9), rel=1e-5)
+    assert found[24]["stability_limit"] is None
+
+
+def test_both_command_lines_do_it(tmp_path):
+    run = ["--seed=1", "--gin_config=mlp_configs/rigl.gin"]
+    bindings = ("training.total_steps=20", "mlp.hidden_sizes=(12, 8)", "training.save_freq=10", "training.log_freq=20")
+    train = [*run, *(f"--gin_bindings={b}" for b in bindings)]
+    common = [
+        f"--logdir={tmp_path / 'run'}",
+        "--gin_config=mlp_configs/hessian.gin",
+        "--gin_bindings=hessian.batch_size=50",
+    ]
+
+    def call(*arguments):
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    code, told = call("hessian.py", *common)
+    assert code == 1 and told.splitlines()[-1].startswith("error:") and "holds no run" in told
+    assert call("train.py", f"--logdir={tmp_path / 'run'}", *train)[0] == 0
+    code, told = call("hessian.py", *common)
+    assert code == 0 and "ckpt-20: exact, structured" in told
+    assert call("train.py", "--mode=hessian", *common, "--gin_bindings=hessian.folder='other'")[0] == 0
+    for number in (0, 10, 20):
+        one, other = (np.load(tmp_path / "run" / f / f"ckpt-{number}.npz") for f in ("hessian", "other"))
+        np.testing.assert_array_equal(one["eigenvalues"], other["eigenvalues"])
