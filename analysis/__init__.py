@@ -1,0 +1,1 @@
+"""What finished and unfinished runs say: data frames, similarity, figures, the paper's claims, a report."""

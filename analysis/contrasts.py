@@ -1,0 +1,251 @@
+"""How a claim is measured: one quantity, two methods, an interval, and the side that it lies on."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import methods, statistics
+from analysis.evidence import Evidence, Quantity, by_seed
+from analysis.similarity import function
+from analysis.statistics import Interval
+
+Status = Literal["supported", "not supported", "undecided", "not enough data"]
+SUPPORTED: Status = "supported"
+NOT_SUPPORTED: Status = "not supported"
+UNDECIDED: Status = "undecided"
+NOT_ENOUGH: Status = "not enough data"
+Unit = Literal["points", "times", "nats", "count", "rank correlation"]
+# A ratio to nothing is read as a ratio to this (nats, or units of weights).
+_NEXT_TO_NOTHING = 1e-12
+_RESAMPLES = 2000
+
+
+class Measured(NamedTuple):
+    """What a claim says, measured.
+
+    Attributes:
+      interval: of the effect, in the unit.
+      unit: `points` are hundredths, `times` a ratio.
+      sides: what was compared, with means.
+      missing: what would be needed, where there is no interval.
+    """
+
+    interval: Interval
+    unit: Unit
+    sides: str
+    missing: str = ""
+
+
+Measure = Callable[[Evidence], Measured]
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """A quantity of one method against that of another, over seeds.
+
+    Attributes:
+      quantity: one number a run.
+      pairs: methods to compare, first - second or first / second; the first pair of which both have runs is taken.
+      unit: a ratio for `times`, else a difference.
+    """
+
+    quantity: Quantity
+    pairs: Sequence[tuple[str, str]]
+    unit: Unit
+
+    def __call__(self, evidence: Evidence) -> Measured:
+        """Measures the difference, paired by seed where seeds are common."""
+        frame = self.quantity(evidence)
+        known = [(pair, by_seed(frame, pair[0]), by_seed(frame, pair[1])) for pair in self.pairs]
+        complete = [item for item in known if item[1] and item[2]]
+        if not complete:
+            wanted = " and ".join(map(methods.label, self.pairs[0]))
+            return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
+        # More seeds decide more than the order of preference.
+        pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
+        sides = f"{_side(pair[0], first, self.unit)}, {_side(pair[1], second, self.unit)}"
+        if self.unit == "times":
+            found = statistics.paired(_logarithms(first), _logarithms(second))
+            found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
+        else:
+            found = statistics.paired(first, second)
+        return Measured(found, self.unit, sides, "" if found.n > 1 else "a second seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Single:
+    """A quantity of one method by itself, over seeds.
+
+    Attributes:
+      quantity: one number a run.
+      choices: methods; the first that has runs is taken.
+      unit: of the quantity.
+    """
+
+    quantity: Quantity
+    choices: Sequence[str]
+    unit: Unit
+
+    def __call__(self, evidence: Evidence) -> Measured:
+        """Measures the mean over seeds."""
+        frame = self.quantity(evidence)
+        known = [(method, values) for method in self.choices if (values := by_seed(frame, method))]
+        if not known:
+            return Measured(NOTHING, self.unit, "", f"runs of {methods.label(self.choices[0])} with this measurement")
+        method, values = max(known, key=lambda item: min(len(item[1]), 2))
+        found = statistics.t_interval(list(values.values()))
+        return Measured(found, self.unit, methods.label(method), "" if found.n > 1 else "a second seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairContrast:
+    """A measure of pairs of runs within one method against that within another.
+
+    Attributes:
+      measure: column of `tables.within_methods`.
+      first: method whose runs share masks.
+      second: method whose runs are independent.
+      unit: of the measure.
+    """
+
+    measure: str
+    first: str
+    second: str
+    unit: Unit
+
+    def __call__(self, evidence: Evidence) -> Measured:
+        """Measures the difference of the means over pairs; intervals by the jackknife, as pairs share runs."""
+        frame = evidence.pairs[evidence.pairs["label"] == evidence.pairs["method"].map(methods.label)]
+        first = frame[(frame["method"] == self.first) & frame["same_masks"].astype(bool)]
+        second = frame[(frame["method"] == self.second) & ~frame["same_masks"].astype(bool)]
+        if first.empty or second.empty:
+            wanted = f"three runs of {methods.label(self.first)} from one pruned network, and three pruned networks"
+            return Measured(NOTHING, self.unit, "", wanted)
+        one, other = self._jackknife(first), self._jackknife(second)
+        names = ((self.first, one), (self.second, other))
+        text = ", ".join(f"{methods.label(name)} {told(side.mean, self.unit, sign=False)}" for name, side in names)
+        found = statistics.welch(one, other)._replace(kind="jackknife over runs, Welch")
+        missing = "" if min(one.n, other.n) > 2 else "a third run of each"
+        return Measured(found, self.unit, text, missing)
+
+    def _jackknife(self, pairs: pd.DataFrame) -> Interval:
+        """The largest family of runs with common masks."""
+        families = _families(pairs)
+        largest = max(families, key=len)
+        return statistics.jackknife(function.matrix(pairs, self.measure, sorted(largest)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of two quantities over the means of sparse methods.
+
+    Attributes:
+      first: one number a run.
+      second: one number a run.
+      fewest: methods that are needed (count).
+    """
+
+    first: Quantity
+    second: Quantity
+    fewest: int = 4
+
+    def __call__(self, evidence: Evidence) -> Measured:
+        """Measures it; the interval comes from resampling the seeds of each method."""
+        x, y = (quantity(evidence) for quantity in (self.first, self.second))
+        both = x.merge(y, on=["run", "method", "label"], suffixes=("_x", "_y")).dropna(subset=["value_x", "value_y"])
+        sparse = both[~both["method"].map(methods.base_of).isin([*methods.DENSE, *methods.PRUNING])]
+        groups = [own[["value_x", "value_y"]].to_numpy() for _, own in sparse.groupby("label")]
+        if len(groups) < self.fewest:
+            return Measured(NOTHING, "rank correlation", "", f"at least {self.fewest} sparse methods")
+        rho = float(_spearman(np.array([[group.mean(0) for group in groups]]))[0])
+        if min(map(len, groups)) < 2:
+            missing = "a second seed of every method"
+            return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", f"{len(groups)} methods", missing)
+        rng = np.random.default_rng([0, len(groups)])
+        resampled = [group[rng.integers(len(group), size=(_RESAMPLES, len(group)))].mean(1) for group in groups]
+        drawn = _spearman(np.stack(resampled, axis=1))
+        tail = 50 * (1 - statistics.LEVEL)
+        low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+        n = min(map(len, groups))
+        found = Interval(rho, float(low), float(high), n, "bootstrap over seeds within methods")
+        return Measured(found, "rank correlation", f"{len(groups)} methods")
+
+
+def decide(measured: Measured, low: float, high: float) -> Status:
+    """Compares an interval with the range that a claim allows.
+
+    Args:
+      measured: the effect with its interval.
+      low: lower end of the range, in the unit of the effect.
+      high: upper end of the range.
+
+    Returns:
+      Supported if the interval lies in the range, not supported if it lies outside, undecided if it reaches over a
+      border, and not enough data where there is no interval.
+    """
+    interval = measured.interval
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return NOT_ENOUGH
+    if low < interval.low and interval.high < high:
+        return SUPPORTED
+    if interval.high <= low or interval.low >= high:
+        return NOT_SUPPORTED
+    return UNDECIDED
+
+
+def told(value: float, unit: Unit, *, sign: bool = True) -> str:
+    """A value with its unit.
+
+    Args:
+      value: in the unit; points as a fraction.
+      unit: of the value.
+      sign: whether to write the sign of a positive difference.
+
+    Returns:
+      Text; nothing for NaN.
+    """
+    if math.isnan(value):
+        return ""
+    plus = "+" if sign else ""
+    if unit == "points":
+        return f"{100 * value:{plus}.2f} points" if sign else f"{100 * value:.2f}%"
+    if unit == "times":
+        return f"{value:.3g} times" if sign else f"{value:.3g}"
+    return f"{value:{plus}.3g}{' nats' if unit == 'nats' else ''}"
+
+
+def _side(method: str, values: dict[int, float], unit: Unit) -> str:
+    return f"{methods.label(method)} {told(float(np.mean(list(values.values()))), unit, sign=False)}"
+
+
+def _logarithms(values: dict[int, float]) -> dict[int, float]:
+    return {seed: math.log(max(value, _NEXT_TO_NOTHING)) for seed, value in values.items()}
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))
+
+
+def _families(pairs: pd.DataFrame) -> list[set[str]]:
+    """Runs that are compared with one another."""
+    families: list[set[str]] = []
+    for first, second in zip(pairs["first"], pairs["second"], strict=True):
+        touching = [family for family in families if first in family or second in family]
+        families = [family for family in families if family not in touching]
+        families.append({first, second}.union(*touching))
+    return families
+
+
+def _spearman(means: np.ndarray) -> np.ndarray:
+    """Rank correlations [n] of n sets of pairs, [n, methods, 2]; NaN where one side has a single value."""
+    ranks = stats.rankdata(means, axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    both = np.prod(centred, axis=2).sum(1)
+    sizes = np.sqrt(np.prod(np.sum(centred**2, axis=1), axis=1))
+    return np.divide(both, sizes, out=np.full(len(both), np.nan), where=sizes > 0)

@@ -1,0 +1,286 @@
+"""Tables of FLOPs and sizes: those that the RigL paper and its code print, and those of any network."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import pandas as pd
+
+from analysis import published_costs as published
+from sparse_lib import api, counting, distributions, micronet, schedules
+from sparse_lib.experiment import networks
+from sparse_lib.experiment.networks.common import Style
+
+# Of the published runs (RigL paper, section 4.1), and the pruning that they are compared with.
+_STEPS, _BATCH, _UPDATE_FREQ = 32_000, 4096, 100
+_PRUNING_BEGIN, _PRUNING_END, _SAMPLED_EVERY = 10_000, 25_000, 1000
+_IMAGE, _CLASSES = (224, 224, 3), 1000
+# The methods of appendix H whose cost does not change while training.
+_STEADY = ("dense", "static", "snip", "set", "snfs", "rigl")
+
+
+class _Size(NamedTuple):
+    """FLOPs of one example, and 10^6 bytes."""
+
+    flops: float
+    megabytes: float
+
+
+class _Network(NamedTuple):
+    """A network as the published rule has it, and as the suite builds it."""
+
+    layers: Sequence[micronet.LayerShape]
+    model: keras.Model
+    counter: counting.CostModel
+
+    def published(
+        self, distribution: str, sparsity: float, dense: Sequence[str] = (), width: float = 1.0
+    ) -> micronet.Totals:
+        """By the published rule; the published ERK tables come from numbers of zeros that are rounded up."""
+        if distribution == published.DENSE:
+            return micronet.totals(self.layers, width=width)
+        shapes = {layer.name: layer.kernel for layer in self.layers}
+        custom = dict.fromkeys(dense, 0.0)
+        found = distributions.sparsities(shapes, sparsity, distribution=distribution, custom=custom, rounding="ceil")
+        return micronet.totals(self.layers, found, width)
+
+    def honest(self, distribution: str, sparsity: float, dense: Sequence[str] = ()) -> _Size:
+        """By the honest rule, with whole weights."""
+        kernels = api.sparse_kernels(self.model)
+        shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+        counts = {}
+        if distribution != published.DENSE:
+            custom = {"stem/kernel": 0.0} if "conv1" in dense else {}
+            counts = distributions.nnz(shapes, sparsity, distribution=distribution, custom=custom)
+        costs = self.counter.costs({kernels[name].path: n for name, n in counts.items()})
+        return _Size(counting.inference_flops(costs), counting.size_bytes(costs) / 1e6)
+
+
+@functools.cache
+def _network(name: str) -> _Network:
+    # Weights are not needed: in this scope they have no values.
+    with keras.StatelessScope():
+        if name == "resnet50":
+            layers, model = micronet.resnet50(), networks.resnet(_IMAGE, _CLASSES, Style())
+        else:
+            layers, model = micronet.mobilenet_v1(), networks.mobilenet(_IMAGE, _CLASSES, Style())
+        return _Network(layers, model, counting.CostModel(model))
+
+
+def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
+    """Layers that the README says are dense."""
+    if name == "mobilenet_v1":
+        depthwise = [layer.name for layer in _network(name).layers if layer.name.startswith("depthwise")]
+        return depthwise if distribution == "erk" else ["conv1", *depthwise]
+    return ["conv1"] if distribution == "uniform" or sparsity > 0.98 else []
+
+
+def readme(name: str) -> pd.DataFrame:
+    """The tables of the README of google-research/rigl, next to what the two rules give.
+
+    Args:
+      name: `resnet50` or `mobilenet_v1`.
+
+    Returns:
+      A row for each printed row: FLOPs of training and inference by those of the dense network, in whose own row FLOPs
+      themselves; 10^6 bytes.
+    """
+    network = _network(name)
+    rows = []
+    for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
+        dense = _kept_dense(name, row.distribution, row.sparsity)
+        by_rule = network.published(row.distribution, row.sparsity, dense)
+        honest = network.honest(row.distribution, row.sparsity, dense)
+        whole = network.published(published.DENSE, 0.0).flops, network.honest(published.DENSE, 0.0).flops
+        training, inference = _relative(row, by_rule.flops, whole[0])
+        honest_training, honest_inference = _relative(row, honest.flops, whole[1])
+        rows.append(
+            {
+                "masks": row.distribution,
+                "sparsity": row.sparsity,
+                "length": row.length,
+                "training": training,
+                "training_readme": row.training,
+                "training_honest": honest_training,
+                "inference": inference,
+                "inference_readme": row.inference,
+                "inference_honest": honest_inference,
+                "megabytes": by_rule.megabytes,
+                "megabytes_readme": row.megabytes,
+                "megabytes_honest": honest.megabytes,
+                "oddity": row.oddity,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _relative(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
+    """Training and inference FLOPs of a row in its unit."""
+    if row.distribution == published.DENSE:
+        return 3 * flops * _STEPS * _BATCH, flops
+    training = counting.training_flops_per_sample("rigl", whole, flops, _UPDATE_FREQ)
+    return row.length * training / (3 * whole), flops / whole
+
+
+def notebook() -> pd.DataFrame:
+    """What the notebook on MobileNet-v1 prints, next to the rule: 10^6 FLOPs and 10^6 bytes."""
+    rows = []
+    for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
+        dense = _kept_dense("mobilenet_v1", distribution, sparsity)
+        found = _network("mobilenet_v1").published(distribution, sparsity, dense)
+        rows.append(
+            {
+                "masks": distribution,
+                "sparsity": sparsity,
+                "megaflops": found.flops / 1e6,
+                "megaflops_notebook": flops,
+                "megabytes": found.megabytes,
+                "megabytes_notebook": megabytes,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def widths() -> pd.DataFrame:
+    """Width multipliers of small dense and big sparse networks: those of the notebooks, and the nearest by bisection.
+
+    Returns:
+      A row for each; `size` is that of the network of full width by that of the other one, `inference` are FLOPs of the
+      other one by those of the dense network of full width.
+    """
+    rows = []
+    for name, entries in (("resnet50", published.RESNET50_WIDTHS), ("mobilenet_v1", published.MOBILENET_WIDTHS)):
+        network, dense = _network(name), ["conv1"] if name == "mobilenet_v1" else []
+        whole = network.published(published.DENSE, 0.0)
+        for sparsity, width in entries:
+            # A narrow network is dense and as large as the sparse one, a wide one is sparse.
+            kind = published.DENSE if width < 1 else "erk"
+            budget = network.published("erk", sparsity, dense).bits if width < 1 else whole.bits
+            other = functools.partial(network.published, kind, sparsity, dense)
+            nearest = counting.width_multiplier(functools.partial(_bits, other), budget)
+            rows.append(
+                {
+                    "network": name,
+                    "kind": "small dense" if width < 1 else "big sparse",
+                    "sparsity": sparsity,
+                    "width_notebook": width,
+                    "size": budget / other(width).bits,
+                    "nearest": nearest,
+                    "nearest_size": budget / other(nearest).bits,
+                    "inference": other(width).flops / whole.flops,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _bits(at_width: Callable[[float], micronet.Totals], width: float) -> float:
+    return at_width(width).bits
+
+
+def methods() -> pd.DataFrame:
+    """Figure 2 of the RigL paper: FLOPs of training and inference of ResNet-50, by method, next to the rule."""
+    network = _network("resnet50")
+    whole = network.published(published.DENSE, 0.0).flops
+    rows = []
+    for row in published.METHODS:
+        training, inference = _cost_of_method(network, row, whole)
+        rows.append(
+            {
+                "method": row.method,
+                "masks": row.distribution,
+                "sparsity": row.sparsity,
+                "length": row.length,
+                "training": row.length * training / (3 * whole),
+                "training_paper": row.training,
+                "inference": inference / whole,
+                "inference_paper": row.inference,
+                "oddity": row.oddity,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cost_of_method(network: _Network, row: published.Method, whole: float) -> tuple[float, float]:
+    """FLOPs of training on one example, and of inference."""
+    if row.method == "small dense":
+        (width,) = [entry.width for entry in published.RESNET50_WIDTHS if entry[0] == row.sparsity and entry.width < 1]
+        flops = network.published(published.DENSE, 0.0, width=width).flops
+        return 3 * flops, flops
+
+    def at(sparsity: float) -> float:
+        return network.published(row.distribution, sparsity, _kept_dense("resnet50", row.distribution, sparsity)).flops
+
+    if row.method == "pruning":
+        target = schedules.PolynomialSparsity(0.0, row.sparsity, _PRUNING_BEGIN, _PRUNING_END)
+        steps = range(0, _STEPS + 1, _SAMPLED_EVERY)
+        return counting.pruning_flops_per_sample(at, (float(target(step)) for step in steps)), at(row.sparsity)
+    return counting.training_flops_per_sample(row.method, whole, at(row.sparsity), _UPDATE_FREQ), at(row.sparsity)
+
+
+def layers(model: keras.Model, active: Mapping[str, int], rule: str) -> pd.DataFrame:
+    """What every layer of a network costs, and all of them together.
+
+    Args:
+      model: the network.
+      active: number of active weights by path of the kernel; kernels that are not named are dense.
+      rule: `honest` or `micronet`.
+
+    Returns:
+      A row for each layer and the last one, `total`: weights, active weights, FLOPs of one example, dense FLOPs, bytes.
+    """
+    costs = counting.layer_costs(model, active, rule)
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": cost.name,
+            "weights": cost.kernel_size,
+            "active": cost.nnz,
+            "flops": cost.inference_flops,
+            "dense_flops": cost.dense_inference_flops,
+            "bytes": -(-cost.bits // 8),
+        }
+        for cost in costs
+    ]
+    total = {"layer": "total", **{name: sum(row[name] for row in rows) for name in list(rows[0])[1:]}}
+    return pd.DataFrame([*rows, total])
+
+
+def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: float | None = None) -> pd.DataFrame:
+    """FLOPs of training on one example by method (RigL paper, appendix H).
+
+    Args:
+      dense_flops: of inference with the dense network.
+      sparse_flops: of inference with the masks.
+      frequency: steps between mask updates.
+      pruning: those of gradual pruning, from `while_pruned`, or None.
+
+    Returns:
+      A row for each method: FLOPs, and by those of dense training.
+    """
+    found = {m: counting.training_flops_per_sample(m, dense_flops, sparse_flops, frequency) for m in _STEADY}
+    if pruning is not None:
+        found["pruning"] = pruning
+    rows = [{"method": m, "flops": value, "relative": value / found["dense"]} for m, value in found.items()]
+    return pd.DataFrame(rows)
+
+
+def while_pruned(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
+    """Average FLOPs of training on one example while all kernels have the same, changing sparsity.
+
+    Args:
+      model: the network.
+      kernels: that are pruned, by name.
+      sparsities: at steps of even distance.
+
+    Returns:
+      FLOPs.
+    """
+    counter = counting.CostModel(model)
+    shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
+
+    @functools.cache
+    def at(sparsity: float) -> float:
+        counts = distributions.nnz(shapes, sparsity, distribution="uniform")
+        return counting.inference_flops(counter.costs({kernels[name].path: n for name, n in counts.items()}))
+
+    return counting.pruning_flops_per_sample(at, sparsities)

@@ -1,0 +1,175 @@
+"""Everything that claims are judged by: one number a run, from the frames of a case."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis import methods
+from analysis.landscapes import Paths
+from analysis.runs import EARLY, Runs
+from analysis.similarity import tables
+from analysis.solutions import Shelf
+from analysis.spectra import Spectra
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence:
+    """The frames of one case.
+
+    Attributes:
+      runs: the runs of one setting and sparsity, and the dense ones.
+      pairs: from `tables.within_methods`.
+      to_parents: from `tables.to_parents`.
+      distances: from `tables.distances`.
+      barriers: from `landscapes.load_paths`.
+      curvature_changes: from `spectra.load`, across mask updates.
+    """
+
+    runs: Runs
+    pairs: pd.DataFrame
+    to_parents: pd.DataFrame
+    distances: pd.DataFrame
+    barriers: pd.DataFrame
+    curvature_changes: pd.DataFrame
+
+
+# From the evidence to one row a run: method, seed, value.
+Quantity = Callable[[Evidence], pd.DataFrame]
+
+
+def gather(
+    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, shelf: Shelf | None = None
+) -> Evidence:
+    """Computes what the claims need of a case.
+
+    Args:
+      runs: of the case.
+      predicted: their logits.
+      paths: interpolations, also of other cases.
+      spectra: also of other cases.
+      shelf: reads the checkpoints.
+
+    Returns:
+      The evidence.
+    """
+    names = set(runs.runs["run"])
+    return Evidence(
+        runs=runs,
+        pairs=tables.within_methods(runs, predicted),
+        to_parents=tables.to_parents(runs, predicted),
+        distances=tables.distances(runs, shelf),
+        barriers=paths.barriers[paths.barriers["run"].isin(names)],
+        curvature_changes=spectra.updates[spectra.updates["run"].isin(names)],
+    )
+
+
+def by_seed(frame: pd.DataFrame, method: str) -> dict[int, float]:
+    """Values of a method, the mean where a seed has several runs.
+
+    Args:
+      frame: method, label, seed, value.
+      method: without a variant: runs that differ in other settings have another label.
+
+    Returns:
+      Value by seed; NaN is left out.
+    """
+    own = frame[(frame["method"] == method) & (frame["label"] == methods.label(method))].dropna(subset="value")
+    return {int(seed): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
+
+
+def accuracy(evidence: Evidence) -> pd.DataFrame:
+    """Test accuracy of finished runs (fraction)."""
+    return _named(evidence.runs.results, "test_accuracy")
+
+
+def accuracy_above_parent(evidence: Evidence) -> pd.DataFrame:
+    """Test accuracy of finished runs above that of the pruned network whose masks they take (fraction)."""
+    results = evidence.runs.results
+    known = results.set_index("run")["test_accuracy"]
+    parents = results["run"].map(evidence.runs.runs.set_index("run")["parent"])
+    above = results["test_accuracy"] - parents.map(known).astype(float)
+    return _named(results.assign(above=above), "above")
+
+
+def initial_gradient_norm(evidence: Evidence) -> pd.DataFrame:
+    """Gradient norm before the first step (nats)."""
+    metrics = evidence.runs.metrics
+    return _named(metrics[metrics["step"] == 0], "gradient_norm")
+
+
+def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
+    """Mean gradient norm over the first tenth of training, the start left out (nats)."""
+    return _early_mean(evidence, evidence.runs.metrics, "gradient_norm")
+
+
+def update_change(evidence: Evidence) -> pd.DataFrame:
+    """Mean change of the gradient norm by the mask updates of the first tenth of training (nats)."""
+    return _early_mean(evidence, evidence.runs.mask_updates, "gradient_norm_change")
+
+
+def negative_change(evidence: Evidence) -> pd.DataFrame:
+    """Mean change of the number of negative eigenvalues of the Hessian by mask updates (count)."""
+    return _mean_of_runs(_named(evidence.curvature_changes, "negative_change"))
+
+
+def lowest_change(evidence: Evidence) -> pd.DataFrame:
+    """Mean change of the smallest eigenvalue of the Hessian by mask updates."""
+    return _mean_of_runs(_named(evidence.curvature_changes, "lambda_min_change"))
+
+
+def disagreement_with_parent(evidence: Evidence) -> pd.DataFrame:
+    """Share of test images that a run and the pruned network classify differently (fraction)."""
+    return _named(evidence.to_parents, "disagreement")
+
+
+def start_distance(evidence: Evidence) -> pd.DataFrame:
+    """L2 distance of initial weights to the pruned network."""
+    return _named(evidence.distances, "start_l2")
+
+
+def end_distance(evidence: Evidence) -> pd.DataFrame:
+    """L2 distance of final weights to the pruned network."""
+    return _named(evidence.distances, "end_l2")
+
+
+def loss_barrier(evidence: Evidence) -> pd.DataFrame:
+    """Highest training loss on the line to the pruned network above the higher end (nats)."""
+    return _barrier(evidence, "loss", "above_higher_end")
+
+
+def error_barrier(evidence: Evidence) -> pd.DataFrame:
+    """Highest training error on the line to the pruned network above the mean of the ends (fraction)."""
+    return _barrier(evidence, "error", "above_mean")
+
+
+def _barrier(evidence: Evidence, quantity: str, measure: str) -> pd.DataFrame:
+    frame = evidence.barriers
+    is_meant = (
+        (frame["path"] == "line")
+        & (frame["to_parent"] == True)  # noqa: E712
+        & (frame["from_start"] == False)  # noqa: E712
+        & (frame["split"] == "train")
+        & (frame["quantity"] == quantity)
+    )
+    return _mean_of_runs(_named(frame[is_meant], measure))
+
+
+def _early_mean(evidence: Evidence, frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    about = evidence.runs.runs.set_index("run")
+    until = frame["run"].map(about["total_steps"]).astype(float) * EARLY
+    # A run that has not come so far would be compared with others by its very first steps.
+    is_beyond = frame["run"].map(about["step"]).astype(float) >= until
+    return _mean_of_runs(_named(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
+
+
+def _named(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    kept = ["run", "method", "label", "seed"]
+    if column not in frame.columns:
+        return pd.DataFrame(columns=[*kept, "value"])
+    return frame[[*kept, column]].rename(columns={column: "value"}).astype({"value": np.float64})
+
+
+def _mean_of_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.groupby(["run", "method", "label", "seed"], as_index=False)["value"].mean()

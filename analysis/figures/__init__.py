@@ -1,0 +1,1 @@
+"""Figures, one function each, drawn from data frames; `style.save` writes them."""

@@ -1,0 +1,172 @@
+"""The loss between solutions and around them."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+
+# Error that a barrier between stable copies stays below (Frankle et al. 2020, section 3.2) (fraction).
+STABLE = 0.02
+
+
+@style.styled
+def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
+    """Loss and error along the paths to the pruning solution (Figure 5 of arXiv 2010.03533).
+
+    Args:
+      paths: of one case, from `landscapes.Paths.points`.
+      split: whose loss.
+
+    Returns:
+      Columns: paths that start at initial weights, paths that start at solutions. Rows: loss, accuracy. Lines are means
+      of the paths of a method, bands reach from the lowest to the highest.
+
+    Raises:
+      NoData: if there is no interpolation.
+    """
+    missing = "There is no interpolation.csv; interpolate.py makes one from two checkpoints."
+    frame = style.need(paths, ["loss", "accuracy"], missing)
+    frame = style.need(frame[frame["split"] == split], ["loss"], f"No interpolation has the split {split!r}.")
+    titles = {True: "From the initial weights", False: "From the end of training"}
+    sides = [side for side in titles if (frame["from_start"] == side).any()]
+    figure, axes = style.grid(2, len(sides), 2.3, sharex=True, sharey="row")
+    for column, side in enumerate(sides):
+        rows = frame[frame["from_start"] == side]
+        for ax, value in zip(axes[:, column], ("loss", "accuracy"), strict=True):
+            for label, look in style.looks(rows).items():
+                style.over_seeds(ax, rows[rows["label"] == label], "coefficient", value, look)
+            for end in (0, 1):
+                ax.axvline(end, color=style.MUTED, linewidth=1)
+        axes[0, column].set_title(titles[side])
+        axes[1, column].set_xlabel("0: method          1: pruning solution")
+    axes[0, 0].set_ylabel(f"{split} loss (nats)")
+    style.percent_axis(axes[1, 0].yaxis, f"{split} accuracy")
+    style.legend(figure, style.looks(frame))
+    return figure
+
+
+@style.styled
+def surface(
+    xs: np.ndarray,
+    ys: np.ndarray,
+    loss: np.ndarray,
+    *,
+    marks: pd.DataFrame | None = None,
+    trajectory: np.ndarray | None = None,
+    names: tuple[str, str] = ("first direction", "second direction"),
+    title: str = "",
+) -> Figure:
+    """Loss on a plane through the space of weights, as filled contours.
+
+    Args:
+      xs: first coordinates, [columns].
+      ys: second coordinates, [rows].
+      loss: [rows, columns] (nats); what is not finite stays blank.
+      marks: points to name: x, y, name.
+      trajectory: points of training in the plane, [n, 2].
+      names: of the axes.
+      title: of the figure.
+
+    Returns:
+      Contours of equal steps in the logarithm of the loss.
+
+    Raises:
+      NoData: if no value is finite.
+    """
+    kept = np.isfinite(loss) & (loss > 0)
+    if not kept.any():
+        raise style.NoData("The surface has no finite loss yet.")
+    shown = np.where(kept, loss, np.nan)
+    levels = _levels(shown)
+    figure, axes = style.grid(1, 1, 4.3, width=5.4)
+    ax = axes[0, 0]
+    filled = ax.contourf(xs, ys, shown, levels=levels, cmap=style.SEQUENTIAL, norm="log", extend="max")
+    ax.contour(xs, ys, shown, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
+    if trajectory is not None and len(trajectory):
+        ax.plot(*trajectory.T, color="white", linewidth=1.6, marker="o", markersize=3, markeredgecolor="black")
+    if marks is not None:
+        _named_points(ax, marks)
+    bar = figure.colorbar(filled, ax=ax, pad=0.02, ticks=levels[::2])
+    bar.set_label("loss (nats)")
+    bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::2]])
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    ax.set_title(title)
+    ax.grid(visible=False)
+    return figure
+
+
+def picture(kind: str, xs: np.ndarray, ys: np.ndarray, loss: np.ndarray, marks: pd.DataFrame, split: str) -> Figure:
+    """A loss surface as interpolate.py has written it.
+
+    Args:
+      kind: `surface`, `plane` or `trajectory`.
+      xs: first coordinates.
+      ys: second coordinates.
+      loss: [rows, columns] (nats).
+      marks: x, y, name and step of the checkpoints that it was made from.
+      split: that the loss was computed on.
+
+    Returns:
+      The surface; on a trajectory the way, and its last point by name.
+
+    Raises:
+      NoData: if no value is finite.
+    """
+    names = {
+        "surface": ("first random direction, filter by filter", "second random direction"),
+        "plane": ("L2 distance of weights", "L2 distance of weights"),
+        "trajectory": ("first principal direction (L2)", "second principal direction (L2)"),
+    }[kind]
+    way = marks[["x", "y"]].to_numpy(float) if kind == "trajectory" else None
+    named = marks.tail(1) if kind == "trajectory" else marks
+    return surface(xs, ys, loss, marks=named, trajectory=way, names=names, title=f"{split} loss")
+
+
+@style.styled
+def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
+    """Barrier between copies of a run against the step from which they go on (Frankle et al. 2020, Figure 3).
+
+    Args:
+      frame: from `landscapes.load_instability`.
+      split: whose error.
+
+    Returns:
+      One line a run's method; points are pairs of copies.
+
+    Raises:
+      NoData: if there is no pair.
+    """
+    rows = style.need(
+        frame, ["error_barrier"], "There is no instability.csv; interpolate.py --mode=instability makes one."
+    )
+    rows = style.need(rows[rows["split"] == split], ["error_barrier"], f"No barrier is known on the split {split!r}.")
+    figure, axes = style.grid(1, 1, 2.8)
+    ax = axes[0, 0]
+    drawn = style.looks(rows)
+    for label, look in drawn.items():
+        own = rows[rows["label"] == label]
+        ax.plot(own["step"], own["error_barrier"], **{**look.of_point(), "alpha": 0.5, "markersize": 4})
+        ax.plot(own.groupby("step")["error_barrier"].mean(), **look.of_line())
+    ax.axhline(STABLE, color=style.MUTED, linewidth=1)
+    style.percent_axis(ax.yaxis, f"error barrier, {split}")
+    style.steps_axis(ax, "step at which the copies part")
+    style.legend_beside(ax, drawn)
+    return figure
+
+
+def _levels(loss: np.ndarray, count: int = 15) -> np.ndarray:
+    """Evenly spaced in the logarithm, up to what nine tenths of the grid stay below."""
+    low, high = np.nanmin(loss), np.nanquantile(loss, 0.9)
+    if not high > low * 1.001:
+        low, high = low * 0.95, low * 1.05
+    return np.geomspace(low, high, count)
+
+
+def _named_points(ax: Axes, marks: pd.DataFrame) -> None:
+    for x, y, name in zip(marks["x"], marks["y"], marks["name"], strict=True):
+        ax.plot(x, y, marker="o", markersize=7, color="white", markeredgecolor="black", linestyle="none")
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        ax.annotate(name, (x, y), (8, 6), textcoords="offset points", color="black", bbox=box)

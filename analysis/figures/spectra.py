@@ -1,0 +1,135 @@
+"""Eigenvalues of the curvature."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+
+# All eigenvalues, or a grid and the density on it.
+Spectrum = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+_BINS = 70
+# Where the axis of eigenvalues turns from linear to logarithmic, relative to the largest.
+_LINEAR = 0.003
+# A smoothed density has tails of no meaning below this share of its peak.
+_FLOOR = 1e-6
+
+
+@style.styled
+def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
+    """Spectra before and after a mask update (Figure 4 of arXiv 2010.03533, right).
+
+    Args:
+      pairs: spectra before and after, by title.
+
+    Returns:
+      One panel a pair: numbers of eigenvalues in bins, or their density where it was estimated. The axis of eigenvalues
+      is linear around zero and logarithmic beyond, or negative ones would not be seen beside the largest. The legend
+      gives the ends of the spectra.
+
+    Raises:
+      NoData: if there is no pair.
+    """
+    if not pairs:
+        raise style.NoData(
+            "No spectra beside a mask update: train with training.save_update_pairs = True, then run hessian.py."
+        )
+    columns = min(len(pairs), 3)
+    figure, axes = style.grid(-(-len(pairs) // columns), columns, 2.6)
+    for ax, (title, (before, after)) in zip(axes.flat, pairs.items(), strict=False):
+        edges, width = _edges(before, after)
+        _side(ax, before, edges, style.GREY, "before", filled=True)
+        _side(ax, after, edges, style.RED, "after", filled=False)
+        ax.set_title(title)
+        ax.set_yscale("log")
+        ax.set_xscale("asinh", linear_width=width)
+        ax.set_xticks(_ticks(edges, width), [f"{tick:g}" for tick in _ticks(edges, width)])
+        ax.set_xticks([], minor=True)
+        ax.axvline(0, color=style.MUTED, linewidth=0.8)
+        ax.set_xlabel("eigenvalue of the Hessian")
+        # Room for the legend, above all there is.
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top * (top / bottom) ** 0.35)
+        ax.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
+    for ax in axes.flat[len(pairs) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density" if _is_density(next(iter(pairs.values()))[0]) else "eigenvalues")
+    return figure
+
+
+def _is_density(spectrum: Spectrum) -> bool:
+    return isinstance(spectrum, tuple)
+
+
+def _side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: str, *, filled: bool) -> None:
+    if isinstance(spectrum, tuple):
+        grid, density = spectrum
+        kept = density > _FLOOR * density.max()
+        low, high = grid[kept].min(), grid[kept].max()
+        ax.plot(grid[kept], density[kept], color=colour)
+    else:
+        low, high = spectrum.min(), spectrum.max()
+        counts, _ = np.histogram(spectrum, edges)
+        ax.stairs(counts, edges, color=colour, fill=filled, alpha=0.45 if filled else 1.0)
+        ax.set_ylim(bottom=0.7)
+    ax.plot([], [], color=colour, label=f"{name}: {low:.3g} to {high:.3g}")
+
+
+def _edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
+    """Borders of bins that look equally wide, and where the axis turns from linear to logarithmic."""
+    ends = [np.asarray(s[0] if isinstance(s, tuple) else s) for s in spectra]
+    low, high = min(float(e.min()) for e in ends), max(float(e.max()) for e in ends)
+    width = _LINEAR * max(abs(low), abs(high), 1e-12)
+    low, high = (np.arcsinh(end / width) for end in (low, high if high > low else low + width))
+    return width * np.sinh(np.linspace(low, high, _BINS + 1)), width
+
+
+def _ticks(edges: np.ndarray, width: float) -> list[float]:
+    """Powers of ten on both sides of zero, as far as the axis is logarithmic."""
+    largest = max(abs(edges[0]), abs(edges[-1]))
+    powers = 10.0 ** np.arange(np.ceil(np.log10(3 * width)), np.floor(np.log10(largest)) + 1)
+    return [float(t) for t in (*-powers[::-1], 0.0, *powers) if edges[0] <= t <= edges[-1]]
+
+
+@style.styled
+def extremes(summaries: pd.DataFrame) -> Figure:
+    """Largest and smallest eigenvalue and number of negative ones over training.
+
+    Args:
+      summaries: of one case, from `spectra.load`, one row a checkpoint.
+
+    Returns:
+      Three panels.
+
+    Raises:
+      NoData: if no spectrum was computed.
+    """
+    frame = style.need(
+        summaries, ["lambda_max"], "No spectrum was computed; hessian.py computes those of a run's checkpoints."
+    )
+    frame = style.need(
+        frame[frame["number"] >= 0], ["lambda_max"], "Only checkpoints beside mask updates have spectra."
+    )
+    figure, axes = style.grid(1, 3, 2.5)
+    drawn = style.looks(frame)
+    columns = {
+        "lambda_max": "largest eigenvalue",
+        "lambda_min": "smallest eigenvalue",
+        "negative": "negative eigenvalues",
+    }
+    for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
+        for label, look in drawn.items():
+            style.over_seeds(ax, frame[frame["label"] == label].dropna(subset=column), "step", column, look)
+        _named(ax, title)
+    style.legend(figure, drawn)
+    return figure
+
+
+def _named(ax: Axes, title: str) -> None:
+    ax.set_ylabel(title)
+    style.steps_axis(ax)

@@ -1,0 +1,342 @@
+"""How every figure looks: colours of methods, axes, labels, bands, files."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
+
+from analysis import methods
+from sparse_lib.experiment import files
+
+# The colours that a page may replace for a dark background; no data has them.
+INK, MUTED, GRID = "#1f2328", "#666f79", "#dfe3e8"
+WIDTH = 7.4
+RC: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "figure.dpi": 100,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "savefig.facecolor": "none",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sparse_lib",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+}
+# After Okabe and Ito (2008), whose colours the colour-blind can tell apart; medium tones for light and dark pages.
+BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
+    "#0f73b8",
+    "#4aaade",
+    "#0b8f6a",
+    "#dd9200",
+    "#d2560e",
+    "#d0408f",
+    "#8a63d2",
+    "#8f6f3e",
+    "#9aa1aa",
+)
+_LOOKS = {
+    "dense": (GREY, "s"),
+    "small_dense": (BROWN, "s"),
+    "prune": (GREEN, "P"),
+    "prune_global": (GREEN, "X"),
+    "prune_once": (GREEN, "*"),
+    "lottery": (PINK, "*"),
+    "lottery_rewind": (VIOLET, "*"),
+    "prune_restart": (VIOLET, "p"),
+    "scratch": (ORANGE, "v"),
+    "scratch_shuffled": (ORANGE, "<"),
+    "static": (ORANGE, ">"),
+    "set": (SKY, "o"),
+    "rigl": (BLUE, "^"),
+    "rigl_inverted": (RED, "v"),
+    "srigl": (VIOLET, "^"),
+    "snfs": (RED, "h"),
+    "mest": (BROWN, "d"),
+    "granet": (GREEN, "D"),
+    "topkast": (SKY, "h"),
+    "dnw": (GREY, "h"),
+    "snip": (RED, "x"),
+    "grasp": (PINK, "x"),
+    "synflow": (BROWN, "x"),
+    "magnitude": (GREEN, "x"),
+    "random": (GREY, "x"),
+}
+_OTHER = (RED, "D")
+# Of initialisations that are neither the dense nor the sparsity-aware one; their lines are dash-dotted.
+_INIT_MARKERS = {"liu": "8", "metainit": "H"}
+# Filled contours and matrices; both run evenly from dark to light and stay apart for the colour-blind.
+SEQUENTIAL, MATRIX = "viridis", "cividis"
+
+P = ParamSpec("P")
+
+
+class NoData(ValueError):
+    """A figure has nothing to show; the message says what is missing."""
+
+
+class Look(NamedTuple):
+    """How a method is drawn.
+
+    Attributes:
+      colour: of its base method.
+      marker: of its base method, a diamond for masks that do not come from pruning; filled with `colour` or, for the
+        dense initialisation under a mask, hollow.
+      line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning.
+        Other initialisations, and variants of one method, are dash-dotted.
+      fill: of the marker.
+    """
+
+    colour: str
+    marker: str
+    line: Any
+    fill: str
+
+    def of_line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for a line without markers."""
+        return {"color": self.colour, "linestyle": self.line}
+
+    def of_point(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for markers without a line."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.fill,
+            "markeredgecolor": self.colour,
+            "markeredgewidth": 1.3,
+            "linestyle": "none",
+        }
+
+
+def look(method: str) -> Look:
+    """How a method is drawn, in every figure alike.
+
+    Args:
+      method: as in `methods.Identity`.
+
+    Returns:
+      Colour, marker, line and fill.
+    """
+    base, *suffixes = method.split(".")
+    colour, marker = _LOOKS.get(base, _OTHER)
+    has_dense_twin = base not in (*methods.DENSE, *methods.PRUNING, *methods.TICKETS)
+    is_plain = has_dense_twin and not suffixes
+    random_masks = set(suffixes) - set(methods.OF_WEIGHTS)
+    marker = "D" if random_masks and base != "static" else marker
+    marker = next((_INIT_MARKERS[suffix] for suffix in suffixes if suffix in _INIT_MARKERS), marker)
+    line: Any = (0, (4, 1.6)) if is_plain else (0, (1.2, 1.2)) if random_masks else "-"
+    line = (0, (6, 1.4, 1.2, 1.4)) if marker in _INIT_MARKERS.values() else line
+    return Look(colour, marker, line, "none" if is_plain else colour)
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draws a figure in the suite's style, whatever the process has set."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg", "pdf", "png")) -> list[pathlib.Path]:
+    """Writes a figure; equal figures give equal files.
+
+    Args:
+      figure: from a function of this package.
+      path: without an ending; its directory exists.
+      formats: endings.
+
+    Returns:
+      The files.
+    """
+    written = []
+    with mpl.rc_context(RC):
+        figure.draw_without_rendering()
+    # The layout is found; finding it again for every format takes longer than drawing.
+    figure.set_layout_engine("none")
+    for ending in formats:
+        target = path.with_name(f"{path.name}.{ending}")
+        stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
+        # A transparent picture is for pages; a PNG is looked at on any background.
+        face = "white" if ending == "png" else "none"
+        with mpl.rc_context(RC), files.atomic(target) as temporary:
+            figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
+        written.append(target)
+    return written
+
+
+def need(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataFrame:
+    """The rows of a frame that have a value in every one of some columns.
+
+    Args:
+      frame: to draw.
+      columns: that must have values.
+      sentence: says what is missing and what to do about it.
+
+    Returns:
+      The rows.
+
+    Raises:
+      NoData: with the sentence, if there are none.
+    """
+    columns = list(columns)
+    rows = frame.dropna(subset=columns) if set(columns) <= set(frame.columns) else frame.iloc[:0]
+    if rows.empty:
+        raise NoData(sentence)
+    return rows
+
+
+def grid(rows: int, columns: int, height: float, *, width: float = WIDTH, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of panels.
+
+    Args:
+      rows: of panels (count).
+      columns: of panels (count).
+      height: of a panel (inches).
+      width: of the figure (inches).
+      **shared: for `Figure.subplots`.
+
+    Returns:
+      The figure and its axes, [rows, columns].
+    """
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+
+
+def looks(frame: pd.DataFrame) -> dict[str, Look]:
+    """How every kind of run in a frame is drawn.
+
+    Args:
+      frame: with columns label and method.
+
+    Returns:
+      Look by label, in the order of the tables. Where labels share a method, those after the first are dash-dotted and
+      paler, each more than the last.
+    """
+    pairs = set(zip(frame["label"], frame["method"], strict=True))
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    for label, method in sorted(pairs, key=lambda pair: (methods.order(pair[1]), len(pair[0]), pair[0])):
+        own, place = look(method), seen.get(method, 0)
+        if place:
+            colour = _paler(own.colour, 0.45 * (1 - 0.6**place) / 0.4)
+            own = own._replace(colour=colour, fill="none", line=(0, (6, 1.4, *(1.2, 1.4) * place)))
+        found[label], seen[method] = own, place + 1
+    return found
+
+
+def _paler(colour: str, share: float) -> str:
+    """A colour mixed with white."""
+    red, green, blue = (part + (1 - part) * min(share, 0.75) for part in mpl.colors.to_rgb(colour))
+    return mpl.colors.to_hex((red, green, blue))
+
+
+def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.DataFrame:
+    """Draws the mean over runs and a band from the smallest to the largest, as far as all of them have come.
+
+    Runs that are less than half as far as the furthest one are left out, or one that died early would hide the others.
+
+    Args:
+      ax: to draw on.
+      frame: one row a run and x.
+      x: column.
+      y: column.
+      own: look of the method.
+
+    Returns:
+      mean, min and max by x.
+    """
+    reach = frame.groupby("run")[x].transform("max")
+    drawn = frame[reach >= reach.max() / 2].groupby(x)[y].agg(["mean", "min", "max", "count"])
+    # Where a run is behind the others, the mean would jump.
+    drawn = drawn[drawn["count"] == drawn["count"].max()]
+    ax.plot(drawn.index, drawn["mean"], **own.of_line())
+    if drawn["count"].max() > 1:
+        ax.fill_between(drawn.index, drawn["min"], drawn["max"], color=own.colour, alpha=0.14, linewidth=0)
+    return drawn
+
+
+def legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **options: Any) -> None:
+    """A legend of methods.
+
+    Args:
+      where: figure or axes.
+      drawn: look by label.
+      kind: `line`, `point` or `both`.
+      **options: for matplotlib's legend; without any it stands above the figure.
+    """
+    handles = []
+    for label, own in drawn.items():
+        arguments = own.of_point() if kind != "line" else {}
+        arguments |= own.of_line() if kind != "point" else {}
+        handles.append(Line2D([], [], label=label, **arguments))
+    options = {"loc": "outside upper left", "ncols": min(len(drawn), 5), **options}
+    where.legend(handles=handles, handlelength=2.6, columnspacing=1.4, **options)
+
+
+def legend_beside(ax: Axes, drawn: Mapping[str, Look], *, kind: str = "line") -> None:
+    """A legend of methods to the right of a panel."""
+    legend(ax, drawn, kind=kind, ncols=1, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def steps_axis(ax: Axes, label: str = "training step") -> None:
+    """Names the axis of steps, in thousands where they are many."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.margins(x=0.01)
+
+
+def log_axis(axis: Any, label: str) -> None:
+    """Names an axis that is logarithmic and reads 0.01, 0.1, 1, 10."""
+    axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
+    axis.set_label_text(label)
+    axis.set_major_locator(LogLocator(10, numticks=7))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+    def minor(value: float, _: object) -> str:
+        low, high = axis.get_view_interval()
+        # Below one and a half decades the powers of ten are too few.
+        is_short = 0 < low < high < 32 * low
+        return f"{value:g}" if is_short and f"{value:e}"[0] in "25" else ""
+
+    axis.set_minor_formatter(minor)
+
+
+def percent_axis(axis: Any, label: str) -> None:
+    """Names an axis of fractions that reads in percent."""
+    axis.set_label_text(label)
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")

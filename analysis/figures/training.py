@@ -1,0 +1,128 @@
+"""What happens to loss and gradient while networks train."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import methods
+from analysis.figures import style
+from analysis.runs import EARLY
+
+_PANELS_IN_A_ROW = 3
+
+
+@style.styled
+def gradient_norm(metrics: pd.DataFrame) -> Figure:
+    """Gradient norm over training; the first tenth beside the whole (Figure 3 of arXiv 2010.03533).
+
+    Args:
+      metrics: of one case, from `Runs.metrics`.
+
+    Returns:
+      Rows: masks that stay or shrink, masks that move. Columns: the start, the whole.
+
+    Raises:
+      NoData: if no run has logged it.
+    """
+    frame = style.need(metrics, ["gradient_norm"], "No run has logged a gradient norm yet.")
+    frame = frame[frame["gradient_norm"] > 0]
+    families = _families(frame)
+    last = frame["step"].max()
+    figure, axes = style.grid(len(families), 2, 2.55, sharey=True, width_ratios=(1, 1.25))
+    for (early, whole), (title, rows) in zip(axes, families.items(), strict=True):
+        drawn = style.looks(rows)
+        for label, look in drawn.items():
+            own = rows[rows["label"] == label]
+            style.over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
+            style.over_seeds(whole, own, "step", "gradient_norm", look)
+        style.log_axis(early.yaxis, "gradient norm (nats)")
+        early.set_title(f"{title}: first tenth")
+        whole.set_title("all of training", fontweight="normal")
+        style.legend_beside(whole, drawn)
+    _steps_below(axes)
+    return figure
+
+
+@style.styled
+def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
+    """Change of the gradient norm by each mask update (Figure 4 of arXiv 2010.03533).
+
+    Args:
+      mask_updates: of one case, from `Runs.mask_updates`.
+
+    Returns:
+      One panel a method that grows weights; what differs in initialisation or masks shares a panel.
+
+    Raises:
+      NoData: if no such run has updated its masks.
+    """
+    missing = "No mask update has grown a weight: SET, RigL and their like write mask_updates.jsonl."
+    frame = style.need(mask_updates, ["gradient_norm_change", "grown"], missing)
+    frame = style.need(frame[frame["grown"] > 0], ["grown"], missing)
+    base = frame["method"].map(methods.base_of)
+    bases = sorted(base.unique(), key=methods.order)
+    columns = min(len(bases), _PANELS_IN_A_ROW)
+    rows = -(-len(bases) // columns)
+    figure, axes = style.grid(rows, columns, 2.6, sharex=True, sharey=True)
+    highest, lowest = 0.0, 0.0
+    for ax, name in zip(axes.flat, bases, strict=False):
+        panel = frame[base == name]
+        for label, look in style.looks(panel).items():
+            own = style.over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
+            highest, lowest = max(highest, own["mean"].max()), min(lowest, own["mean"].min())
+        ax.axhline(0, color=style.MUTED, linewidth=1)
+        ax.set_title(methods.BASES.get(name, name))
+        style.legend(ax, style.looks(panel), ncols=1, loc="upper right")
+    for ax in axes.flat[len(bases) :]:
+        ax.set_visible(False)
+    # A band that one run stretches far would make the lines flat.
+    reach = highest - lowest
+    axes[0, 0].set_ylim(lowest - 0.35 * reach, highest + 0.5 * reach)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("change of the gradient norm (nats)")
+    _steps_below(axes)
+    return figure
+
+
+@style.styled
+def loss(metrics: pd.DataFrame) -> Figure:
+    """Training loss and test accuracy over training.
+
+    Args:
+      metrics: of one case, from `Runs.metrics`.
+
+    Returns:
+      Rows: masks that stay or shrink, masks that move. Columns: loss, accuracy.
+
+    Raises:
+      NoData: if no run has logged them.
+    """
+    frame = style.need(metrics, ["test_accuracy"], "No run has logged an accuracy yet.")
+    families = _families(frame)
+    figure, axes = style.grid(len(families), 2, 2.4, sharey="col", sharex=True)
+    for (left, right), (title, rows) in zip(axes, families.items(), strict=True):
+        drawn = style.looks(rows)
+        for label, look in drawn.items():
+            own = rows[rows["label"] == label]
+            style.over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
+            style.over_seeds(right, own, "step", "test_accuracy", look)
+        left.set_title(title)
+        style.log_axis(left.yaxis, "training loss (nats)")
+        style.percent_axis(right.yaxis, "test accuracy")
+        style.legend_beside(right, drawn)
+    _steps_below(axes)
+    return figure
+
+
+def _families(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Splits methods up so that no panel holds more than can be told apart."""
+    base = frame["method"].map(methods.base_of)
+    stays = base.isin([*methods.DENSE, *methods.PRUNING, *methods.STATIC])
+    families = {"Masks stay or shrink": frame[stays], "Masks move": frame[~stays]}
+    return {title: rows for title, rows in families.items() if not rows.empty}
+
+
+def _steps_below(axes: np.ndarray) -> None:
+    for row in axes:
+        for ax in row:
+            style.steps_axis(ax, "training step" if ax in axes[-1] else "")

@@ -1,0 +1,172 @@
+"""FLOPs and sizes: the published tables by the published rule and by the honest one, and any network layer by layer.
+
+  python -m analysis.flops [--table=NAME ...] [--out=DIR]
+  python -m analysis.flops --gin_config=FILE ... [--gin_bindings=BINDING ...] [--image=224x224x3] [--classes=1000]
+                           [--rule=honest|micronet] [--out=DIR]
+
+Without --gin_config it prints the tables of the RigL paper and of the README of its code; with it, the network and the
+masks that the configuration describes; no data are needed.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sparse_lib.experiment import cli
+from sparse_lib.experiment.errors import SettingError
+
+TABLES = {
+    "resnet50": "ResNet-50, README of google-research/rigl: RigL by the published rule, as printed, and honestly",
+    "mobilenet_v1": "MobileNet-v1, the same; its sparsity is over the layers that are not kept dense",
+    "notebook": "MobileNet-v1, notebook of google-research/rigl: by the published rule, and as printed",
+    "methods": "ResNet-50, RigL paper, figure 2: by the published rule, and as printed",
+    "widths": "Widths of small dense and big sparse networks: of the notebooks, and the nearest in thousandths",
+}
+_WORDS = ("masks", "network", "kind", "method", "layer")
+_ODDITY = "oddity"
+# Steps at which the sparsity of a pruned network is looked at.
+_PARTS = 1000
+
+
+def _ratio(value: float) -> str:
+    """A share of dense FLOPs with one digit more than the papers print, or FLOPs."""
+    return f"{value:.2e}" if value > 1e6 else f"{value:.3f}x"
+
+
+def _printed(value: float) -> str:
+    """A share of dense FLOPs, or FLOPs, as it was printed."""
+    return f"{value:.3g}" if value > 1e6 else f"{value:g}x"
+
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("sparsity", "width_notebook", "nearest"), "{:g}".format),
+    **dict.fromkeys(("size", "nearest_size"), "{:.4f}".format),
+    **dict.fromkeys(("weights", "active", "flops", "dense_flops", "bytes"), "{:,.0f}".format),
+    "length": "{:g}x".format,
+}
+
+
+def _format(column: str) -> Callable[[Any], str]:
+    if column in _FORMATS:
+        return _FORMATS[column]
+    if column.startswith("mega"):
+        return "{:.3f}".format
+    return _printed if column.endswith(("readme", "paper")) else _ratio
+
+
+def text(title: str, table: Any) -> str:
+    """A table as text; what is odd about a row is a footnote.
+
+    Args:
+      title: the line above it.
+      table: a data frame.
+
+    Returns:
+      Lines. Columns such as `training_readme` are called `readme` and stand beside their own.
+    """
+    columns = {}
+    for name in table.columns.drop(_ODDITY, errors="ignore"):
+        cells = [value if name in _WORDS else _format(name)(value) for value in table[name]]
+        label = name.rpartition("_")[2] if name.startswith(("training_", "inference_", "mega")) else name
+        label = label.replace("_", " ")
+        width = max(map(len, [label, *cells]))
+        columns[name] = [cell.ljust(width) if name in _WORDS else cell.rjust(width) for cell in [label, *cells]]
+    odd = table.get(_ODDITY, [""] * len(table))
+    notes = list(dict.fromkeys(filter(None, odd)))
+    marks = ["", *(f"[{notes.index(note) + 1}]" if note else "" for note in odd)]
+    lines = ["  ".join([*cells, mark]).rstrip() for *cells, mark in zip(*columns.values(), marks, strict=True)]
+    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
+    return "\n".join([title, "", *lines, *footnotes, ""])
+
+
+def _described(asked: argparse.Namespace) -> dict[str, Any]:
+    """Tables about the network that a gin configuration describes, by title."""
+    import keras
+
+    from analysis import cost_tables
+    from sparse_lib.experiment import gin_files, gin_names
+
+    gin_files.parse(asked.gin_config, asked.gin_bindings)
+    named, masks, prune = gin_names.network(), gin_names.masks(), gin_names.pruning().build()
+    sizes = gin_names.small_dense().fit(named, gin_names.SIZES[named.network_name](), asked.image, asked.classes)
+    with keras.StatelessScope():
+        model = named.build(asked.image, asked.classes, 0, sizes)
+        kernels = named.kernels(model)
+        counts = masks.counts(kernels) if masks.sparsity else {}
+        layers = cost_tables.layers(model, {kernels[name].path: n for name, n in counts.items()}, asked.rule)
+        pruning = None
+        if prune is not None:
+            total = gin_names.training().total_steps
+            steps = (total * part // _PARTS for part in range(_PARTS))
+            begun = (float(prune.sparsity(step)) if step >= prune.begin_step else 0.0 for step in steps)
+            pruning = cost_tables.while_pruned(model, kernels, begun)
+    summed = layers.iloc[-1]
+    frequency = gin_names.mask_updater().update_freq or 100
+    training = cost_tables.training(summed["dense_flops"], summed["flops"], frequency, pruning)
+    return {f"layers of {model.name}, {asked.rule} rule": layers, "training on one example, by method": training}
+
+
+def _image(words: str) -> tuple[int, ...]:
+    sides = tuple(int(side) for side in words.split("x"))
+    if len(sides) != 3 or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{words!r} is no HxWxC, such as 32x32x3")
+    return sides
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m analysis.flops", description="Prints FLOPs and sizes.")
+    parser.add_argument("--table", action="append", choices=TABLES, help="one of the published ones; all if none")
+    parser.add_argument("--gin_config", action="append", default=[], metavar="FILE", help="describes a network")
+    parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING", help="after the files")
+    parser.add_argument("--image", type=_image, default=(224, 224, 3), metavar="HxWxC", help="of that network's input")
+    parser.add_argument("--classes", type=int, default=1000, help="number of its logits")
+    parser.add_argument("--rule", choices=("honest", "micronet"), default="honest", help="how it is counted")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="writes the tables there as CSV too")
+    asked = parser.parse_args(words)
+    if asked.table and (asked.gin_config or asked.gin_bindings):
+        parser.error("--table is one of the published ones, --gin_config describes another; give one of them.")
+    return asked
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints the tables that the command line asks for.
+
+    Args:
+      words: of the command line; None takes those of the process.
+
+    Returns:
+      Exit status: 0; 1 after a failure and 2 after a wrong setting, which are told in one line.
+    """
+    asked = _arguments(words)
+    cli.import_tensorflow()
+    from analysis import cost_tables
+    from sparse_lib.experiment import files
+
+    try:
+        if asked.gin_config or asked.gin_bindings:
+            tables = {name.split(" ")[0]: (name, table) for name, table in _described(asked).items()}
+        else:
+            makers = {
+                "resnet50": lambda: cost_tables.readme("resnet50"),
+                "mobilenet_v1": lambda: cost_tables.readme("mobilenet_v1"),
+                "notebook": cost_tables.notebook,
+                "methods": cost_tables.methods,
+                "widths": cost_tables.widths,
+            }
+            tables = {name: (TABLES[name], makers[name]()) for name in asked.table or TABLES}
+        for name, (title, table) in tables.items():
+            sys.stdout.write(f"{text(title, table)}\n")
+            if asked.out:
+                files.write_text(asked.out / f"{name}.csv", table.to_csv(index=False))
+    except Exception as error:
+        if not cli.is_told(error):
+            raise
+        sys.stderr.write(f"error: {str(error).splitlines()[0]}\n")
+        return cli.USAGE_ERROR if isinstance(error, SettingError) else cli.FAILURE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What interpolate.py has written: paths between runs, and pictures of the loss."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis import methods
+from analysis.runs import IDENTITY, Runs
+from sparse_lib.experiment import files
+
+_LINE = "line"
+_POINTS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "coefficient", "split", "loss", "accuracy")
+_MEASURES = ("above_mean", "above_line", "above_higher_end", "largest_rise")
+_BARRIERS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "split", "quantity", *_MEASURES)
+_PICTURES = ("surface", "plane", "trajectory")
+
+
+class Paths(NamedTuple):
+    """Interpolations between checkpoints of the runs.
+
+    The columns of `IDENTITY` tell of the run at coefficient 0; `other` is the run at 1. Where a run is connected to the
+    pruned network that its masks come from, `to_parent` is true, and the pruned network is at 1, whatever the order in
+    which they were given.
+
+    Attributes:
+      points: one row a path, coefficient and split: loss (nats), accuracy (fraction); `from_start` tells whether the
+        path begins at a checkpoint of step 0.
+      barriers: one row a finished path, split and quantity (`loss` or `error`): the heights of
+        `sparse_lib.landscape.Barrier`.
+    """
+
+    points: pd.DataFrame
+    barriers: pd.DataFrame
+
+
+class Picture(NamedTuple):
+    """A loss surface.
+
+    Attributes:
+      kind: `surface`, `plane` or `trajectory`.
+      folder: where it lies.
+      xs: first coordinates.
+      ys: second coordinates.
+      loss: by split, [rows, columns], NaN where it is not computed yet.
+      marks: the checkpoints that it was made from, one row each: x, y, name, run and step.
+    """
+
+    kind: str
+    folder: str
+    xs: np.ndarray
+    ys: np.ndarray
+    loss: dict[str, np.ndarray]
+    marks: pd.DataFrame
+
+
+def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> Paths:
+    """Reads every interpolation below some directories, also unfinished ones.
+
+    Args:
+      tops: directories.
+      runs: whose checkpoints are connected; what connects others is left out.
+
+    Returns:
+      Points and barriers.
+    """
+    points, barriers = [], []
+    for folder in _folders(tops, files.INTERPOLATION_SUMMARY):
+        summary = _read_json(folder / files.INTERPOLATION_SUMMARY)
+        about = _about(summary, runs)
+        table = _read_table(folder / files.INTERPOLATION)
+        if about is None or table.empty:
+            continue
+        about["folder"] = str(folder)
+        if about.pop("is_reversed"):
+            table["coefficient"] = (1 - table["coefficient"]).round(12)
+        points.append(table.assign(**about))
+        for split, of_split in (summary.get("barrier") or {}).items():
+            for quantity, peaks in of_split.items():
+                heights = {name: peaks[name]["height"] for name in _MEASURES if name in peaks}
+                barriers.append({**about, "split": split, "quantity": quantity, **heights})
+    joined = pd.concat(points, ignore_index=True) if points else pd.DataFrame()
+    return Paths(joined.reindex(columns=list(_POINTS)), pd.DataFrame(barriers, columns=list(_BARRIERS)))
+
+
+def load_pictures(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> list[Picture]:
+    """Reads every loss surface below some directories, also unfinished ones.
+
+    Args:
+      tops: directories.
+      runs: give their checkpoints a name.
+
+    Returns:
+      The pictures.
+    """
+    return [
+        picture
+        for kind in _PICTURES
+        for folder in _folders(tops, f"{kind}.npz")
+        if (picture := _picture(kind, folder, runs)) is not None
+    ]
+
+
+def load_instability(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> pd.DataFrame:
+    """Reads every instability analysis below some directories.
+
+    Args:
+      tops: directories.
+      runs: the analysed run gives label and method.
+
+    Returns:
+      One row a pair of copies and split, as in instability.csv, with the columns of `IDENTITY`.
+    """
+    tables = []
+    for folder in _folders(tops, "instability.csv"):
+        name = runs.locate(str(_read_json(folder / "instability.json").get("run", "")))
+        table = _read_table(folder / "instability.csv")
+        if name is not None and not table.empty:
+            tables.append(table.assign(**_identity(runs, name)))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "step", "split"])
+
+
+def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
+    """What connects what; None where a side is no run that is known."""
+    ends = [methods.split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
+    known = [(name, step) for directory, step in ends if (name := runs.locate(directory)) is not None]
+    if len(known) < 2:
+        return None
+    is_reversed = runs.parent(known[1][0]) == known[0][0] and runs.parent(known[0][0]) != known[1][0]
+    (name, step), (other, _) = reversed(known) if is_reversed else known
+    identity = _identity(runs, name)
+    path = str(summary.get("path", _LINE))
+    if path != _LINE:
+        identity["label"] += f", {path} curve"
+    if summary.get("settings", {}).get("match"):
+        identity["label"] += ", matched"
+    return {
+        **identity,
+        "path": path,
+        "other": other,
+        "to_parent": runs.parent(name) == other,
+        "from_start": step == 0,
+        "is_reversed": is_reversed,
+    }
+
+
+def _identity(runs: Runs, name: str) -> dict[str, Any]:
+    row = runs.runs.loc[runs.runs["run"] == name].iloc[0]
+    return {column: row[column] for column in IDENTITY}
+
+
+def _picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
+    try:
+        with np.load(folder / f"{kind}.npz") as stored:
+            grid = dict(stored)
+    except (OSError, ValueError):
+        return None
+    rows = []
+    for solution in _read_json(folder / f"{kind}.json").get("solutions", []):
+        directory, step = methods.split_checkpoint(solution["checkpoint"])
+        run = runs.locate(directory)
+        label = pathlib.Path(directory).name if run is None else _identity(runs, run)["label"]
+        rows.append((*solution["coordinates"], f"{label}, step {step}" if kind == "surface" else label, run, step))
+    loss = {key.removeprefix("loss_"): grid[key] for key in grid if key.startswith("loss_")}
+    marks = pd.DataFrame(rows, columns=["x", "y", "name", "run", "step"])
+    return Picture(kind, str(folder), grid["xs"], grid["ys"], loss, marks)
+
+
+def _folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator[pathlib.Path]:
+    """Every directory, once, that holds a file of that name."""
+    seen = set()
+    for top in tops:
+        for folder, subfolders, names in os.walk(top):
+            subfolders[:] = sorted(n for n in subfolders if n != files.TENSORBOARD)
+            path = pathlib.Path(folder).resolve()
+            if name in names and path not in seen:
+                seen.add(path)
+                yield path
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _read_table(path: pathlib.Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError):
+        return pd.DataFrame()

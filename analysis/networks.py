@@ -1,0 +1,54 @@
+"""The network and the data of a run, for what weights alone do not tell."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import keras
+
+from sparse_lib.experiment import commands, files, gin_files
+from sparse_lib.experiment.compose import WeightSource
+
+
+class Built(NamedTuple):
+    """A network with the data that it was trained on.
+
+    Attributes:
+      model: with some initial weights; `at` moves it.
+      dataset: train, validation and test.
+    """
+
+    model: keras.Model
+    dataset: Any
+
+    def at(self, checkpoint: pathlib.Path) -> keras.Model:
+        """The network with the weights and statistics of a checkpoint.
+
+        Args:
+          checkpoint: prefix, or a run directory, which means its last one.
+
+        Returns:
+          The network; it is one and the same every time.
+        """
+        WeightSource(checkpoint=checkpoint).load(self.model)
+        return self.model
+
+
+def build(directory: pathlib.Path) -> Built:
+    """Builds what the operative configuration of a run describes; gin's configuration is empty afterwards.
+
+    Args:
+      directory: of the run.
+
+    Returns:
+      Network and data.
+
+    Raises:
+      RunError: if the configuration names what this version does not know, or its data are not there.
+    """
+    gin_files.forget()
+    try:
+        gin_files.parse([str(directory / files.OPERATIVE_CONFIG)], [])
+        experiment = commands.experiment()
+    finally:
+        gin_files.forget()
+    return Built(experiment.model(), experiment.dataset)

@@ -1,0 +1,59 @@
+"""Reads the text of an operative gin configuration without executing it."""
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_STATEMENT = re.compile(r"^\s*([\w./]+)\s*=\s*(.*)$", re.DOTALL)
+# A text in quotes, which may hold a percent sign, or a macro.
+_MACRO = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|%([\w./]+)")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Reads the bindings of a gin file.
+
+    Args:
+      text: of `operative_config.gin`; no includes are followed.
+
+    Returns:
+      Value by name, such as `{"training.seed": 1}`, macros filled in. What is no Python literal, such as a reference to
+      a function, stays text.
+    """
+    found = dict(_statements(text))
+    macros = {name: value for name, value in found.items() if "." not in name}
+    return {name: _value(value, macros) for name, value in found.items() if "." in name}
+
+
+def _statements(text: str) -> list[tuple[str, str]]:
+    """Name and text of the value of each binding; a value may run over several lines."""
+    statements, open_lines = [], ""
+    for line in text.splitlines():
+        if not open_lines and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        open_lines += line.rstrip().removesuffix("\\") + "\n"
+        match = _STATEMENT.match(open_lines)
+        if match and _is_open(match[2], line):
+            continue
+        if match:
+            statements.append((match[1], match[2].strip()))
+        open_lines = ""
+    return statements
+
+
+def _is_open(value: str, line: str) -> bool:
+    """Whether the value goes on in the next line."""
+    outside_quotes = _MACRO.sub("", value)
+    opened = sum(outside_quotes.count(sign) for sign in "([{") - sum(outside_quotes.count(sign) for sign in ")]}")
+    return line.rstrip().endswith("\\") or opened > 0
+
+
+def _value(text: str, macros: Mapping[str, str], depth: int = 10) -> Any:
+    def filled(match: re.Match[str]) -> str:
+        name = match[1]
+        return repr(_value(macros[name], macros, depth - 1)) if name in macros and depth else match[0]
+
+    try:
+        return ast.literal_eval(_MACRO.sub(filled, text))
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,324 @@
+"""Tidy data frames of any set of run directories, also of unfinished and empty ones."""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import methods, operative
+from sparse_lib.experiment import files
+
+# Columns that every frame begins with.
+IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
+# The part of training that counts as early (fraction).
+EARLY = 0.1
+_RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
+# Parts of a run, and the copies that an instability analysis trains: no runs of their own.
+_NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
+_FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
+# Bindings that tell neither a method nor a variant of it: where things lie, and how often they are looked at.
+_NO_VARIANT = {
+    "data.cache_dir",
+    "data.data_dir",
+    "data.download",
+    "network.mask_init_path",
+    "network.weight_init_path",
+    "training.data_seed",
+    "training.jit_compile",
+    "training.keep_checkpoints",
+    "training.log_freq",
+    "training.save_freq",
+    "training.save_update_pairs",
+    "training.seed",
+    "training.val_batch_size",
+    # They make the sparsity, which is told apart already.
+    "masks.sparsity",
+    "small_dense.sparsity",
+    "pruning.final_sparsity",
+    "training.oneshot_prune_fraction",
+}
+_NO_VARIANT_GROUPS = ("hessian", "interpolate")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """What a set of runs wrote, as tidy frames. The columns of `IDENTITY` come first in each.
+
+    Attributes:
+      runs: one row a run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
+        logged), `state` (finished, unfinished or empty) and `path`.
+      configs: one row a run, one column a binding of its operative configuration, indexed by run.
+      metrics: one row a log step, one column a scalar of metrics.jsonl.
+      layers: one row a (log step, layer, metric) with its value, from the keys `metric/layer` of metrics.jsonl.
+      mask_updates: one row a mask update, with `gradient_norm_change`.
+      results: one row a finished run, from result.json.
+      notes: one sentence for each file that could not be read.
+    """
+
+    runs: pd.DataFrame
+    configs: pd.DataFrame
+    metrics: pd.DataFrame
+    layers: pd.DataFrame
+    mask_updates: pd.DataFrame
+    results: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def only(self, names: Collection[str]) -> "Runs":
+        """The same frames with the rows of some runs.
+
+        Args:
+          names: of the runs, as in column `run`.
+
+        Returns:
+          New frames.
+        """
+        kept = set(names)
+        frames = {
+            field: frame[frame["run"].isin(kept)].reset_index(drop=True)
+            for field in ("runs", "metrics", "layers", "mask_updates", "results")
+            for frame in [getattr(self, field)]
+        }
+        return Runs(**frames, configs=self.configs[self.configs.index.isin(kept)], notes=self.notes)
+
+    def cases(self) -> Iterator[tuple[str, float, "Runs"]]:
+        """What may be compared: runs of one setting and one sparsity, and the dense ones beside them.
+
+        Yields:
+          Setting, sparsity (fraction) and its runs.
+        """
+        for setting, group in self.runs.groupby("setting", sort=True):
+            is_dense = group["method"].map(methods.base_of).isin(methods.DENSE)
+            for sparsity in sorted(group.loc[~is_dense, "target_sparsity"].dropna().unique()) or [0.0]:
+                is_common = is_dense & (group["target_sparsity"] == 0)
+                names = group.loc[is_common | (group["target_sparsity"] == sparsity), "run"]
+                yield str(setting), float(sparsity), self.only(names)
+
+    def path(self, run: str) -> pathlib.Path:
+        """The directory of a run."""
+        return pathlib.Path(self.runs.loc[self.runs["run"] == run, "path"].item())
+
+    def parent(self, run: str) -> str | None:
+        """The run whose masks a run takes, or None."""
+        found = self.runs.loc[self.runs["run"] == run, "parent"].item()
+        return found if isinstance(found, str) else None
+
+    def locate(self, path: str) -> str | None:
+        """The run that a path means, also where the runs have been moved since it was written.
+
+        Args:
+          path: of a run directory.
+
+        Returns:
+          The run, or None.
+        """
+        return _located(path, list(self.runs["run"]), list(self.runs["path"]))
+
+
+def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
+    """Reads every run below some directories.
+
+    Args:
+      paths: one directory or several; a directory with an operative_config.gin is a run, wherever it lies.
+
+    Returns:
+      The frames. What a killed process left half-written is left out.
+
+    Raises:
+      ValueError: if a directory does not exist.
+    """
+    tops = [pathlib.Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    for top in tops:
+        if not top.is_dir():
+            raise ValueError(f"There is no directory {top}; name one that holds runs.")
+    directories = sorted({directory.resolve() for top in tops for directory in find_runs(top)})
+    notes: list[str] = []
+    raw = [_read(directory, notes) for directory in directories]
+    names = _names(directories, [top.resolve() for top in tops])
+    runs, configs = _identities(names, raw)
+    identity = runs[list(IDENTITY)]
+    records = {field: [(n, r) for n, item in zip(names, raw, strict=True) for r in item[field]] for field in _TABLES}
+    metrics = _table(identity, records["metrics"], ["step"])
+    updates = _table(identity, records["mask_updates"], ["step", "gradient_norm_before", "gradient_norm_after"])
+    updates["gradient_norm_change"] = updates["gradient_norm_after"] - updates["gradient_norm_before"]
+    by_layer = [c for c in metrics.columns if "/" in c]
+    return Runs(
+        runs=runs,
+        configs=configs,
+        metrics=metrics.drop(columns=by_layer),
+        layers=_melted(metrics, by_layer),
+        mask_updates=updates,
+        results=_table(identity, records["results"], ["test_accuracy"]),
+        notes=tuple(notes),
+    )
+
+
+_TABLES = ("metrics", "mask_updates", "results")
+
+
+def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The run directories below a directory, itself among them.
+
+    Args:
+      top: where to look.
+
+    Yields:
+      Directories with an operative configuration.
+    """
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(n for n in subfolders if not _NO_RUNS.fullmatch(n))
+        if files.OPERATIVE_CONFIG in names:
+            yield pathlib.Path(folder)
+
+
+def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
+    def lines(name: str) -> list[dict[str, Any]]:
+        try:
+            return [r for r in files.JsonLines(directory / name).read() if isinstance(r, dict) and "step" in r]
+        except (OSError, UnicodeDecodeError) as error:
+            notes.append(f"{directory / name} cannot be read: {error}.")
+            return []
+
+    result: list[dict[str, Any]] = []
+    try:
+        config = (directory / files.OPERATIVE_CONFIG).read_text(encoding="utf8")
+        if (directory / files.RESULT).exists():
+            result = [json.loads((directory / files.RESULT).read_text(encoding="utf8"))]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = locals().get("config", "")
+        notes.append(f"A file of {directory} cannot be read: {error}.")
+    return {
+        "path": str(directory),
+        "values": operative.parse(config),
+        "metrics": lines(files.METRICS),
+        "mask_updates": lines(files.MASK_UPDATES),
+        "results": result,
+    }
+
+
+def _names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
+    """A short name for each: its path below what all have in common."""
+    common = pathlib.Path(os.path.commonpath(tops)) if tops else pathlib.Path()
+    names = [d.relative_to(common).as_posix() for d in directories]
+    return [d.name if name == "." else name for d, name in zip(directories, names, strict=True)]
+
+
+def _identities(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    identities = [methods.identify(item["values"]) for item in raw]
+    parents = _parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
+    sparsities = _sparsities(names, identities, parents, raw)
+    rows = []
+    for name, item, identity, parent in zip(names, raw, identities, parents, strict=True):
+        steps = [record["step"] for record in item["metrics"]]
+        state = _FINISHED if item["results"] else _UNFINISHED if steps else _EMPTY
+        kept = {**identity._asdict(), "run": name, "parent": parent, "target_sparsity": sparsities[name]}
+        rows.append({**kept, "step": max(steps, default=0), "state": state, "path": item["path"]})
+    runs = pd.DataFrame(rows, columns=[c for c in _RUN_COLUMNS if c != "label"])
+    runs["parent"] = runs["parent"].astype(object).where(runs["parent"].notna(), None)
+    index = pd.Index(names, name="run", dtype=object)
+    configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
+    runs.insert(
+        3, "label", [methods.label(m) + v for m, v in zip(runs["method"], _variants(runs, configs), strict=True)]
+    )
+    return runs, configs
+
+
+def _parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
+    """The run that each mask source means."""
+    directories = [methods.split_checkpoint(source)[0] for source in sources]
+    return [_located(directory, names, paths) for directory in directories]
+
+
+def _located(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
+    """The run of a path; the one whose path ends alike where the runs have been moved."""
+    if not wanted:
+        return None
+    exact = str(pathlib.Path(wanted).resolve())
+    if exact in paths:
+        return names[paths.index(exact)]
+    common = [_common_end(pathlib.PurePath(wanted).parts, pathlib.PurePath(path).parts) for path in paths]
+    best = max(common, default=0)
+    return names[common.index(best)] if best and common.count(best) == 1 else None
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    length = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _sparsities(
+    names: Sequence[str],
+    identities: Sequence[methods.Identity],
+    parents: Sequence[str | None],
+    raw: Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+    """The sparsity that each run aims at; with the masks of another run, that of this run."""
+    by_name = dict(zip(names, zip(identities, parents, raw, strict=True), strict=True))
+
+    def find(name: str, seen: tuple[str, ...] = ()) -> float:
+        identity, parent, item = by_name[name]
+        if not np.isnan(identity.sparsity):
+            return identity.sparsity
+        if parent and parent not in seen:
+            return find(parent, (*seen, name))
+        measured = [record["sparsity"] for record in item["metrics"] if "sparsity" in record]
+        return round(measured[-1], 3) if measured else float("nan")
+
+    return {name: find(name) for name in names}
+
+
+def _variants(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
+    """What tells runs apart that would else be taken for seeds of one method: bindings that are not the usual ones."""
+    told = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
+    # A run of a version that did not have a setting yet says nothing of it.
+    is_said = configs[told].map(lambda value: not isinstance(value, float) or not np.isnan(value))
+    texts = configs[told].map(repr).where(is_said)
+    variants = dict.fromkeys(runs["run"], "")
+    for _, setting in runs.groupby("setting"):
+        for _, group in setting.groupby(["method", "target_sparsity"], dropna=False):
+            own, all_of_setting = texts.loc[list(group["run"])], texts.loc[list(setting["run"])]
+            for column in own.columns[own.nunique() > 1]:
+                usual = _usual(own[column], all_of_setting[column])
+                for name, text in own[column].dropna().items():
+                    if text != usual:
+                        variants[name] += f", {column.split('.')[-1]}={text}"
+    return [variants[name] for name in runs["run"]]
+
+
+def _usual(own: pd.Series, all_of_setting: pd.Series) -> str:
+    """The value that needs no mention: the commonest one of the setting, or of the method where it has another."""
+    (common, _), *_ = collections.Counter(all_of_setting.dropna()).most_common(1)
+    (common_here, _), *_ = collections.Counter(own.dropna()).most_common(1)
+    return str(common if common in set(own) else common_here)
+
+
+def _table(identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]) -> pd.DataFrame:
+    """Identity, then the values of the records; what is null becomes NaN."""
+    frame = pd.DataFrame([record for _, record in records])
+    frame = frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))
+    for column in [c for c in frame if pd.api.types.is_object_dtype(frame[c])]:
+        is_plain = frame[column].map(lambda v: v is None or isinstance(v, int | float)).all()
+        if is_plain:
+            frame[column] = pd.to_numeric(frame[column])
+    own = frame.drop(columns=[c for c in ("run", "seed") if c in frame.columns])
+    own.insert(0, "run", pd.Series([name for name, _ in records], dtype=identity["run"].dtype))
+    return identity.merge(own, on="run", how="right", validate="one_to_many")
+
+
+def _melted(metrics: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    melted = metrics.melt([*IDENTITY, "step"], list(columns), var_name="key").dropna(subset="value")
+    names = {key: key.partition("/") for key in columns}
+    for place, part in ((1, 0), (2, 2)):
+        values = {key: name[part] for key, name in names.items()}
+        melted.insert(len(IDENTITY) + place, ("metric", "", "layer")[part], melted["key"].map(values).astype(str))
+    return melted.drop(columns="key").reset_index(drop=True)

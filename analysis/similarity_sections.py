@@ -1,0 +1,124 @@
+"""What a report says of how alike the networks of a case are."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis import cells, page
+from analysis.cases import Case
+from analysis.figures import landscape as landscape_figures
+from analysis.figures import similarity as similarity_figures
+from analysis.figures import style
+from analysis.page import Section
+from analysis.sheets import Sheets
+from analysis.similarity import function, tables
+from sparse_lib.experiment.errors import RunError
+
+
+def functions(case: Case, sheets: Sheets) -> Section:
+    """How alike the networks are in what they compute."""
+    section = Section("What the networks compute")
+    table = tables.function_table(case.runs, case.predicted)
+    sheets.data(f"{case.slug}/similarity", table)
+    sheets.data(f"{case.slug}/similarity_pairs", case.evidence.pairs)
+    sheets.data(f"{case.slug}/similarity_to_pruned", case.evidence.to_parents)
+    if table.empty:
+        sheets.missing.append("No run has left predictions.npz: it is written at the end of training.")
+        return section
+    heads = ["Method", "n", "Accuracy", "Ensemble", "Disagree", "With pruned", "KL", "JS", "Shared errors"]
+    looks = style.looks(table)
+    rows = [
+        [
+            page.method_name(row["label"] + ("" if row["pairs_share_masks"] else " *"), looks[row["label"]].colour),
+            row["networks"],
+            cells.plus_minus(row["accuracy"], row["accuracy_std"], percent=True),
+            cells.percent(row["ensemble"]),
+            cells.plus_minus(row["disagreement"], row["disagreement_std"], percent=True),
+            cells.plus_minus(row["pruned_disagreement"], row["pruned_disagreement_std"], percent=True),
+            cells.number(row["kl"]),
+            cells.number(row["js"]),
+            cells.percent(row["error_jaccard"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    section.add(
+        page.table(
+            "Pairs of networks of a method: share of test images that they classify differently, mean divergences of "
+            "their predictions (nats), and overlap of their errors; with the pruned network whose masks they take. "
+            "Mean and standard deviation.",
+            heads,
+            rows,
+        ),
+        page.paragraph(
+            "* no two of these networks take the masks of one pruned network: they are compared across masks.", "small"
+        ),
+    )
+    sheets.figure(
+        section,
+        f"{case.slug}/disagreement",
+        "Share of test images that two networks classify differently; every row is a run.",
+        lambda: _disagreement(case),
+    )
+    return section
+
+
+def _disagreement(case: Case) -> Figure:
+    runs = case.runs.runs[case.runs.runs["run"].isin(case.predicted.logits)]
+    order = {label: place for place, label in enumerate(style.looks(runs))}
+    runs = runs.assign(place=runs["label"].map(order)).sort_values(["place", "seed"])
+    logits = case.predicted.logits
+    values = np.array([[function.disagreement(logits[a], logits[b]) for b in runs["run"]] for a in runs["run"]])
+    return similarity_figures.matrix(values.reshape(len(runs), -1), list(runs["label"]), title="Disagreement")
+
+
+def weights(case: Case, sheets: Sheets) -> Section:
+    """How far the networks are from the pruned one, and what lies between."""
+    section = Section("Where the networks lie")
+    distances = case.evidence.distances
+    sheets.data(f"{case.slug}/distances", distances)
+    sheets.data(f"{case.slug}/interpolation", case.paths.points)
+    sheets.data(f"{case.slug}/barriers", case.paths.barriers)
+    if not distances.empty:
+        heads = ["Method", "Start, L2", "End, L2", "Start, cosine", "End, cosine", "Start to end, L2"]
+        caption = "Distances of weights to the pruned network whose masks a run takes. Mean and standard deviation."
+        section.add(cells.means(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
+    _representations(case, section, sheets)
+    points, stress = tables.embedded(case.runs, case.shelf)
+    sheets.data(f"{case.slug}/embedding", points)
+    sheets.figure(
+        section,
+        f"{case.slug}/embedding",
+        "Initial and final weights of the runs that keep the masks of one pruned network, in the plane: metric "
+        "multidimensional scaling of their L2 distances. Thin lines join start and end of a run.",
+        lambda: similarity_figures.embedding(points, stress),
+    )
+    to_parent = case.paths.points[case.paths.points["to_parent"].astype(bool)]
+    sheets.figure(
+        section,
+        f"{case.slug}/interpolation",
+        f"On the line from a run to the pruned network whose masks it takes. {cells.BAND}",
+        lambda: landscape_figures.interpolation(to_parent),
+    )
+    ends = case.paths.barriers[~case.paths.barriers["from_start"].astype(bool)]
+    loss = ends[(ends["quantity"] == "loss") & (ends["split"] == "train")]
+    if not loss.empty:
+        heights = ("above_higher_end", "above_line", "largest_rise")
+        columns = {name.replace("_", " ").capitalize(): name for name in heights}
+        section.add(cells.means(loss, columns, "Barriers of the training loss between ends of training (nats)."))
+    return section
+
+
+def _representations(case: Case, section: Section, sheets: Sheets) -> None:
+    try:
+        frame = tables.representations(case.runs, case.shelf)
+    except RunError as error:
+        sheets.missing.append(f"Hidden units and activations were not compared: {error}")
+        return
+    sheets.data(f"{case.slug}/representations", frame)
+    if frame.empty:
+        return
+    layers = {f"CKA {name.removeprefix('cka/')}": name for name in frame.columns if name.startswith("cka/")}
+    caption = (
+        "The same ends of training once hidden units are permuted to fit the pruned network's (an upper bound), and "
+        "linear CKA of the activations of each layer on test images: 1 for equal up to rotation and scale."
+    )
+    section.add(cells.means(frame, {"End, matched L2": "matched_l2", **layers}, caption))

@@ -1,0 +1,142 @@
+"""What a configuration is called."""
+
+import pathlib
+
+import pytest
+
+from analysis import methods, operative
+from analysis.figures import style
+from sparse_lib.experiment.sizes import SIZES
+from sparse_lib.experiment.updating import UPDATERS
+from sparse_lib.oneshot import METHODS
+
+ROOT = pathlib.Path(__file__).parents[2]
+MASKS = {"network.mask_init_path": "runs/prune"}
+RIGL = {"mask_updater.update_alg": "rigl"}
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "label"),
+    [
+        ({}, "dense", "Dense"),
+        ({"network.network_name": "mlp", "mlp.hidden_sizes": (8, 8)}, "small_dense", "Small dense"),
+        ({"small_dense.sparsity": 0.9}, "small_dense", "Small dense"),
+        ({"pruning.mode": "prune"}, "prune", "Pruning"),
+        ({"pruning.mode": "prune", "pruning.scope": "global"}, "prune_global", "Global pruning"),
+        ({"pruning.mode": "prune", "pruning.final_sparsity": 0}, "dense", "Dense"),
+        ({**MASKS, "network.weight_init_path": "runs/prune/ckpt-0"}, "lottery", "Lottery"),
+        ({**MASKS, "network.weight_init_path": "a/cp-00000.ckpt"}, "lottery", "Lottery"),
+        ({**MASKS, "network.weight_init_path": "runs/prune/ckpt-500"}, "lottery_rewind", "Rewound lottery"),
+        ({**MASKS, "network.weight_init_path": "runs/prune"}, "prune_restart", "Prune-restart"),
+        (MASKS, "scratch", "Scratch"),
+        ({**MASKS, "network.weight_init_method": "unit_scaled"}, "scratch.plus", "Scratch+"),
+        ({**MASKS, "network.weight_init_method": "layer_scaled"}, "scratch.liu", "Scratch (Liu init)"),
+        ({**MASKS, "network.shuffle_mask": True}, "scratch_shuffled", "Shuffled scratch"),
+        ({**MASKS, **RIGL}, "rigl", "RigL"),
+        ({**MASKS, **RIGL, "mask_updater.last_update_step": 0}, "scratch", "Scratch"),
+        ({**MASKS, **RIGL, "network.weight_init_path": "runs/prune/ckpt-0"}, "rigl.ticket", "RigL (ticket weights)"),
+        ({**RIGL, "masks.sparsity": 0.9}, "rigl.erk", "RigL (ERK)"),
+        (
+            {**RIGL, "masks.sparsity": 0.9, "network.weight_init_method": "unit_scaled"},
+            "rigl.plus.erk",
+            "RigL+ (ERK)",
+        ),
+        ({**RIGL, "masks.sparsity": 0.5, "masks.structure": "2:4"}, "rigl.2:4", "RigL (2:4)"),
+        (
+            {**RIGL, "masks.sparsity": 0.5, "masks.structure": "constant_fan_in"},
+            "rigl.constant_fan_in",
+            "RigL (constant fan in)",
+        ),
+        (
+            {"mask_updater.update_alg": "srigl", "masks.sparsity": 0.5, "masks.structure": "constant_fan_in"},
+            "srigl.erk",
+            "SRigL (ERK)",
+        ),
+        ({"masks.sparsity": 0.9, "masks.distribution": "uniform"}, "static.uniform", "Static (uniform)"),
+        ({"training.oneshot_prune_fraction": 0.9, "oneshot.method": "synflow"}, "synflow", "SynFlow"),
+        (
+            {"training.oneshot_prune_fraction": 0.9, "mask_updater.update_alg": "rigl_grasp"}
+            | {"mask_updater.last_update_step": 0},
+            "grasp",
+            "GraSP",
+        ),
+        ({"training.oneshot_prune_fraction": 0.9, **RIGL}, "rigl.snip", "RigL (SNIP masks)"),
+    ],
+)
+def test_name_and_label(values, method, label):
+    assert methods.identify(values).method == method
+    assert methods.label(method) == label
+
+
+@pytest.mark.parametrize("folder", ["configs", "mlp_configs"])
+def test_every_configuration_of_the_suite_has_a_name_of_its_own(folder):
+    names = {}
+    for path in sorted((ROOT / folder).glob("*.gin")):
+        text = (ROOT / folder / "base.gin").read_text() + "\n" + path.read_text()
+        if path.stem != "base" and "base.gin" in path.read_text():
+            names[path.stem] = methods.identify(operative.parse(text)).method
+    assert names["rigl"] == "rigl.plus.erk"
+    assert names["rigl_from_prune"] == "rigl"
+    assert names["lottery_rewind"] == "lottery_rewind"
+    assert names["small_dense"] == "small_dense"
+    assert names["snip"] == "snip"
+    alike = {("snfs", "snfs_per_layer")}
+    pairs = {(a, b) for a in names for b in names if a < b and names[a] == names[b]}
+    assert pairs <= alike
+
+
+@pytest.mark.parametrize(
+    ("values", "sparsity"),
+    [
+        ({}, 0.0),
+        ({"pruning.mode": "prune", "pruning.final_sparsity": 0.98}, 0.98),
+        ({"masks.sparsity": 0.5}, 0.5),
+        ({"training.oneshot_prune_fraction": 0.7, "oneshot.method": "snip"}, 0.7),
+        ({"small_dense.sparsity": 0.9}, 0.9),
+    ],
+)
+def test_sparsity_that_is_aimed_at(values, sparsity):
+    assert methods.identify(values).sparsity == sparsity
+
+
+def test_data_order_is_the_seed_where_it_is_set_apart():
+    assert methods.identify({"training.seed": 3}).seed == 3
+    assert methods.identify({"training.seed": 3, "training.data_seed": 0}).seed == 0
+
+
+def test_settings_that_are_compared():
+    assert methods.identify({}).setting == "LeNet5 on digits"
+    normed = {"network.network_name": "mlp", "mlp.use_batch_norm": True, "data.name": "mnist"}
+    assert methods.identify(normed).setting == "MLP with batch norm on mnist"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("runs/a", ("runs/a", None)),
+        ("runs/a/ckpt-500", ("runs/a", 500)),
+        ("runs/a/ckpt--19", ("runs/a", -19)),
+        ("runs/a/ckpt-500.index", ("runs/a", 500)),
+        ("runs/a/cp-00500.ckpt", ("runs/a", 500)),
+    ],
+)
+def test_checkpoint_paths(path, expected):
+    assert methods.split_checkpoint(path) == expected
+
+
+def test_order_is_that_of_the_tables():
+    names = ["rigl.plus.erk", "rigl", "unheard_of", "dense", "rigl.plus", "scratch.plus", "scratch"]
+    expected = ["dense", "scratch", "scratch.plus", "rigl", "rigl.plus", "rigl.plus.erk", "unheard_of"]
+    assert sorted(names, key=methods.order) == expected
+
+
+def test_every_updater_and_score_has_a_label_and_a_look():
+    bases = {*UPDATERS, *METHODS}
+    assert bases <= set(methods.BASES)
+    looks = {base: style.look(base) for base in methods.BASES}
+    assert len({(look.colour, look.marker) for look in looks.values()}) >= len(looks) - 4
+
+
+@pytest.mark.parametrize("network", ["lenet5", "mlp"])
+def test_widths_of_the_paper_are_those_of_the_networks(network):
+    assert methods._WIDTHS[network] == tuple(SIZES[network]().hidden_sizes)

@@ -1,0 +1,138 @@
+"""The pieces of a page."""
+
+import html.parser
+import math
+import re
+
+import pytest
+
+from analysis import page
+from analysis.claims import Claim, Verdict
+from analysis.contrasts import NOT_ENOUGH, SUPPORTED, Measured
+from analysis.page import Section
+from analysis.statistics import Interval
+
+VOID = {"meta", "br", "link", "img", "hr", "input", "line", "rect", "circle", "path", "use"}
+
+
+class Outline(html.parser.HTMLParser):
+    """Checks that tags are balanced and collects ids, links and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.sources += [values[k] for k in ("src", "srcset") if k in values]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def verdict(mean: float, low: float, high: float, *, status=SUPPORTED, unit="times", missing="") -> Verdict:
+    claim = Claim(name="x", part="Part <1>", statement="A > B.", paper="1 & 2", measure=lambda _: None, high=1.0)
+    return Verdict(claim, status, Measured(Interval(mean, low, high, 3, "kind"), unit, "a, b", missing))
+
+
+def test_text_is_escaped():
+    assert page.paragraph("a < b & c") == "<p>a &lt; b &amp; c</p>"
+    table = page.table("<caption>", ["<h>"], [["<cell>"], [page.link("x", "y")]])
+    assert "&lt;cell&gt;" in table
+    assert '<a href="#y">x</a>' in table
+    Outline(table)
+
+
+def test_sections_have_places_in_the_contents():
+    first, empty = Section("First", anchor="one"), Section("Empty")
+    first.children = [Section("Child"), Section("Nothing")]
+    first.children[0].add(page.paragraph("text"))
+    outline = Outline(page.document("Title", "lead", [first, empty], "end"))
+    assert {"#one", "#one-1"} <= set(outline.links)
+    assert {"one", "one-1"} <= set(outline.ids)
+    assert "Empty" not in outline.text
+    assert "Nothing" not in outline.text
+
+
+def test_every_link_within_the_page_leads_somewhere():
+    sections = [Section(str(n), [page.paragraph("x")]) for n in range(3)]
+    outline = Outline(page.document("Title", "lead", sections, "end"))
+    assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
+
+
+SVG = (
+    '<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg width="266.4pt" height="100pt" viewBox="0 0 1 1">'
+    '<metadata>made by</metadata><defs><path id="glyph"/></defs><use xlink:href="#glyph"/>'
+    '<g clip-path="url(#clip)" style="fill: #1f2328"/></svg>'
+)
+
+
+def test_figures_take_the_colours_of_the_page_and_have_ids_of_their_own():
+    figure = page.figure(SVG, 'A "figure"', "name", ["figures/a.svg", "figures/a.png"])
+    assert "var(--ink)" in figure
+    assert "made by" not in figure
+    assert 'id="name-glyph"' in figure
+    assert 'href="#name-glyph"' in figure
+    assert "url(#name-clip)" in figure
+    assert "max-width:50.0%" in figure
+    assert "&quot;figure&quot;" in figure
+    assert '<a href="figures/a.svg">svg</a>' in figure
+    assert not figure.startswith("<?xml")
+
+
+def test_claims_with_and_without_data():
+    text = page.claims(
+        [verdict(0.5, 0.25, 0.75), verdict(math.nan, math.nan, math.nan, status=NOT_ENOUGH, missing="runs")]
+    )
+    outline = Outline(text)
+    assert "A > B." in outline.text
+    assert "Part <1>" in outline.text
+    assert "0.5 times [0.25, 0.75]" in outline.text
+    assert "Not enough data for 1 of 2 claims" in outline.text
+    assert text.index("supported") < text.index("Not enough data")
+
+
+def test_claims_that_all_lack_data_are_one_list():
+    text = page.claims([verdict(math.nan, math.nan, math.nan, status=NOT_ENOUGH, missing="runs")])
+    assert text.startswith("<details>")
+
+
+def numbers(drawing: str, name: str) -> float:
+    return float(re.search(rf'{name}="([^"]*)"', drawing)[1])
+
+
+def test_intervals_are_drawn_to_scale():
+    drawing = page.interval_drawing(verdict(math.exp(-2), math.exp(-3), math.exp(-1)), width=116)
+    # In logarithms from -3 to 0, with margins of 8%: 3.48 over 116 points.
+    assert numbers(drawing, "cx") == pytest.approx(116 * (1 + 0.24) / 3.48, abs=0.1)
+    assert numbers(drawing, "x1") == pytest.approx(116 * 3.24 / 3.48, abs=0.1)
+    assert numbers(drawing, "rect x") == 0
+    assert page.interval_drawing(verdict(1, math.nan, math.nan)) == ""
+
+
+@pytest.mark.parametrize("unit", ["times", "points", "nats", "count"])
+def test_intervals_of_no_width_can_be_drawn(unit):
+    assert "nan" not in page.interval_drawing(verdict(0.0, 0.0, 0.0, unit=unit))

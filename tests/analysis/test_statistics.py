@@ -1,0 +1,85 @@
+"""Intervals, against scipy and hand-worked numbers."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis import statistics
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_t_interval_is_scipys(n):
+    values = np.random.default_rng(n).normal(size=n)
+    found = statistics.t_interval(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), expected)
+    assert (found.mean, found.n) == (pytest.approx(values.mean()), n)
+
+
+def test_t_interval_by_hand():
+    # Mean 2, s = 1, error 1 / sqrt 3, quantile of t with 2 degrees of freedom 4.3027.
+    found = statistics.t_interval([1.0, 2.0, 3.0, float("nan")])
+    np.testing.assert_allclose(found[:3], (2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [float("nan"), 2.0]])
+def test_too_few_values_have_no_interval(values):
+    found = statistics.t_interval(values)
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
+
+
+def test_differences_are_paired_by_seed():
+    first, second = {0: 10.0, 1: 20.0, 2: 31.0, 7: 99.0}, {2: 30.0, 1: 19.0, 0: 8.0}
+    found = statistics.paired(first, second)
+    expected = stats.ttest_rel([10, 20, 31], [8, 19, 30]).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), expected)
+    assert found.n == 3
+
+
+def test_unpaired_seeds_take_welch():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=4), 3 * rng.normal(size=6)
+    found = statistics.paired(dict(enumerate(a)), {10 + i: x for i, x in enumerate(b)})
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), expected)
+    assert "Welch" in found.kind
+
+
+def test_one_seed_has_a_difference_and_no_interval():
+    found = statistics.paired({0: 3.0}, {1: 1.0})
+    assert found.mean == 2.0
+    assert np.isnan(found.low)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    found = statistics.paired({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0})
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_jackknife_of_a_sum_is_the_t_interval():
+    # The measure x_i + x_j of all pairs has twice the mean of x, and the jackknife knows its variance exactly.
+    x = np.array([1.0, 4.0, 2.0, 9.0, 3.0])
+    found = statistics.jackknife(x[:, None] + x[None])
+    expected = statistics.t_interval(x)
+    np.testing.assert_allclose(found[:3], 2 * np.array(expected[:3]))
+
+
+def test_jackknife_leaves_out_every_run_in_turn():
+    pairs = np.random.default_rng(1).random((4, 4))
+    pairs = pairs + pairs.T
+    everyone = [pairs[a, b] for a, b in itertools.combinations(range(4), 2)]
+    without = [
+        np.mean([pairs[a, b] for a, b in itertools.combinations(sorted({0, 1, 2, 3} - {left}), 2)]) for left in range(4)
+    ]
+    error = np.sqrt(3 / 4 * np.sum((without - np.mean(without)) ** 2))
+    found = statistics.jackknife(pairs)
+    assert found.mean == pytest.approx(np.mean(everyone))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 3) * error)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_jackknife_needs_three(n):
+    assert np.isnan(statistics.jackknife(np.ones((n, n))).low)
