@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from sparse_lib import functional
 from sparse_lib.functional import Objective
+from tests.replicas import two_replicas
 
 layers = keras.layers
 
@@ -302,8 +303,7 @@ def test_loss_is_at_least_single_precision(dtype, expected):
 
 
 def test_works_in_a_replica_context():
-    devices = [device.name for device in tf.config.list_logical_devices("CPU")[:2]]
-    strategy = tf.distribute.MirroredStrategy(devices)
+    strategy = two_replicas()
     with strategy.scope():
         model = make_model()
     objective = Objective(model)
