@@ -17,7 +17,7 @@ READY := $(VENV)/ready-$(subst $(EMPTY) ,-,$(strip $(EXTRAS)))
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
-TYPED := sparse_lib $(wildcard train.py hessian.py interpolate.py)
+TYPED := sparse_lib analysis train.py hessian.py interpolate.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-slow lint demo bench lock clean

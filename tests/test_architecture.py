@@ -15,7 +15,7 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 
 # A core module may import its own row and the rows above it.
 LAYERS = (
-    "selection distributions schedules strategies",
+    "selection distributions schedules strategies mask_files structures",
     "masks scores",
     "updaters initializers metainit functional gradient_flow layer_calls kernel_uses counting micronet units",
     "oneshot optimizer",
@@ -24,8 +24,9 @@ LAYERS = (
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
-    "curvature": {"functional", "masks"},
-    "landscape": {"functional", "masks"},
+    "measure": {"counting", "curvature", "functional", "gradient_flow", "landscape", "masks"},
+    "curvature": {"functional", "layer_calls", "masks", "strategies"},
+    "landscape": {"functional", "layer_calls", "masks", "selection", "strategies"},
 }
 SURFACE = "__init__"
 ROOMS = {*RANK, *BESIDE_CORE, "experiment", SURFACE}

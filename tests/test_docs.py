@@ -139,5 +139,5 @@ def test_links_lead_somewhere(document):
 def test_settings_that_are_named_exist(document):
     known = gin_names.parameters()
     text = document.read_text(encoding="utf8")
-    named = re.findall(rf"(?<![\w./])({'|'.join(known)})\.(?!gin|md|py)(\w+)\b(?!\()", text)
+    named = re.findall(rf"(?<![\w./])({'|'.join(known)})\.(?!gin|md|py|csv|json|npz|keras)(\w+)\b(?!\()", text)
     assert [f"{name}.{p}" for name, p in named if p not in known[name]] == []

@@ -5,6 +5,7 @@ are stand-ins there: the fast tests note and check what they are asked for, the 
 """
 
 import copy
+import importlib.util
 import os
 import pathlib
 import re
@@ -78,7 +79,15 @@ def checkout(folder: pathlib.Path, python: str) -> dict[str, str]:
 
     Returns the environment in which blocks run.
     """
-    for name in ("train.py", "configs", "mlp_configs", "requirements", "Makefile", "pyproject.toml"):
+    scripts = (
+        "train.py",
+        "hessian.py",
+        "interpolate.py",
+        "analysis",
+        "examples",
+        *(p.name for p in ROOT.glob("*configs")),
+    )
+    for name in (*scripts, "requirements", "Makefile", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", folder / "docs")
     programs = folder / "bin"
@@ -114,12 +123,15 @@ def bash(text: str, folder: pathlib.Path, environment: dict[str, str]) -> None:
 
 def check_training(words: list[str]) -> None:
     """Asserts that a command line of train.py has the flags and settings that there are."""
+    # Other tests of the session import interpolate.py, which has modes of its own.
+    flags.DEFINE_enum("mode", "train_eval", ["train_eval", "eval", "hessian"], "", allow_override=True)
     values = copy.deepcopy(flags.FLAGS)
     values(words)
     gin.clear_config()
     try:
         # No download: the other data sets have tests of their own.
-        gin_files.parse(values.gin_config, [*values.gin_bindings, "data.name='digits'"])
+        instead = ["data.name='digits'", "data.preprocessing='auto'", "data.augmentation='auto'", "data.on_disk=None"]
+        gin_files.parse(values.gin_config, [*values.gin_bindings, *instead])
         commands.experiment()
     finally:
         gin.clear_config()
@@ -142,6 +154,8 @@ def test_commands_ask_for_what_there_is(document, tmp_path, monkeypatch):
     for words in noted(tmp_path):
         if words[0] == "-c":
             compile(words[1], shlex.join(words), "exec")
+        elif words[0] == "-m":
+            assert importlib.util.find_spec(words[1]), words
         else:
             assert pathlib.Path(words[0]).exists(), words
         if words[0] == "train.py":
