@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from known import plain_hessian
-from tests.replicas import two_replicas
 
 from sparse_lib.curvature import TopEigenvalue
 from sparse_lib.curvature import callback as callback_module
 from sparse_lib.masks import Masks
+from tests.replicas import two_replicas
 
 X = np.random.default_rng(0).normal(size=(64, 5)).astype("float32")
 Y = np.argmax(X[:, :3] + 0.1 * X[:, 3:4], axis=1)

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.replicas import two_replicas
 
 from sparse_lib.curvature import Batches, Subspace, exact, parts
 from sparse_lib.curvature.structure import hessian as structured
 from sparse_lib.functional import Objective, cross_entropy
 from sparse_lib.masks import Masks, random_masks
+from tests.replicas import two_replicas
 
 layers = keras.layers
 

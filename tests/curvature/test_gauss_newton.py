@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from known import dense, examples, network
-from tests.replicas import two_replicas
 
 from sparse_lib.curvature import Batches, FisherOperator, GaussNewtonOperator, Subspace
 from sparse_lib.functional import Objective
+from tests.replicas import two_replicas
 
 SMALL = "dense chain"
 
