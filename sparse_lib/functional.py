@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 LossFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-_TF_MOMENTS = tf.nn.moments
+_TF_MOMENTS, _TF_MAX_POOL = tf.nn.moments, tf.nn.max_pool
 _open_contexts: list[None] = []
 
 
@@ -33,14 +34,16 @@ def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 @contextmanager
-def exact_moments() -> Iterator[None]:
-    """Lets second derivatives through normalisation layers be right inside the context.
+def exact_derivatives() -> Iterator[None]:
+    """Lets second derivatives through normalisation and max-pooling layers be right inside the context.
 
     `tf.nn.moments`, which Keras' LayerNormalization, GroupNormalization and (in training)
     BatchNormalization use, stops the gradient at the mean inside the variance. First derivatives
     do not notice, since that term is zero; second derivatives lose it and come out wrong.
+
+    The second derivative of `tf.nn.max_pool` overwrites what it reads where input and output have one shape.
     """
-    tf.nn.moments = _moments
+    tf.nn.moments, tf.nn.max_pool = _moments, _max_pool
     _open_contexts.append(None)
     try:
         yield
@@ -49,7 +52,7 @@ def exact_moments() -> Iterator[None]:
         # puts TensorFlow's function back.
         _open_contexts.pop()
         if not _open_contexts:
-            tf.nn.moments = _TF_MOMENTS
+            tf.nn.moments, tf.nn.max_pool = _TF_MOMENTS, _TF_MAX_POOL
 
 
 def _moments(
@@ -69,6 +72,26 @@ def _moments(
     return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
+def _max_pool(
+    input: tf.Tensor,  # noqa: A002  (TensorFlow's name)
+    ksize: int | Sequence[int],
+    strides: int | Sequence[int],
+    padding: str | Sequence[Sequence[int]],
+    data_format: str | None = None,
+    name: str | None = None,
+) -> tf.Tensor:
+    """What `tf.nn.max_pool` returns, from an operation whose output has another shape than its input."""
+    sizes, windows, steps = input.shape[1:-1], *(np.broadcast_to(n, len(input.shape) - 2) for n in (ksize, strides))
+    is_same_shape = None not in sizes and all(-(-n // step) == n for n, step in zip(sizes, steps, strict=True))
+    if is_same_shape and np.all(windows == 1):
+        return tf.identity(input, name)
+    if is_same_shape and padding == "SAME":
+        around = [(window - 1) // 2 for window in windows]
+        padded = [(0, 0), *((n, window - 1 - n) for n, window in zip(around, windows, strict=True)), (0, 0)]
+        input, padding = tf.pad(input, padded, constant_values=input.dtype.min), "VALID"
+    return _TF_MAX_POOL(input, ksize, strides, padding, data_format, name)
+
+
 def call(
     model: keras.Model,
     variables: Sequence[keras.Variable],
@@ -81,7 +104,7 @@ def call(
 
     What the call would write (batch-norm averages, seeds, metrics) is thrown away; variables that
     are not listed are read as they are at call time. The result can be differentiated twice, also
-    through normalisation layers (`exact_moments`).
+    through normalisation and max-pooling layers (`exact_derivatives`).
 
     Args:
         model: A built model.
@@ -96,7 +119,7 @@ def call(
     # The model is called as a layer, not through `stateless_call`: only `__call__` hands
     # `training` down through subclassed models whose `call` does not take it.
     replaced = list(zip(variables, values, strict=True))
-    with exact_moments(), keras.StatelessScope(state_mapping=replaced):
+    with exact_derivatives(), keras.StatelessScope(state_mapping=replaced):
         return model(inputs, training=training)
 
 

@@ -14,7 +14,7 @@ from sparse_lib.curvature.structure.coordinates import Coordinates
 from sparse_lib.curvature.structure.maps import Linear, Map, NoChainError, Slope, max_pool
 from sparse_lib.curvature.structure.weights import Conv, Dense, Norm
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective, cross_entropy, exact_moments
+from sparse_lib.functional import Objective, cross_entropy, exact_derivatives
 
 _LAYERS = keras.layers
 # At inference these return what they get.
@@ -113,7 +113,7 @@ class Chain:
         values = list(zip(self.model.trainable_variables, params, strict=True))
         maps: list[Map] = []
         x = tf.cast(x, self.model.inputs[0].dtype)
-        with exact_moments(), keras.StatelessScope(state_mapping=values):
+        with exact_derivatives(), keras.StatelessScope(state_mapping=values):
             for layer in self.prefix:
                 x = layer(x, training=False)
             for stage in self.stages:
