@@ -21,14 +21,6 @@ from sparse_lib.experiment import cli
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
-flags.DEFINE_enum(
-    "mode",
-    "path",
-    ["path", "surface", "plane", "trajectory", "instability"],
-    "The path between two checkpoints; the loss around one, through three, or on the way of a run; or copies of a run.",
-    # So that it can be imported beside train.py, which has modes of its own.
-    allow_override=True,
-)
 flags.DEFINE_multi_string("solution", [], "Checkpoint of --mode=surface; given three times, those of --mode=plane")
 flags.DEFINE_string("run", "", "Directory of the run of --mode=trajectory and --mode=instability.")
 flags.DEFINE_string("ckpt_start", "", "Checkpoint at coefficient 0; a run directory means its last one.")
@@ -40,6 +32,14 @@ flags.DEFINE_enum(
     ["0", "1", "-1"],
     "Of published command lines: 0, 1 and -1 mean interpolate.masks='start', 'end' and 'none'.",
 )
+
+
+def define_mode() -> None:
+    """Defines --mode, which train.py has too."""
+    cli.define_mode(
+        ["path", "surface", "plane", "trajectory", "instability"],
+        "The path between two checkpoints; the loss around one, through three or on a run's way; or copies of a run.",
+    )
 
 
 def main() -> None:
@@ -64,4 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_mode()
     cli.run(main)

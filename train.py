@@ -14,13 +14,13 @@ from sparse_lib.experiment import cli
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
-flags.DEFINE_enum(
-    "mode",
-    "train_eval",
-    ["train_eval", "eval", "hessian"],
-    "Train, evaluate a checkpoint of --logdir, or do what hessian.py does.",
-)
 flags.DEFINE_string("ckpt", "", "Checkpoint for --mode=eval; the last one of --logdir if not given.")
+
+
+def define_mode() -> None:
+    """Defines --mode, which interpolate.py has too."""
+    modes = ["train_eval", "eval", "hessian"]
+    cli.define_mode(modes, "Train, evaluate a checkpoint of --logdir, or do what hessian.py does.")
 
 
 def main() -> None:
@@ -38,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_mode()
     cli.run(main)

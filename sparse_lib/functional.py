@@ -88,7 +88,8 @@ def _max_pool(
     if is_same_shape and padding == "SAME":
         around = [(window - 1) // 2 for window in windows]
         padded = [(0, 0), *((n, window - 1 - n) for n, window in zip(around, windows, strict=True)), (0, 0)]
-        input, padding = tf.pad(input, padded, constant_values=input.dtype.min), "VALID"
+        wide = tf.pad(input, padded, constant_values=input.dtype.min)
+        return _TF_MAX_POOL(wide, ksize, strides, "VALID", data_format, name)
     return _TF_MAX_POOL(input, ksize, strides, padding, data_format, name)
 
 

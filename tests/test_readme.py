@@ -20,7 +20,7 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
-import train  # noqa: F401  (it defines the flags)
+import train
 from sparse_lib.experiment import commands, gin_files
 from tests.experiment.test_data_tfds import prepare
 
@@ -123,8 +123,7 @@ def bash(text: str, folder: pathlib.Path, environment: dict[str, str]) -> None:
 
 def check_training(words: list[str]) -> None:
     """Asserts that a command line of train.py has the flags and settings that there are."""
-    # Other tests of the session import interpolate.py, which has modes of its own.
-    flags.DEFINE_enum("mode", "train_eval", ["train_eval", "eval", "hessian"], "", allow_override=True)
+    train.define_mode()
     values = copy.deepcopy(flags.FLAGS)
     values(words)
     gin.clear_config()

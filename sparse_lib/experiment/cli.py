@@ -46,6 +46,17 @@ def define_overwrite_flag() -> None:
         flags.DEFINE_bool("overwrite", False, "Delete what this command left in --logdir and start again.")
 
 
+def define_mode(modes: Sequence[str], text: str) -> None:
+    """Defines --mode; the last entry point of a process to define it has it.
+
+    Args:
+      modes: its values, the default first.
+      text: what --help says of it.
+    """
+    flags.disclaim_key_flags()
+    flags.DEFINE_enum("mode", modes[0], modes, text, allow_override=True)
+
+
 def with_dashes(arguments: Sequence[str]) -> list[str]:
     """Reads `logdir=DIR` as `--logdir=DIR`, which published commands have without dashes.
 

@@ -34,6 +34,8 @@ _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "fisher": curvature.FisherOperator,
     "empirical_fisher": functools.partial(curvature.FisherOperator, labels="data"),
 }
+# max |H - H^T| / max |H| that rounding leaves, with room (fraction).
+_SYMMETRY_ERRORS = {"float32": 1e-3, "float64": 1e-8}
 
 
 class Spectrum(NamedTuple):
@@ -249,6 +251,14 @@ class _Probe:
                     progress=report,
                 )
                 matrix, how = found.matrix, {"method": f"exact, {found.method}", "symmetry_error": found.symmetry_error}
+                if found.symmetry_error > _SYMMETRY_ERRORS[settings.dtype]:
+                    logging.warning(
+                        "The Hessian of %s is symmetric to %.1e only, which rounding in %s does not explain: do not "
+                        "trust its eigenvalues; compare with hessian.dtype='float64'.",
+                        title,
+                        found.symmetry_error,
+                        settings.dtype,
+                    )
             else:
                 operator = curvature.Counted(self._operator(params, subspace), lambda n: report(n, subspace.size))
                 blocks = np.array_split(np.eye(subspace.size), -(-subspace.size // settings.rows_at_once), axis=1)

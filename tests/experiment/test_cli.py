@@ -30,6 +30,12 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def modes_of_training():
+    """Other tests of the process may have defined those of interpolate.py."""
+    train.define_mode()
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Runs the command line in this process and returns its exit status, standard output and error line."""
@@ -40,8 +46,6 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["train.py", *flags_of_bindings, *arguments])
         gin.clear_config()
         capsys.readouterr()
-        # Other tests of the session import interpolate.py, which has modes of its own.
-        flags.DEFINE_enum("mode", "train_eval", ["train_eval", "eval", "hessian"], "", allow_override=True)
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
             cli.run(train.main)
         said = capsys.readouterr()

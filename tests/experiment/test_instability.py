@@ -322,6 +322,7 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["interpolate.py", *map(str, arguments)])
         gin.clear_config()
         capsys.readouterr()
+        entry_point.define_mode()
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
             cli.run(entry_point.main)
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -334,6 +335,7 @@ def call(monkeypatch, capsys):
 def test_the_command_line(call, tmp_path):
     parent, out = tmp_path / "parent", tmp_path / "out"
     gin.clear_config()
+    entry_point.define_mode()
     with flagsaver.flagsaver():
         flags.FLAGS(["interpolate.py", "--seed=4", *(f"--gin_bindings={binding}" for binding in BINDINGS)])
         commands.train(parent, overwrite=False)

@@ -542,6 +542,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
         gin.clear_config()
+        entry_point.define_mode()
         with flagsaver.flagsaver():
             flags.FLAGS(["interpolate.py", f"--seed={seed}", *(f"--gin_bindings={binding}" for binding in TINY)])
             commands.train(folder / f"seed{seed}", overwrite=False)
@@ -557,6 +558,7 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["interpolate.py", *arguments])
         gin.clear_config()
         capsys.readouterr()
+        entry_point.define_mode()
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
             cli.run(entry_point.main)
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

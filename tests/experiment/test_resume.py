@@ -41,6 +41,7 @@ import sys
 from absl import flags
 import train
 {patch}
+train.define_mode()
 sys.exit(train.cli.run(train.main))
 """
 # Ends the process as a power cut would, at the n-th call of a function, before or after it does its work.

@@ -139,6 +139,19 @@ def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
         spectra.compute(of_run, tmp_path, settings())
 
 
+def test_a_hessian_that_is_not_symmetric_is_said(of_run, finished, caplog, monkeypatch):
+    hessian = spectra.exact.hessian
+
+    def lopsided(*args, **options):
+        return hessian(*args, **options)._replace(symmetry_error=2e-3)
+
+    spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="symmetric"))
+    assert "symmetric" not in caplog.text
+    monkeypatch.setattr(spectra.exact, "hessian", lopsided)
+    spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="lopsided"))
+    assert "is symmetric to 2.0e-03 only" in caplog.text
+
+
 def test_blocks_masked_weights_and_other_matrices(of_run, finished):
     def values(folder, **chosen):
         spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder=folder, **chosen))

@@ -313,6 +313,7 @@ def trained(tmp_path_factory):
     """A run as the command line leaves it."""
     directory = tmp_path_factory.mktemp("runs") / "run"
     gin.clear_config()
+    entry_point.define_mode()
     with flagsaver.flagsaver():
         flags.FLAGS(["interpolate.py", *(f"--gin_bindings={binding}" for binding in TINY)])
         commands.train(directory, overwrite=False)
@@ -328,6 +329,7 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["interpolate.py", *map(str, arguments)])
         gin.clear_config()
         capsys.readouterr()
+        entry_point.define_mode()
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
             cli.run(entry_point.main)
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
