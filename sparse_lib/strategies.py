@@ -98,6 +98,21 @@ def per_replica(strategy: tf.distribute.Strategy, function: Callable[..., Any], 
     return strategy.run(function, args=args)
 
 
+def share_out(strategy: tf.distribute.Strategy, parts: Sequence[Any]) -> Any:
+    """Gives each replica a part of its own, from cross-replica context.
+
+    Args:
+      strategy: whose replicas.
+      parts: one a replica, structures of tensors.
+
+    Returns:
+      The parts as one per-replica value; with one replica, its part.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return parts[0]
+    return strategy.experimental_distribute_values_from_function(lambda own: parts[own.replica_id_in_sync_group])
+
+
 def update(
     strategy: tf.distribute.Strategy, variable: tf.Variable, function: Callable[..., tf.Tensor], *args: Any
 ) -> None:

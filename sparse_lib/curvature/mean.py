@@ -55,18 +55,11 @@ class DataMean:
             (x, y, tf.constant(count(x) / batches.examples, tf.float64), tf.constant(index))
             for index, (x, y) in enumerate(batches)
         )
-        if replicas == 1:
-            yield from weighted
-            return
         while several := list(islice(weighted, replicas)):
             # Replicas that are left over repeat a batch, which then counts nothing.
             x, y, weight, index = several[0]
-            parts = [*several, *[(x, y, tf.zeros_like(weight), index)] * (replicas - len(several))]
-
-            def of_replica(context: tf.distribute.ReplicaContext, parts: list = parts) -> tuple:
-                return parts[context.replica_id_in_sync_group]
-
-            yield self._strategy.experimental_distribute_values_from_function(of_replica)
+            idle = [(x, y, tf.zeros_like(weight), index)] * (replicas - len(several))
+            yield strategies.share_out(self._strategy, [*several, *idle])
 
     def _share_of_batch(self, arguments: tuple, x: Any, y: Any, weight: Any, index: Any) -> list[tf.Tensor]:
         """What one batch adds to the mean, or one batch on each replica."""

@@ -1,9 +1,10 @@
 """What the command lines do: gin's values become an experiment, and its results a few lines."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -72,6 +73,27 @@ def train(directory: pathlib.Path, *, overwrite: bool) -> None:
     )
 
 
+def _analysis(command: Callable[..., None]) -> Callable[..., None]:
+    """Runs a command that looks at what training has left on the devices of --strategy.
+
+    Several workers would all compute the same: the first one does it, on its own devices.
+    """
+
+    @functools.wraps(command)
+    def on_devices(*args: Any, **kwargs: Any) -> None:
+        name = cli.strategy_name()
+        if name == "multiworker":
+            if not workers.is_first():
+                logging.info("The first worker does this, on its own devices; there is nothing to do for this one.")
+                return
+            name = "mirrored"
+        with strategies.make_strategy(name, flags.FLAGS.tpu).scope():
+            command(*args, **kwargs)
+
+    return on_devices
+
+
+@_analysis
 def evaluate(directory: pathlib.Path, checkpoint: str) -> None:
     """Prints loss and accuracy of a checkpoint on every split as JSON.
 
@@ -91,6 +113,7 @@ def evaluate(directory: pathlib.Path, checkpoint: str) -> None:
     print(json.dumps(run.evaluate(experiment(), checkpoint or directory), indent=2))
 
 
+@_analysis
 def interpolate(
     directory: pathlib.Path, *, start: str, end: str, operative: str, masks: str | None, overwrite: bool
 ) -> None:
@@ -132,6 +155,7 @@ def interpolate(
         )
 
 
+@_analysis
 def hessian(directory: pathlib.Path) -> None:
     """Computes the spectra of a run's checkpoints.
 
@@ -142,10 +166,7 @@ def hessian(directory: pathlib.Path) -> None:
       RunError: if the directory holds no run.
     """
     _parse_with_own(directory)
-    strategy = strategies.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
-    described = experiment()
-    with strategy.scope():
-        spectra.compute(described, directory, gin_names.hessian())
+    spectra.compute(experiment(), directory, gin_names.hessian())
 
 
 def _parse_with_own(directory: pathlib.Path) -> None:
@@ -167,6 +188,7 @@ def _parse_with_operative(checkpoint: str | pathlib.Path, operative: str) -> Non
     cli.parse_gin(preload=str(config))
 
 
+@_analysis
 def picture(
     kind: str, directory: pathlib.Path, *, solutions: Sequence[str], run_directory: str, operative: str, overwrite: bool
 ) -> None:
@@ -207,6 +229,7 @@ def picture(
         logging.info("%s: lowest %s loss %.4f at (%.3g, %.3g)", directory, split, *lowest.values())
 
 
+@_analysis
 def instability(directory: pathlib.Path, *, run_directory: str, operative: str, overwrite: bool) -> None:
     """Trains copies of a run with other data orders, and tells how far apart each checkpoint lets them get.
 
@@ -224,20 +247,18 @@ def instability(directory: pathlib.Path, *, run_directory: str, operative: str, 
     if flags.FLAGS.seed is not None:
         raise SettingError("--seed belongs to the run that is copied; the copies differ by instability.data_seeds.")
     _parse_with_operative(run_directory, operative)
-    strategy = strategies.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
     described = experiment()
     # Before the settings of this analysis are asked for, which are no part of a copy's configuration.
     config = gin_files.operative()
-    with strategy.scope():
-        result = copies.instability(
-            described,
-            gin_names.instability(),
-            line=gin_names.interpolate(),
-            parent=pathlib.Path(run_directory),
-            directory=directory,
-            config=config,
-            overwrite=overwrite,
-        )
+    result = copies.instability(
+        described,
+        gin_names.instability(),
+        line=gin_names.interpolate(),
+        parent=pathlib.Path(run_directory),
+        directory=directory,
+        config=config,
+        overwrite=overwrite,
+    )
     for at in result["instability"]:
         verdict = "stable" if at["is_stable"] else "unstable"
         logging.info(

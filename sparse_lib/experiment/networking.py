@@ -74,6 +74,8 @@ class NetworkSettings(Settings, name="network"):
       noise_stddev: of normal noise added to the initial weights.
       sync_batch_norm: whether batch normalisation takes the statistics of the batches of all replicas together, as one
         device would; else each replica takes its own.
+      compute_dtype: of activations and gradients; with `bfloat16` weights, optimizer state and loss
+        stay float32, and Hessians are computed in the precision that they ask for.
       pruned_layer_types: names of the layer classes that are sparse, such as ("Conv2D", "Dense"); None means every
         layer with a weight matrix.
     """
@@ -87,6 +89,7 @@ class NetworkSettings(Settings, name="network"):
     weight_decay: float = 0.0
     noise_stddev: float = 0.0
     sync_batch_norm: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     pruned_layer_types: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +126,12 @@ class NetworkSettings(Settings, name="network"):
             sync_batch_norm=self.sync_batch_norm,
             seed=seed,
         )
-        return sizes.build(input_shape, num_classes, style)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16" if self.compute_dtype == "bfloat16" else "float32")
+        try:
+            return sizes.build(input_shape, num_classes, style)
+        finally:
+            keras.config.set_dtype_policy(policy)
 
     def kernels(self, model: keras.Model) -> dict[str, keras.Variable]:
         """The sparse kernels of a network.

@@ -18,10 +18,18 @@ FINISHED, EMPTY = -2, -1
 def is_writer() -> bool:
     """Whether this process writes the run directory; of several workers the first one does."""
     resolver = _resolver()
-    if resolver is None:
-        return True
-    is_first = resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-    return resolver.task_type == "chief" or is_first
+    return resolver is None or _is_first(resolver)
+
+
+def is_first() -> bool:
+    """Whether this process is the first worker that TF_CONFIG names, under whatever strategy."""
+    return _is_first(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+
+
+def _is_first(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> bool:
+    jobs = resolver.cluster_spec().jobs
+    first = "chief" if "chief" in jobs else "worker"
+    return not jobs or (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:

@@ -1,5 +1,6 @@
 """Loss and accuracy of a model at any weights, and along a path through them."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional
+from sparse_lib import functional, strategies
 from sparse_lib.landscape import batch_norm
 
 
@@ -30,7 +31,8 @@ Evaluate = Callable[[list[np.ndarray]], Scores]
 class ModelEvaluator:
     """Evaluates a classifier at given weights, in inference mode, and moves no state of the model.
 
-    Called with the model's own values it gives what plain evaluation gives.
+    Called with the model's own values it gives what plain evaluation gives. Where the model lives under a tf.distribute
+    strategy with several replicas, each of them takes batches of its own.
     """
 
     def __init__(
@@ -58,7 +60,16 @@ class ModelEvaluator:
         self._objective, self._data, self._batch_size = functional.Objective(model, loss), dict(data), batch_size
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
-        self._batch = tf.function(self._evaluate_batch, autograph=False, reduce_retracing=True)
+        variable = model.variables[0].value if model.variables else None
+        self._strategy = strategies.owner(variable) or tf.distribute.get_strategy()
+        self._batches = tf.function(self._evaluate_batches, autograph=False, reduce_retracing=True)
+
+    def _evaluate_batches(self, values: list[tf.Tensor], x: Any, y: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """A batch on each replica."""
+        with self._strategy.scope():
+            found = strategies.per_replica(self._strategy, self._evaluate_batch, values, x, y)
+        losses, right = map(self._strategy.experimental_local_results, found)
+        return list(zip(losses, right, strict=True))
 
     def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = functional.call(self._objective.model, self._variables[: len(values)], values, x)
@@ -90,11 +101,16 @@ class ModelEvaluator:
 
     def _score(self, tensors: list[tf.Tensor], x: Any, y: Any) -> Score:
         losses, right = [], []
-        for start in range(0, len(y), self._batch_size):
-            rows = slice(start, start + self._batch_size)
-            loss, is_right = self._batch(tensors, tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows]))
-            losses.append(loss.numpy())
-            right.append(is_right.numpy())
+        starts = iter(range(0, len(y), self._batch_size))
+        replicas = self._strategy.num_replicas_in_sync
+        while several := [slice(start, start + self._batch_size) for start in itertools.islice(starts, replicas)]:
+            parts = [(tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows])) for rows in several]
+            # Replicas that are left over repeat a batch, whose result nobody takes.
+            idle = parts[:1] * (replicas - len(parts))
+            found = self._batches(tensors, *strategies.share_out(self._strategy, [*parts, *idle]))
+            for loss, is_right in found[: len(parts)]:
+                losses.append(loss.numpy())
+                right.append(is_right.numpy())
         return Score(float(np.mean(np.concatenate(losses), dtype=np.float64)), float(np.mean(np.concatenate(right))))
 
 

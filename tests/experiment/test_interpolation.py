@@ -614,6 +614,24 @@ def test_the_seed_of_the_command_line(call, runs, tmp_path):
     assert summary_of(tmp_path / "out")["settings"]["seed"] == 5
 
 
+def test_of_several_workers_the_first_interpolates(call, runs, tmp_path, monkeypatch):
+    def as_worker(index):
+        cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}))
+        out = tmp_path / str(index)
+        assert call(*command(runs, out, "--strategy=multiworker")) == (0, "")
+        return out
+
+    assert not as_worker(1).exists()
+    out = as_worker(0)
+    monkeypatch.delenv("TF_CONFIG")
+    assert call(*command(runs, tmp_path / "alone")) == (0, "")
+    shared, alone = rows(out), rows(tmp_path / "alone")
+    assert shared.keys() == alone.keys()
+    for point, (loss, accuracy) in alone.items():
+        assert shared[point] == (pytest.approx(loss, rel=1e-6), accuracy)
+
+
 @pytest.mark.parametrize("folder", ["configs", "mlp_configs"])
 def test_the_gin_file_is_that_of_the_paper(folder):
     path = ROOT / folder / "interpolate.gin"

@@ -5,7 +5,10 @@ import json
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -393,22 +396,65 @@ def test_a_run_taken_up_right_at_a_mask_update_counts_on(prune, tmp_path):
         assert (tmp_path / "run" / name).read_text() == (directory / name).read_text()
 
 
-def test_two_replicas_train_as_one_device_does(rigl, tmp_path):
-    of, directory, _ = rigl
-    with two_replicas().scope():
-        tiny.train(of, tmp_path)
-    first, second = groups(directory), groups(tmp_path)
+def assert_trained_alike(directory: pathlib.Path, other: pathlib.Path) -> None:
+    """Same masks and counts; weights as close as sums in another order are."""
+    first, second = groups(directory), groups(other)
     assert first.keys() == second.keys()
     for name, value in first.items():
         if value.dtype.kind == "f":
             np.testing.assert_allclose(value, second[name], rtol=1e-3, atol=1e-5, err_msg=name)
         else:
             np.testing.assert_array_equal(value, second[name], err_msg=name)
-    for one, two in zip(tiny.lines(directory), tiny.lines(tmp_path), strict=True):
+    for one, two in zip(tiny.lines(directory), tiny.lines(other), strict=True):
         assert one.keys() == two.keys()
         for key in ("test_accuracy", "train_accuracy", "mask_churn", "training_flops"):
             assert one.get(key) == two.get(key)
         assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-3)
+
+
+def test_two_replicas_train_and_evaluate_as_one_device_does(rigl, tmp_path):
+    of, directory, _ = rigl
+    with two_replicas().scope():
+        tiny.train(of, tmp_path)
+        shared = run.evaluate(of, directory)
+    assert_trained_alike(directory, tmp_path)
+    assert shared == pytest.approx(run.evaluate(of, directory), rel=1e-6)
+
+
+ON_FOUR = """
+import pathlib, sys
+import tests.conftest
+from sparse_lib import strategies
+from tests.experiment import test_loop, tiny
+
+strategy = strategies.make_strategy("mirrored")
+assert strategy.num_replicas_in_sync == 4
+with strategy.scope():
+    tiny.train(tiny.experiment(**test_loop.RIGL, training={"save_update_pairs": True}), pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
+    # Of their own process: its collective operations would meet those of the two replicas.
+    subprocess.run([sys.executable, "-c", ON_FOUR, str(tmp_path)], check=True, cwd=pathlib.Path(__file__).parents[2])
+    assert_trained_alike(rigl[1], tmp_path)
+
+
+def test_bfloat16_computes_and_float32_keeps(tmp_path):
+    of = tiny.experiment(**RIGL, network={"network_name": "mlp", "compute_dtype": "bfloat16"})
+    model = of.model()
+    assert {layer.compute_dtype for layer in model.layers} == {"bfloat16"}
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    result = tiny.train(of, tmp_path / "run")
+    exact = tiny.train(
+        dataclasses.replace(of, network=dataclasses.replace(of.network, compute_dtype="float32")), tmp_path / "exact"
+    )
+    first, last = tiny.lines(tmp_path / "run")[0], tiny.lines(tmp_path / "run")[-1]
+    assert last["test_loss"] < first["test_loss"]
+    # Eight bits of mantissa: the same start, another end.
+    assert first["test_loss"] == pytest.approx(tiny.lines(tmp_path / "exact")[0]["test_loss"], rel=2e-2)
+    assert result["sparsity"] == exact["sparsity"]
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_a_batch_that_cannot_be_shared_out_is_told():

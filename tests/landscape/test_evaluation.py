@@ -6,6 +6,7 @@ import pytest
 
 from sparse_lib import landscape
 from sparse_lib.landscape import batch_norm
+from tests.replicas import two_replicas
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ def test_the_ends_of_a_path_are_the_models_themselves(tiny_model, data, batch_si
         variable.assign((a + b) / 2)
     assert found[0.5]["test"].loss == pytest.approx(by_hand(start, *data["test"])[0], rel=1e-6)
     assert len(before) == 4
+
+
+@pytest.mark.parametrize("batch_size", [5, 19, 1000])
+def test_two_replicas_find_what_one_device_does(tiny_model, data, batch_size):
+    alone = tiny_model(seed=3)
+    with two_replicas().scope():
+        shared = tiny_model(seed=3)
+    values = [v.numpy() for v in alone.trainable_variables]
+    one, two = (landscape.ModelEvaluator(model, data, batch_size=batch_size)(values) for model in (alone, shared))
+    for split in data:
+        assert two[split].accuracy == one[split].accuracy
+        assert two[split].loss == pytest.approx(one[split].loss, rel=1e-6)
 
 
 def test_points_come_one_by_one(tiny_model):
