@@ -198,7 +198,22 @@ class Objective:
         Raises:
             ValueError: If the loss function does not return one value per example.
         """
-        losses = (self.loss or cross_entropy)(y, self.outputs(params, x, training=training))
+        return self.losses_of(self.outputs(params, x, training=training), y)
+
+    def losses_of(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Loss of each example whose outputs are known.
+
+        Args:
+            outputs: Of the model for n examples.
+            y: Their targets.
+
+        Returns:
+            Losses of shape [n].
+
+        Raises:
+            ValueError: If the loss function does not return one value per example.
+        """
+        losses = (self.loss or cross_entropy)(y, outputs)
         if losses.shape.rank != 1:
             raise ValueError(
                 f"The loss function returned shape {losses.shape}, one value per example is "

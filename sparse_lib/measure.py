@@ -220,7 +220,7 @@ def interpolation(
     def of_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
         del index
         outputs = objective.outputs(params, x)
-        losses = (objective.loss or functional.cross_entropy)(y, outputs)
+        losses = objective.losses_of(outputs, y)
         right = tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
         return [tf.reduce_mean(losses), tf.reduce_mean(tf.cast(right, tf.float64))]
 

@@ -335,10 +335,9 @@ def tempered(objective: Objective, temperature: float) -> Objective:
     Returns:
       A new objective of the same model.
     """
-    loss = objective.loss or functional.cross_entropy
 
     def tempered_loss(y_true: Any, outputs: Any) -> tf.Tensor:
-        return loss(y_true, tf.nest.map_structure(lambda z: z / temperature, outputs))
+        return objective.losses_of(tf.nest.map_structure(lambda z: z / temperature, outputs), y_true)
 
     return dataclasses.replace(objective, loss=tempered_loss)
 

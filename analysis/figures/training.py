@@ -36,7 +36,7 @@ def gradient_norm(metrics: pd.DataFrame) -> Figure:
             style.over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
             style.over_seeds(whole, own, "step", "gradient_norm", look)
         style.log_axis(early.yaxis, "gradient norm (nats)")
-        early.set_title(f"{title}: first tenth")
+        early.set_title(f"{title}: early")
         whole.set_title("all of training", fontweight="normal")
         style.legend_beside(whole, drawn)
     _steps_below(axes)

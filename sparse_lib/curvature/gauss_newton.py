@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pulled_back
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective, cross_entropy
+from sparse_lib.functional import Objective
 
 Labels = Literal["model", "sampled", "data"]
 OutputMap = Callable[[tf.Tensor], tf.Tensor]
@@ -169,12 +169,7 @@ def _output_gradient(objective: Objective, outputs: tf.Tensor, y: tf.Tensor) -> 
     """Each example's gradient of the loss with respect to its outputs."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(outputs)
-        losses = (objective.loss or cross_entropy)(y, outputs)
-    if losses.shape.rank != 1:
-        raise ValueError(
-            f"The loss function returned shape {losses.shape}, one value per example is needed: use reduction=None for "
-            "Keras losses."
-        )
+        losses = objective.losses_of(outputs, y)
     return pulled_back(tape, losses, [outputs], None)[0]
 
 

@@ -73,7 +73,7 @@ class ModelEvaluator:
 
     def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = functional.call(self._objective.model, self._variables[: len(values)], values, x)
-        losses = (self._objective.loss or functional.cross_entropy)(y, scores)
+        losses = self._objective.losses_of(scores, y)
         return losses, tf.argmax(scores, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
 
     def __call__(
