@@ -7,17 +7,14 @@ docs/results.md quotes. A finished run is not repeated.
 """
 
 import argparse
-import concurrent.futures
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 
 from sparse_lib.experiment import files, run
+from sparse_lib.experiment.stages import Job, Stage, last_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
@@ -38,30 +35,34 @@ MODES: dict[str, tuple[str, list[str]]] = {
 EARLY = 0.1
 
 
-def train(out: pathlib.Path, configs: str, seed: int, mode: str) -> pathlib.Path:
-    """Trains one mode with one seed unless it is finished.
+def stages(out: pathlib.Path, configs: str) -> list[Stage]:
+    """Every mode with every seed; the first mode prunes, the others take its masks.
 
     Args:
       out: where the runs lie.
       configs: `configs` (LeNet5) or `mlp_configs`.
-      seed: of the run.
-      mode: of `MODES`.
 
     Returns:
-      The run directory.
+      One stage a run.
     """
-    directory, pruned = out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune"
-    if (directory / files.RESULT).exists():
-        return directory
-    config, changes = MODES[mode]
-    paths = [f"PRUNED_RUN='{pruned.resolve()}'", f"PRUNED_START='{pruned.resolve()}/ckpt-0'"]
-    command = [sys.executable, "train.py", f"--logdir={directory.resolve()}", f"--seed={seed}"]
-    command += [f"--gin_config={configs}/{config}.gin"]
-    command += [f"--gin_bindings={binding}" for binding in [*LENGTH, *changes, *paths]]
-    # Two processes of one thread each get more done than one process of two.
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    return directory
+    out = out.resolve()
+    return [_training(out, configs, seed, mode) for seed in SEEDS for mode in MODES]
+
+
+def _training(out: pathlib.Path, configs: str, seed: int, mode: str) -> Stage:
+    (config, changes), directory, pruned = MODES[mode], out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune"
+    bindings = [*LENGTH, *changes]
+    if mode != "prune":
+        bindings += [f"PRUNED_RUN='{pruned}'", f"PRUNED_START='{pruned}/ckpt-0'"]
+    command = ["train.py", f"--logdir={directory}", f"--seed={seed}", f"--gin_config={configs}/{config}.gin"]
+    return Stage(
+        f"seed{seed}/{mode}",
+        (*command, *(f"--gin_bindings={binding}" for binding in bindings)),
+        (directory / files.RESULT).exists,
+        after=() if mode == "prune" else (f"seed{seed}/prune",),
+        work=STEPS,
+        done=lambda: last_step(directory),
+    )
 
 
 def summary(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
@@ -97,14 +98,10 @@ def study(out: pathlib.Path, configs: str) -> dict[str, list[dict[str, Any]]]:
     Returns:
       For each mode one summary a seed.
     """
-
-    def every_mode(seed: int) -> dict[str, dict[str, Any]]:
-        # The first mode prunes; the others take its masks.
-        return {mode: summary(train(out, configs, seed, mode), out / f"seed{seed}" / "prune") for mode in MODES}
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        by_seed = list(pool.map(every_mode, SEEDS))
-    return {mode: [rows[mode] for rows in by_seed] for mode in MODES}
+    Job("claims", stages(out, configs), out / "logs", cwd=ROOT).run()
+    return {
+        mode: [summary(out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune") for seed in SEEDS] for mode in MODES
+    }
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import timing
+from benchmarks import cases, timing
+from sparse_lib.experiment.networks.common import Style
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import RigL
 
-BATCH = 128
 DENSITY = 0.1
 # Steps of one compiled call, which hide what the call itself costs.
 CHUNK = {"LeNet5": 50, "MLP": 250}
@@ -81,26 +81,9 @@ def _once(function: Callable[[list[tf.Tensor]], object], gradients: list[tf.Tens
     return 1
 
 
-def _network(name: str) -> keras.Model:
-    layers = keras.layers
-    stacks = {
-        "LeNet5": [
-            layers.Conv2D(6, 5, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(16, 5, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(120, "relu"),
-            layers.Dense(84, "relu"),
-        ],
-        "MLP": [layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")],
-    }
-    return keras.Sequential([keras.Input((28, 28, 1)), *stacks[name], layers.Dense(10)])
-
-
 def _steps(name: str, kind: str) -> Callable[[], int]:
     """A function that takes a chunk of compiled training steps, the dense one or a sparse one."""
-    model, inner = _network(name), keras.optimizers.SGD(0.01, momentum=0.9)
+    model, inner = cases.NETWORKS[name]((28, 28, 1), 10, Style()), keras.optimizers.SGD(0.01, momentum=0.9)
     variables = model.trainable_variables
     if kind == "dense":
         inner.build(variables)
@@ -112,8 +95,8 @@ def _steps(name: str, kind: str) -> Callable[[], int]:
         optimizer.build(variables)
         take = optimizer.apply if kind == "apply" else lambda grads: optimizer.train_step(optimizer.reduce(grads))
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.standard_normal((BATCH, 28, 28, 1), "float32"))
-    y = tf.constant(rng.integers(0, 10, BATCH))
+    x = tf.constant(rng.standard_normal((cases.BATCH, 28, 28, 1), "float32"))
+    y = tf.constant(rng.integers(0, 10, cases.BATCH))
 
     def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -153,7 +136,7 @@ def main() -> None:
     """Prints what the core costs."""
     for name in CHUNK:
         measured = step(name)
-        timing.report(f"{name} 28x28x1, batch {BATCH}, SGD momentum, {1 - DENSITY:.0%} sparse", measured)
+        timing.report(f"{name} 28x28x1, batch {cases.BATCH}, SGD momentum, {1 - DENSITY:.0%} sparse", measured)
         for kind in ("train_step", "apply"):
             print(f"  time of {kind} / dense step: {timing.ratio(measured, 'dense', kind):.3f}")
     update = mask_update()
