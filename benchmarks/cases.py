@@ -22,11 +22,11 @@ RATES = {"LeNet5": 0.05, "MLP": 0.2}
 WEIGHT_DECAY = {"LeNet5": 5e-4, "MLP": 1e-4}
 
 
-def split(examples: int = EXAMPLES) -> Split:
-    """Noise in the shape of MNIST; what is in the images does not change what a step costs."""
+def split(examples: int = EXAMPLES, image: tuple[int, ...] = (28, 28, 1)) -> Split:
+    """Noise, in the shape of MNIST if no other is given; what is in the images does not change what a step costs."""
     rng = np.random.default_rng(0)
     return Split(
-        images=rng.random((examples, 28, 28, 1), np.float32),
+        images=rng.random((examples, *image), np.float32),
         labels=rng.integers(0, 10, examples).astype(np.int32),
     )
 
@@ -50,28 +50,47 @@ def suite(network: str, train: Split) -> Case:
     Returns:
       The case.
     """
-    style = Style(weight_decay=WEIGHT_DECAY[network])
-    model = NETWORKS[network]((28, 28, 1), 10, style)
-    masks = sparsify(model, SPARSITIES[network])
-    optimizer = SparseOptimizer(keras.optimizers.SGD(RATES[network], momentum=0.9), masks)
-    optimizer.build(model.trainable_variables)
-    return Case(model, optimizer, Steps(model, optimizer, train, batch_size=BATCH, seed=0))
+    return masked(build(network), train, sparsity=SPARSITIES[network], rate=RATES[network])
 
 
-def dense_steps(network: str, train: Split, chunk: int, *, jit_compile: bool) -> Any:
-    """The same network as a compiled Keras step without masks, many steps in a call, data in memory.
+def build(network: str) -> keras.Model:
+    """`LeNet5` or `MLP`, as its gin files have it."""
+    return NETWORKS[network]((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
+
+
+def masked(model: keras.Model, train: Split, *, sparsity: float, rate: float, batch: int = BATCH) -> Case:
+    """The suite's own steps on any network with ERK masks.
 
     Args:
-      network: `LeNet5` or `MLP`.
+      model: the network.
+      train: the data.
+      sparsity: of all kernels together (fraction).
+      rate: learning rate.
+      batch: examples of a step (count).
+
+    Returns:
+      The case.
+    """
+    masks = sparsify(model, sparsity)
+    optimizer = SparseOptimizer(keras.optimizers.SGD(rate, momentum=0.9), masks)
+    optimizer.build(model.trainable_variables)
+    return Case(model, optimizer, Steps(model, optimizer, train, batch_size=batch, seed=0))
+
+
+def dense_steps(model: keras.Model, train: Split, chunk: int, *, rate: float, jit_compile: bool) -> Any:
+    """A compiled Keras step without masks, many steps in a call, data in memory.
+
+    Args:
+      model: the network.
       train: the data.
       chunk: steps in a call.
+      rate: learning rate.
       jit_compile: whether XLA compiles the loop.
 
     Returns:
       A function of indices [chunk, batch] that trains.
     """
-    model = NETWORKS[network]((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
-    optimizer = keras.optimizers.SGD(RATES[network], momentum=0.9)
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     optimizer.build(model.trainable_variables)
     images, labels = tf.constant(train.images), tf.constant(train.labels)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -81,7 +100,7 @@ def dense_steps(network: str, train: Split, chunk: int, *, jit_compile: bool) ->
         def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x, y = tf.gather(images, indices[i]), tf.gather(labels, indices[i])
             with tf.GradientTape() as tape:
-                loss = loss_of(y, model(x, training=True)) + tf.add_n(model.losses)
+                loss = loss_of(y, model(x, training=True)) + sum(model.losses)
             optimizer.apply(tape.gradient(loss, model.trainable_variables))
             return i + 1, total + loss
 

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases, timing
-from sparse_lib.experiment.networks.common import Style
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import RigL
@@ -83,7 +82,7 @@ def _once(function: Callable[[list[tf.Tensor]], object], gradients: list[tf.Tens
 
 def _steps(name: str, kind: str) -> Callable[[], int]:
     """A function that takes a chunk of compiled training steps, the dense one or a sparse one."""
-    model, inner = cases.NETWORKS[name]((28, 28, 1), 10, Style()), keras.optimizers.SGD(0.01, momentum=0.9)
+    model, inner = cases.build(name), keras.optimizers.SGD(0.01, momentum=0.9)
     variables = model.trainable_variables
     if kind == "dense":
         inner.build(variables)

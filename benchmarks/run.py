@@ -1,6 +1,6 @@
 """All benchmarks, one after the other: `make bench`."""
 
-from benchmarks import core, end_to_end, hessian, log_step, steps
+from benchmarks import core, end_to_end, hessian, large, log_step, steps
 
 
 def main() -> None:
@@ -10,6 +10,7 @@ def main() -> None:
     log_step.main()
     end_to_end.main()
     hessian.main()
+    large.main()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ def measure(network: str, rounds: int = 5) -> dict[str, list[float]]:
     case = cases.suite(network, train)
     masks = [m.numpy() for m in case.optimizer.masks.values()]
     indices = case.steps.indices(0, CHUNK)
-    dense = cases.dense_steps(network, train, CHUNK, jit_compile=network == "MLP")
+    dense = cases.dense_steps(
+        cases.build(network), train, CHUNK, rate=cases.RATES[network], jit_compile=network == "MLP"
+    )
     contestants: dict[str, Callable[[], int]] = {
         "sparse_lib, masked": lambda: _repeat(calls, lambda: case.steps.run(0, CHUNK)),
         "Keras, dense compiled step": lambda: _repeat(calls, lambda: dense(tf.constant(indices)).numpy()),

@@ -1,0 +1,93 @@
+"""What masks cost in large networks: the step of a WRN-22-2, and the peak memory of a ResNet-50.
+
+python -m benchmarks.large
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import cases, timing
+from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks.resnet import resnet
+from sparse_lib.experiment.networks.wide_resnet import wide_resnet
+
+SPARSITY, RATE = 0.9, 0.1
+CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
+# Images of a ResNet-50 step: few, so that what the masks add is seen beside the activations.
+RESNET_BATCH = 8
+KINDS = ("dense", "masked")
+
+
+def steps(rounds: int = 5, taken: int = 2) -> dict[str, list[float]]:
+    """Times a WRN-22-2 at batch 128, masked and as a dense compiled Keras step, in turn.
+
+    Args:
+      rounds: counted rounds.
+      taken: steps in a round (count).
+
+    Returns:
+      Steps a second of each kind.
+    """
+    train = cases.split(4 * cases.BATCH, CIFAR)
+    case = cases.masked(wide_resnet(CIFAR, 10, Style()), train, sparsity=SPARSITY, rate=RATE)
+    dense = cases.dense_steps(wide_resnet(CIFAR, 10, Style()), train, taken, rate=RATE, jit_compile=False)
+    indices = tf.constant(case.steps.indices(0, taken))
+
+    def masked_steps() -> int:
+        case.steps.run(0, taken)
+        return taken
+
+    def dense_steps() -> int:
+        dense(indices).numpy()
+        return taken
+
+    return timing.rates({"masked": masked_steps, "dense": dense_steps}, rounds)
+
+
+def peak_memory(kind: str) -> float:
+    """Peak memory of a process that takes three training steps of a ResNet-50.
+
+    Args:
+      kind: `dense` or `masked`.
+
+    Returns:
+      Largest resident set of the process (GB).
+    """
+    command = [sys.executable, "-m", "benchmarks.large", f"--memory={kind}"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(said.split()[-1])
+
+
+def _train_resnet(kind: str) -> None:
+    train = cases.split(3 * RESNET_BATCH, IMAGENET)
+    model = resnet(IMAGENET, 1000, Style())
+    if kind == "masked":
+        cases.masked(model, train, sparsity=SPARSITY, rate=RATE, batch=RESNET_BATCH).steps.run(0, 3)
+        return
+    places = np.arange(3 * RESNET_BATCH, dtype=np.int32).reshape(3, RESNET_BATCH)
+    cases.dense_steps(model, train, 3, rate=RATE, jit_compile=False)(tf.constant(places)).numpy()
+
+
+def main() -> None:
+    """Prints the ratios."""
+    measured = steps()
+    timing.report(f"WRN-22-2 32x32x3, batch {cases.BATCH}, sparsity {SPARSITY}", measured)
+    print(f"  masked / dense: {timing.ratio(measured, 'masked', 'dense'):.2f}")
+    dense, masked = (peak_memory(kind) for kind in KINDS)
+    print(f"\nResNet-50 224x224x3, batch {RESNET_BATCH}, three steps: peak memory")
+    print(f"  dense {dense:.2f} GB, masked {masked:.2f} GB, ratio {masked / dense:.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="What masks cost in large networks")
+    parser.add_argument("--memory", choices=KINDS, help="print the peak memory of this kind of ResNet-50 step alone")
+    if kind := parser.parse_args().memory:
+        _train_resnet(kind)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    else:
+        main()
