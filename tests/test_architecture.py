@@ -25,6 +25,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
     "measure": {"counting", "curvature", "functional", "gradient_flow", "landscape", "masks"},
+    "deployment": {"masks"},
     "curvature": {"functional", "layer_calls", "masks", "strategies"},
     "landscape": {"functional", "layer_calls", "masks", "selection", "strategies"},
 }
