@@ -11,15 +11,15 @@ from sklearn.model_selection import train_test_split
 import sparse_lib
 from sparse_lib import deployment
 
-EPOCHS, BATCH = 6, 64
+EPOCHS, BATCH = 10, 64
 
 images, labels = load_digits(return_X_y=True)
 images = (images / 16.0).reshape(-1, 8, 8, 1).astype("float32")
 x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
 
 
-def trained(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
-    """Returns a network whose masks stay what they are at the start."""
+def pruned(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
+    """Returns a network that lost its smallest weights, or groups of them, while it was trained."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -32,15 +32,18 @@ def trained(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
             keras.layers.Dense(10, name="logits"),
         ]
     )
-    masks = sparse_lib.sparsify(model, sparsity, "uniform", structure=structure, exclude=["conv1", "logits"])
-    optimizer = sparse_lib.SparseOptimizer(keras.optimizers.Adam(), masks, sparse_lib.Static())
+    masks = sparse_lib.sparsify(model, 0.0, structure=structure, exclude=["conv1", "logits"])
+    end = 2 * EPOCHS * len(x_train) // BATCH // 3
+    target = sparse_lib.PolynomialSparsity(initial=0.0, final=sparsity, begin=0, end=end)
+    updater = sparse_lib.Prune(sparsity=target, frequency=10, end_step=end)
+    optimizer = sparse_lib.SparseOptimizer(keras.optimizers.Adam(), masks, updater)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x_train, y_train, batch_size=BATCH, epochs=EPOCHS, verbose=0)
     return model
 
 
-channels = trained(sparse_lib.Channel(), 0.5)
-blocks = trained(sparse_lib.Block(4, 1), 0.9)
+channels = pruned(sparse_lib.Channel(), 0.5)
+blocks = pruned(sparse_lib.Block(4, 1), 0.9)
 smaller = deployment.remove_dead_channels(channels)
 print(smaller.report(), "\n")
 
