@@ -319,6 +319,49 @@ def test_a_layer_keeps_one_unit_at_least():
     assert compacted(model) == {"a": (4, 1), "b": (4, 1)}
 
 
+def random_graph(seed: int) -> keras.Model:
+    """Returns layers that read any tensors before them, with many weights, biases and gains of zero."""
+    rng = np.random.default_rng(seed)
+    image = keras.Input((9, 9, 2))
+    tensors = [L.Conv2D(5, 3, padding="same")(image)]
+
+    def earlier() -> keras.KerasTensor:
+        return tensors[rng.integers(len(tensors))]
+
+    def activation() -> str:
+        return str(rng.choice(["linear", "relu", "sigmoid", "tanh"]))
+
+    makers = [
+        lambda: L.Conv2D(5, int(rng.choice([1, 3])), padding="same", activation=activation())(earlier()),
+        lambda: L.Conv2D(5, 1, use_bias=False)(L.Concatenate()([earlier(), earlier()])),
+        lambda: L.DepthwiseConv2D(3, padding="same", activation=activation())(earlier()),
+        lambda: L.BatchNormalization()(earlier()),
+        lambda: L.ReLU()(earlier()),
+        lambda: L.MaxPooling2D(3, 1, padding="same")(earlier()),
+        lambda: L.Add()([earlier(), earlier()]),
+        lambda: L.Multiply()([earlier(), earlier()]),
+        lambda: earlier() - earlier(),
+    ]
+    for _ in range(8):
+        tensors.append(makers[rng.integers(len(makers))]())
+    x = L.Flatten()(L.Conv2D(6, 3, activation=activation())(tensors[-1]))
+    model = keras.Model(image, L.Dense(3, name="logits")(L.Dense(8, activation())(x)))
+    randomize(model, seed)
+    for layer in model.layers:
+        weights = [np.where(rng.random(w.shape) < (0.3 if w.ndim == 1 else 0.5), 0, w) for w in layer.get_weights()]
+        layer.set_weights(weights)
+        if isinstance(layer, (L.Dense, L.Conv2D)) and layer.name != "logits":
+            cut(layer, outputs=np.flatnonzero(rng.random(weights[0].shape[-1]) < 0.4))
+    return model
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_graphs(seed):
+    model = random_graph(seed)
+    assert compacted(model) != {}
+    assert remove_dead_channels(remove_dead_channels(model).model).widths == {}
+
+
 def test_channel_masks_make_a_smaller_model_that_any_keras_loads(tmp_path):
     model = lenet5()
     masks = sparse_lib.sparsify(model, 0.5, "uniform", structure=sparse_lib.Channel(), exclude="logits")
