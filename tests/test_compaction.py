@@ -277,6 +277,20 @@ def test_a_shared_layer_and_constants_that_differ():
     assert compacted(model) == {"a": (5, 4), "b": (5, 4), "shared": (6, 5)}
 
 
+def test_a_shared_layer_of_which_one_call_is_read():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    shared = L.Dense(6, "relu", name="shared")
+    heads = [L.Dense(2, name=name)(shared(x)) for name, x in (("one", a), ("other", b))]
+    model = keras.Model([a, b], L.Concatenate()(heads))
+    randomize(model)
+    cut(model.get_layer("one"), inputs=[1, 3])
+    cut(model.get_layer("other"), inputs=[3, 5])
+    found = remove_dead_channels(model)
+    assert found.widths == {"shared": (6, 5)}
+    x = [np.random.default_rng(n).normal(size=(3, 4)).astype("float32") for n in range(2)]
+    np.testing.assert_allclose(found.model(x), model(x), rtol=0, atol=TOLERANCE)
+
+
 def test_an_activation_that_is_called_on_other_widths():
     inputs = keras.Input((4,))
     relu = L.ReLU()

@@ -84,6 +84,8 @@ def test_several_inputs_and_tokens():
     tokens, numbers = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="numbers")
     x = L.Concatenate()([L.GlobalAveragePooling1D()(L.Embedding(7, 4)(tokens)), numbers])
     content = deployment.convert(keras.Model({"tokens": tokens, "numbers": numbers}, L.Dense(2)(x)))
+    with pytest.raises(ValueError, match="several inputs or outputs: call a tf.lite.Interpreter"):
+        deployment.outputs(content, np.zeros((1, 3)))
     measured = deployment.latency({"it": content}, runs=3, warmups=1)["it"]
     assert measured.size == len(content)
     assert 0 < measured.fastest <= measured.median
@@ -125,6 +127,16 @@ def test_a_recurrent_layer_needs_a_batch_size():
         deployment.convert(model, batch=None)
     x = examples(model, 2)
     np.testing.assert_allclose(deployment.outputs(deployment.convert(model), x), model(x), rtol=0, atol=1e-5)
+
+
+def test_bad_input_is_told(tmp_path):
+    content = deployment.convert(dense(), batch=4)
+    with pytest.raises(ValueError, match="6 examples do not fill batches of 4"):
+        deployment.outputs(content, np.zeros((6, 64)))
+    with pytest.raises(ValueError, match="nothing to measure in 0 models"):
+        deployment.latency({})
+    with pytest.raises(FileNotFoundError, match="is no folder to write model.tflite to: make it first"):
+        deployment.export(dense(), tmp_path / "missing" / "model.tflite")
 
 
 def test_the_table_compares_with_the_first():

@@ -1,6 +1,7 @@
 """LiteRT files of Keras models, and how long they take."""
 
 import os
+import pathlib
 import re
 import tempfile
 import time
@@ -78,7 +79,11 @@ def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = T
 
     Raises:
       ValueError: as `convert` does.
+      FileNotFoundError: if there is no such folder.
     """
+    folder = pathlib.Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder to write {pathlib.Path(path).name} to: make it first.")
     content = convert(model, sparse=sparse, batch=batch)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -94,9 +99,17 @@ def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
 
     Returns:
       What the model makes of each.
+
+    Raises:
+      ValueError: if the model has several inputs or outputs, or examples are left over.
     """
     interpreter = _interpreter(content, threads=1)
-    (inputs,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    ends = (interpreter.get_input_details(), interpreter.get_output_details())
+    if any(len(end) > 1 for end in ends):
+        raise ValueError("The model has several inputs or outputs: call a tf.lite.Interpreter yourself.")
+    (inputs,), (made,) = ends
+    if not len(x) or len(x) % inputs["shape"][0]:
+        raise ValueError(f"{len(x)} examples do not fill batches of {inputs['shape'][0]}: give a multiple of it.")
     results = []
     for batch in x.reshape(-1, *inputs["shape"]):
         interpreter.set_tensor(inputs["index"], batch.astype(inputs["dtype"]))
@@ -118,7 +131,12 @@ def latency(contents: Mapping[str, bytes], *, runs: int = 50, warmups: int = 5, 
 
     Returns:
       What a call of each costs, on random numbers as inputs.
+
+    Raises:
+      ValueError: if nothing is to be measured.
     """
+    if not contents or runs < 1:
+        raise ValueError(f"There is nothing to measure in {len(contents)} models and {runs} runs: give one of each.")
     interpreters = {name: _ready(_interpreter(content, threads)) for name, content in contents.items()}
     times: dict[str, list[float]] = {name: [] for name in contents}
     for _ in range(warmups + runs):
