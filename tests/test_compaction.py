@@ -38,21 +38,22 @@ def images(model: keras.Model, n: int = 3) -> np.ndarray:
     return rng.normal(size=(n, *model.inputs[0].shape[1:])).astype("float32")
 
 
-def same_outputs(model: keras.Model, smaller: keras.Model) -> None:
+def same_outputs(model: keras.Model, smaller: keras.Model, *, vary: bool = True) -> None:
     x = images(model)
     for one, other in zip(
         keras.tree.flatten(model(x, training=False)), keras.tree.flatten(smaller(x, training=False)), strict=True
     ):
         scale = np.abs(one).max()
-        assert scale > 0
+        # Outputs that do not depend on the input would agree whatever else was removed.
+        assert (np.ptp(one, axis=0).max() > 1e-2 * scale) == vary
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE * scale)
 
 
-def compacted(model: keras.Model) -> dict[str, tuple[int, int]]:
+def compacted(model: keras.Model, *, vary: bool = True) -> dict[str, tuple[int, int]]:
     """Asserts that outputs are the same, now and once saved, and returns the widths that changed."""
     before = [w.numpy() for w in model.weights]
     found = remove_dead_channels(model)
-    same_outputs(model, found.model)
+    same_outputs(model, found.model, vary=vary)
     assert all((w.numpy() == b).all() for w, b in zip(model.weights, before, strict=True))
     assert found.parameters == (model.count_params(), found.model.count_params())
     return dict(found.widths)
@@ -330,7 +331,7 @@ def test_what_is_unknown_keeps_its_channels():
 def test_a_layer_keeps_one_unit_at_least():
     model = chain(L.Dense(4, "relu", name="a"), L.Dense(4, "relu", name="b"), L.Dense(3, name="logits"), shape=(4,))
     cut(model.get_layer("b"), outputs=range(4))
-    assert compacted(model) == {"a": (4, 1), "b": (4, 1)}
+    assert compacted(model, vary=False) == {"a": (4, 1), "b": (4, 1)}
 
 
 def random_graph(seed: int) -> keras.Model:
@@ -369,7 +370,8 @@ def random_graph(seed: int) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("seed", range(6))
+# Of other seeds some let nothing of the input through.
+@pytest.mark.parametrize("seed", [0, 1, 3, 5, 6, 7])
 def test_random_graphs(seed):
     model = random_graph(seed)
     assert compacted(model) != {}
@@ -388,14 +390,19 @@ def test_channel_masks_make_a_smaller_model_that_any_keras_loads(tmp_path):
 
 
 def test_mobilenet_of_keras():
-    model = keras.applications.MobileNet((64, 64, 3), alpha=0.25, weights=None, classes=5)
-    randomize(model)
-    sparse_lib.sparsify(model, 0.5, "uniform", structure=sparse_lib.Channel(), exclude="conv_preds")
+    model = keras.applications.MobileNet((64, 64, 3), alpha=0.25, weights=None, classes=5, classifier_activation=None)
+    rng = np.random.default_rng(0)
     for layer in model.layers:
+        if isinstance(layer, (L.Conv2D, L.DepthwiseConv2D)):
+            kernel, *bias = layer.get_weights()
+            # Signals neither vanish nor saturate, although half of the channels are dead.
+            fan_in = np.prod(kernel.shape[: 2 if isinstance(layer, L.DepthwiseConv2D) else 3])
+            layer.set_weights([rng.normal(0, 2 / np.sqrt(fan_in), kernel.shape), *bias])
         if isinstance(layer, L.BatchNormalization):
-            # Trained networks have such dead channels: their constants are negative and rectified.
-            layer.beta.assign(-np.abs(layer.beta))
-            layer.moving_mean.assign(np.abs(layer.moving_mean))
+            # What a dead channel emits is negative, and rectified to 0.
+            layer.beta.assign(-np.abs(rng.normal(0, 0.1, layer.beta.shape)))
+            layer.moving_mean.assign(np.abs(rng.normal(0, 0.1, layer.beta.shape)))
+    sparse_lib.sparsify(model, 0.5, "uniform", structure=sparse_lib.Channel(), exclude="conv_preds")
     widths = compacted(model)
     assert widths["conv_pw_13"] == (256, 128)
     assert widths["conv_dw_13"] == (256, 128)
