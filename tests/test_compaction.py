@@ -303,6 +303,31 @@ def test_an_activation_that_is_called_on_other_widths():
     assert compacted(model) == {"a": (5, 4), "b": (7, 6)}
 
 
+def test_a_reshape_that_is_called_on_other_shapes():
+    inputs = keras.Input((4, 4, 2))
+    flat = L.Reshape((-1,))
+    small = L.Conv2D(6, 3, name="small")(inputs)
+    large = L.Conv2D(5, 1, name="large")(inputs)
+    flatter = L.Reshape((8, 1, 3))
+    wide, tall = flatter(L.Dense(24, name="wide")(flat(small))), flatter(L.Reshape((2, 4, 3))(L.Dense(24)(flat(large))))
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(L.Add()([wide, tall]))))
+    randomize(model)
+    for name in ("small", "large", "wide"):
+        cut(model.get_layer(name), outputs=[0])
+    assert compacted(model) == {}
+
+
+def test_a_constant_under_pooling_with_padding():
+    model = chain(
+        L.Conv2D(4, 3, name="first"),
+        L.AveragePooling2D(3, 1, padding="same"),
+        L.MaxPooling2D(3, 2, padding="same"),
+        L.Conv2D(3, 2, name="second"),
+    )
+    cut(model.get_layer("first"), outputs=[1, 3])
+    assert compacted(model) == {"first": (4, 2)}
+
+
 def test_nested_models():
     inner = chain(L.Dense(6, "relu", name="hidden"), L.Dense(5, "relu", name="features"), shape=(4,))
     inputs = keras.Input((3,))

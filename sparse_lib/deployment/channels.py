@@ -113,6 +113,9 @@ class _Plan:
         shapes = [found.shapes[tensor] for tensor in call.inputs]
         single = len(call.outputs) == 1
         its = rule(call.layer, shapes, found.shapes[call.outputs[0]]) if single else Rule(call.layer)
+        if its.sized and not call.layer.weights and found.times_called(call.layer) > 1:
+            # A reshape has one size for all of its calls, which may be on tensors of any.
+            its = Rule(call.layer)
         self.calls[id(call.layer)].append((call, its))
         for tensor in call.outputs:
             self.constants[tensor] = its.constants([self.constants[i] for i in call.inputs], self.sizes[tensor])

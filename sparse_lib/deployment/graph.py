@@ -37,6 +37,10 @@ class Graph(NamedTuple):
     inputs: list[int]
     outputs: list[int]
 
+    def times_called(self, layer: Any) -> int:
+        """Number of calls of a layer (count)."""
+        return sum(call.layer is layer for call in self.calls)
+
 
 def graph(model: keras.Model) -> Graph:
     """Reads the graph of a model.
