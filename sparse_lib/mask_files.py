@@ -1,12 +1,13 @@
 """Masks as files: one bit a weight, in a NumPy archive that any program can read."""
 
 import os
-import pathlib
 import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from sparse_lib.whole_files import replacing
 
 
 class StoredMasks(NamedTuple):
@@ -36,16 +37,8 @@ def write(path: str | os.PathLike[str], masks: StoredMasks) -> None:
     arrays: dict[str, Any] = {"names": np.array(masks.names, str), "structures": np.array(masks.structures, str)}
     for i, value in enumerate(masks.values):
         arrays |= {f"shape_{i}": np.array(value.shape, np.int64), f"bits_{i}": np.packbits(value)}
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def read(path: str | os.PathLike[str]) -> StoredMasks:

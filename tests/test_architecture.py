@@ -15,7 +15,7 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 
 # A core module may import its own row and the rows above it.
 LAYERS = (
-    "selection distributions schedules strategies mask_files structures",
+    "selection distributions schedules strategies whole_files mask_files structures",
     "masks scores",
     "updaters initializers metainit functional gradient_flow layer_calls kernel_uses counting micronet units",
     "oneshot optimizer",
@@ -25,6 +25,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
     "measure": {"counting", "curvature", "functional", "gradient_flow", "landscape", "masks"},
+    "deployment": {"layer_calls", "whole_files"},
     "curvature": {"functional", "layer_calls", "masks", "strategies"},
     "landscape": {"functional", "layer_calls", "masks", "selection", "strategies"},
 }

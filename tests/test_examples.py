@@ -14,6 +14,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # What the end of its output must say.
 ENDS = {
     "convnet_fit": r"test accuracy 0\.9",
+    "deploy": r"stored sparse +test accuracy 0\.9",
     "custom_loop": r"active weights have moved",
     "own_updater": r"SET +validation accuracy 0\.",
     "ticket_transfer": r"shuffled ticket trained on 5 to 9: 0\.",

@@ -1,0 +1,15 @@
+"""Pruned models for deployment: smaller dense models, LiteRT files, and what they cost."""
+
+from sparse_lib.deployment.channels import Compacted, remove_dead_channels
+from sparse_lib.deployment.litert import Latency, convert, export, latency, latency_table, outputs
+
+__all__ = [
+    "Compacted",
+    "Latency",
+    "convert",
+    "export",
+    "latency",
+    "latency_table",
+    "outputs",
+    "remove_dead_channels",
+]

@@ -1,0 +1,152 @@
+"""LiteRT files compute what the Keras model computes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sparse_lib
+from sparse_lib import deployment
+
+L = keras.layers
+# Products are summed in another order.
+TOLERANCE = 1e-5
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated:UserWarning")
+
+
+def convnet() -> keras.Model:
+    image = keras.Input((16, 16, 3))
+    x = L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(8, 3, strides=2, use_bias=False)(L.ZeroPadding2D()(image))))
+    x = L.Add()([x, L.Conv2D(8, 1)(L.DepthwiseConv2D(3, padding="same")(x))])
+    x = L.Dense(64, "relu", name="wide")(L.Flatten()(x))
+    return keras.Model(image, L.Dense(10, name="logits")(x))
+
+
+def dense() -> keras.Model:
+    return keras.Sequential([keras.Input((64,)), L.Dense(128, "relu"), L.Dense(64, "tanh"), L.Dense(12)])
+
+
+def by_hand(content: bytes, example: np.ndarray) -> np.ndarray:
+    """Returns what the interpreter makes of one example."""
+    interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], example)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def examples(model: keras.Model, n: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, *model.inputs[0].shape[1:])).astype("float32")
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    ("make", "structure", "sparsity"),
+    [
+        (convnet, sparse_lib.Channel(), 0.5),
+        (convnet, sparse_lib.Block(4, 1), 0.9),
+        (dense, sparse_lib.Block(4, 1), 0.75),
+        (dense, sparse_lib.NM(2, 4), 0.5),
+    ],
+)
+def test_outputs_are_those_of_keras(make, structure, sparsity, sparse, tmp_path):
+    model = make()
+    sparse_lib.sparsify(model, sparsity, "uniform", structure=structure)
+    path = tmp_path / "model.tflite"
+    size = deployment.export(model, path, sparse=sparse)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+    assert path.stat().st_size == size
+    x = examples(model)
+    expected = model(x, training=False).numpy()
+    atol = TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(by_hand(path.read_bytes(), x[:1]), expected[:1], rtol=0, atol=atol)
+    np.testing.assert_allclose(deployment.outputs(path.read_bytes(), x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("structure", [sparse_lib.structures.UNSTRUCTURED, sparse_lib.Block(4, 1)], ids=str)
+def test_zeros_are_not_stored(structure):
+    model = dense()
+    masks = sparse_lib.sparsify(model, 0.9, "uniform", structure=structure)
+    saved = len(deployment.convert(model, sparse=False)) - len(deployment.convert(model))
+    weights = 4 * sum(masks.sizes())
+    assert 0.6 * weights < saved < weights
+
+
+def test_a_batch_that_is_open_or_of_several():
+    model = dense()
+    x = examples(model, 6)
+    for batch in (None, 3):
+        found = deployment.outputs(deployment.convert(model, batch=batch), x)
+        np.testing.assert_allclose(found, model(x), rtol=0, atol=1e-5)
+
+
+def test_several_inputs_and_tokens():
+    tokens, numbers = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="numbers")
+    x = L.Concatenate()([L.GlobalAveragePooling1D()(L.Embedding(7, 4)(tokens)), numbers])
+    content = deployment.convert(keras.Model({"tokens": tokens, "numbers": numbers}, L.Dense(2)(x)))
+    with pytest.raises(ValueError, match="several inputs or outputs: call a tf.lite.Interpreter"):
+        deployment.outputs(content, np.zeros((1, 3)))
+    measured = deployment.latency({"it": content}, runs=3, warmups=1)["it"]
+    assert measured.size == len(content)
+    assert 0 < measured.fastest <= measured.median
+
+
+def test_a_subclassed_model():
+    class Subclassed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = L.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Subclassed()
+    with pytest.raises(ValueError, match="is not built: call it on a batch once"):
+        deployment.convert(model)
+    x = np.ones((1, 3), "float32")
+    expected = model(x)
+    np.testing.assert_allclose(deployment.outputs(deployment.convert(model), x), expected, rtol=0, atol=1e-6)
+
+
+def test_a_layer_that_litert_cannot_have_is_named(tmp_path):
+    class Inverse(L.Layer):
+        def call(self, x):
+            return tf.linalg.inv(x)
+
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, L.Flatten()(Inverse(name="backwards")(inputs)))
+    with pytest.raises(ValueError, match="MatrixInverse in layer 'backwards': .* replace the layer"):
+        deployment.export(model, tmp_path / "model.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recurrent_layer_needs_a_batch_size():
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, L.LSTM(3, name="memory")(inputs))
+    with pytest.raises(ValueError, match="TensorListReserve in layer 'memory': fix the batch size"):
+        deployment.convert(model, batch=None)
+    x = examples(model, 2)
+    np.testing.assert_allclose(deployment.outputs(deployment.convert(model), x), model(x), rtol=0, atol=1e-5)
+
+
+def test_bad_input_is_told(tmp_path):
+    content = deployment.convert(dense(), batch=4)
+    with pytest.raises(ValueError, match="6 examples do not fill batches of 4"):
+        deployment.outputs(content, np.zeros((6, 64)))
+    with pytest.raises(ValueError, match="nothing to measure in 0 models"):
+        deployment.latency({})
+    with pytest.raises(FileNotFoundError, match="is no folder to write model.tflite to: make it first"):
+        deployment.export(dense(), tmp_path / "missing" / "model.tflite")
+
+
+def test_the_table_compares_with_the_first():
+    table = deployment.latency_table(
+        {
+            "dense": deployment.Latency(2_000_000, 0.004, 0.003),
+            "small": deployment.Latency(500_000, 0.001, 0.0005),
+        }
+    )
+    assert [line.split() for line in table.splitlines()[1:]] == [
+        ["dense", "2,000", "4.000", "3.000", "1.00"],
+        ["small", "500", "1.000", "0.500", "4.00"],
+    ]
