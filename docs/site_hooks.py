@@ -1,0 +1,43 @@
+"""What mkdocs.yml cannot say: which files outside docs/ are pages of the site, and that it loads nothing from elsewhere."""
+
+import logging
+import pathlib
+import re
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+# By name in the checkout. They lie where code hosts show them, so the site takes them from there.
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "LICENSE": "licence.txt",
+    "CITATION.cff": "citation.txt",
+}
+_LINK = re.compile(rf"\]\(((?:\.\./)*)({'|'.join(map(re.escape, PAGES))})\b")
+_LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
+# Its warnings count for `mkdocs build --strict`.
+_log = logging.getLogger("mkdocs.hooks.site")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that lie outside docs/, with their links as the site has them."""
+    root = pathlib.Path(config.config_file_path).parent
+    for name, page in PAGES.items():
+        text = (root / name).read_text(encoding="utf8").replace("](docs/", "](")
+        files.append(File.generated(config, page, content=_LINK.sub(lambda link: f"]({PAGES[link[2]]}", text)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leads links from docs/ to files outside it to their pages: one `../` less, since these stand beside."""
+    return _LINK.sub(lambda link: f"]({link[1].removeprefix('../')}{PAGES[link[2]]}", markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Warns of everything that a page would load from another host."""
+    for page in sorted(pathlib.Path(config.site_dir).rglob("*.html")):
+        for address in _LOADED.findall(page.read_text(encoding="utf8")):
+            _log.warning("%s loads %s: a page must open without a network.", page.name, address)
