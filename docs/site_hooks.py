@@ -1,4 +1,4 @@
-"""What mkdocs.yml cannot say: which files outside docs/ are pages of the site, and that it loads nothing from elsewhere."""
+"""What mkdocs.yml cannot say: the pages that lie outside docs/, and that no page loads anything from elsewhere."""
 
 import logging
 import pathlib
