@@ -102,6 +102,13 @@ def test_every_picture_is_shown():
     assert shown == {path.stem for path in make_pictures.FOLDER.iterdir()} == set(make_pictures.PICTURES)
 
 
+def test_every_example_is_shown():
+    included = re.findall(
+        r'^--8<-- "examples/(\w+\.py)"$', "".join(p.read_text("utf8") for p in DOCUMENTS), re.MULTILINE
+    )
+    assert sorted(included) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
 def test_configuration_page_is_up_to_date():
     page = make_configuration.page()
     hint = "run `python -m docs.make_configuration`"
