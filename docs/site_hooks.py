@@ -7,6 +7,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 # By name in the checkout. They lie where code hosts show them, so the site takes them from there.
 PAGES = {
@@ -18,6 +19,8 @@ PAGES = {
 }
 _LINK = re.compile(rf"\]\(((?:\.\./)*)({'|'.join(map(re.escape, PAGES))})\b")
 _LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
+# An inner product such as <u, v>, which a browser takes for a tag and does not show.
+_SWALLOWED = re.compile(r"<[a-zA-Z]\w*(?:\([^<>]*\))?(?: [-+] \w+)?,[^<>]*>")
 # Its warnings count for `mkdocs build --strict`.
 _log = logging.getLogger("mkdocs.hooks.site")
 
@@ -34,6 +37,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Leads links from docs/ to files outside it to their pages: one `../` less, since these stand beside."""
     return _LINK.sub(lambda link: f"]({link[1].removeprefix('../')}{PAGES[link[2]]}", markdown)
+
+
+def on_page_content(html: str, page: Page, **_: Any) -> None:
+    """Warns of equations that would not be seen."""
+    for equation in _SWALLOWED.findall(html):
+        _log.warning("%s has %s, which no browser shows: put it into backticks.", page.file.src_uri, equation)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -92,7 +92,7 @@ def plane_through(first: Values, second: Values, third: Values) -> Triangle:
     Args:
       first: weights at the origin.
       second: weights on the first axis, at (||u||, 0).
-      third: weights above it, at (<third - first, x>, ||v||).
+      third: weights above it, at `(<third - first, x>, ||v||)`.
 
     Returns:
       The plane and where the three solutions lie in it.
