@@ -44,8 +44,9 @@ lint: $(READY) ## check style, format and types
 	$(PY) -m mypy $(TYPED) || status=1; \
 	exit $$status
 
+# With --quiet a warning would be no error. The variable keeps the theme from announcing its successor.
 docs: $(READY) ## build the documentation site into site/; warnings are errors
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "docs: open site/index.html"
 
 demo: $(READY) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
