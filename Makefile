@@ -11,6 +11,8 @@ ACCEPTED := $(if $(PYTHON),version_info >= (3, 11),version_info[:2] == (3, 11))
 # What to install besides the project: names of requirements/*.lock. The environment remembers the last choice.
 INSTALLED := $(shell cat $(VENV)/extras 2>/dev/null)
 EXTRAS := $(or $(INSTALLED),cpu)
+# The site needs packages of its own, whatever else was chosen.
+override EXTRAS := $(strip $(EXTRAS) $(filter-out $(EXTRAS),$(filter docs,$(MAKECMDGOALS))))
 LOCKS := $(EXTRAS:%=requirements/%.lock)
 EMPTY :=
 READY := $(VENV)/ready-$(subst $(EMPTY) ,-,$(strip $(EXTRAS)))
@@ -20,13 +22,13 @@ export PIP_ROOT_USER_ACTION := ignore
 TYPED := sparse_lib analysis train.py hessian.py interpolate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint demo bench lock clean
+.PHONY: help setup test test-slow lint docs demo bench lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench or "cuda bench"; PYTHON=...)
+setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
 test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
@@ -42,6 +44,11 @@ lint: $(READY) ## check style, format and types
 	$(PY) -m mypy $(TYPED) || status=1; \
 	exit $$status
 
+# With --quiet a warning would be no error. The variable keeps the theme from announcing its successor.
+docs: $(READY) ## build the documentation site into site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "docs: open site/index.html"
+
 demo: $(READY) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
 	@$(PY) -m sparse_lib.experiment.demo --out=$(DEMO_DIR)
 
@@ -52,14 +59,14 @@ lock: $(READY) ## resolve requirements/*.in to requirements/*.lock anew
 	@$(PY) requirements/lock.py
 
 clean: ## remove .venv/, caches and build outputs; runs/ stays
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each choice of EXTRAS, so that a second `make setup` has nothing to do.
 $(READY): $(LOCKS) $(wildcard requirements/*.lock) pyproject.toml
 	@case "$(INSTALLED):$(EXTRAS)" in \
-	  :*|*tpu*:*tpu*) ;; \
-	  *tpu*) echo "setup: tensorflow-tpu and tensorflow cannot share an environment; run 'make clean' first" >&2; exit 1 ;; \
+	  :tpu|tpu:tpu) ;; \
+	  *tpu*) echo "setup: tensorflow-tpu and tensorflow cannot share an environment; 'make clean', then EXTRAS=tpu alone" >&2; exit 1 ;; \
 	esac
 	@$(PY) -m pip --version >/dev/null 2>&1 || { \
 	  for python in $(CANDIDATES); do \

@@ -285,7 +285,7 @@ class Objective:
     ) -> list[tf.Tensor]:
         """Hessian-vector product of the mean loss, reverse over reverse.
 
-        H v = d/dparams <g(params), v>, with g the gradient and v held fixed (Pearlmutter 1994).
+        `H v = d/dparams <g(params), v>`, with g the gradient and v held fixed (Pearlmutter 1994).
 
         Args:
             params: Trainable values, as from `params`.

@@ -1,6 +1,5 @@
 """The documents say what is so: settings, modes, measurements, links."""
 
-import importlib.util
 import json
 import pathlib
 import re
@@ -8,10 +7,17 @@ import re
 import gin
 import pytest
 
+from analysis.figures import style
+from docs import make_configuration, make_pictures
 from sparse_lib.experiment import commands, gin_files, gin_names, run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TINY = [
     "network.network_name='mlp'",
     "mlp.hidden_sizes=(16, 8)",
@@ -83,21 +89,34 @@ def test_what_is_said_of_log_steps(tiny_run):
     assert all("train_loss" in m for m in metrics[1:])
 
 
-def configuration() -> object:
-    spec = importlib.util.spec_from_file_location("make_configuration", ROOT / "docs" / "make_configuration.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_pictures_are_up_to_date(tmp_path):
+    for name, draw in make_pictures.PICTURES.items():
+        (drawn,) = style.save(draw(), tmp_path / name, formats=("svg",))
+        assert (make_pictures.FOLDER / drawn.name).read_bytes() == drawn.read_bytes(), (
+            "run `python -m docs.make_pictures`"
+        )
+
+
+def test_every_picture_is_shown():
+    shown = {name for path in DOCUMENTS for name in re.findall(r"\]\(pictures/(\w+)\.svg\)", path.read_text("utf8"))}
+    assert shown == {path.stem for path in make_pictures.FOLDER.iterdir()} == set(make_pictures.PICTURES)
+
+
+def test_every_example_is_shown():
+    included = re.findall(
+        r'^--8<-- "examples/(\w+\.py)"$', "".join(p.read_text("utf8") for p in DOCUMENTS), re.MULTILINE
+    )
+    assert sorted(included) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
 def test_configuration_page_is_up_to_date():
-    page = configuration().page()
-    hint = "run `python docs/make_configuration.py`"
+    page = make_configuration.page()
+    hint = "run `python -m docs.make_configuration`"
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf8") == page, hint
 
 
 def test_configuration_page_has_every_setting(tiny_run):
-    rows = re.findall(r"^\| `([\w.]+)` \| .*? \| `(.*?)` \|", configuration().page(), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| .*? \| `(.*?)` \|", make_configuration.page(), re.MULTILINE)
     defaults = dict(rows)
     assert set(defaults) == {f"{name}.{p}" for name, ps in gin_names.parameters().items() for p in ps}
     # What a run really has, where nothing is bound, is what the page calls the default.
@@ -123,7 +142,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document):
     text = document.read_text(encoding="utf8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -135,7 +154,7 @@ def test_links_lead_somewhere(document):
         assert not anchor or anchor in anchors(linked.read_text(encoding="utf8")), target
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_settings_that_are_named_exist(document):
     known = gin_names.parameters()
     text = document.read_text(encoding="utf8")

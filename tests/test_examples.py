@@ -16,6 +16,7 @@ ENDS = {
     "convnet_fit": r"test accuracy 0\.9",
     "deploy": r"stored sparse +test accuracy 0\.9",
     "custom_loop": r"active weights have moved",
+    "several_devices": r"the same on all of them: True",
     "own_updater": r"SET +validation accuracy 0\.",
     "ticket_transfer": r"shuffled ticket trained on 5 to 9: 0\.",
     "transformer": r"sorted: \[",

@@ -32,7 +32,7 @@ def _pins(lock: Path) -> dict[str, str]:
 
 def test_locks_exist():
     assert {lock.stem for lock in LOCKS} == {source.stem for source in REQUIREMENTS.glob("*.in")}
-    assert {"cpu", "cuda", "tpu", "bench"} <= {lock.stem for lock in LOCKS}
+    assert {"cpu", "cuda", "tpu", "bench", "docs"} <= {lock.stem for lock in LOCKS}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -48,6 +48,7 @@ def test_lock_holds_nothing_but_exact_versions(lock):
     [
         ("cpu", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]),
         ("bench", PROJECT["optional-dependencies"]["bench"]),
+        ("docs", PROJECT["optional-dependencies"]["docs"]),
     ],
 )
 def test_lock_pins_what_the_project_asks_for(lock, wanted):
@@ -61,7 +62,7 @@ def test_tpu_replaces_nothing_but_tensorflow():
     assert "tensorflow" not in _pins(REQUIREMENTS / "tpu.lock")
 
 
-@pytest.mark.parametrize("lock", ["cuda", "bench"])
+@pytest.mark.parametrize("lock", ["cuda", "bench", "docs"])
 def test_lock_on_top_of_the_base_adds_only(lock):
     assert not set(_pins(REQUIREMENTS / f"{lock}.lock")) & set(_pins(REQUIREMENTS / "cpu.lock"))
 

@@ -1,11 +1,17 @@
 """Every command and every Python block of the documents runs.
 
-The blocks are given to bash as they stand, in a folder that looks like a checkout. `python`, `make` and `tensorboard`
-are stand-ins there: the fast tests note and check what they are asked for, the slow ones train, shortened.
+The Python blocks of a page run one after the other, each with the names of those before it. A block of text right after
+one is what it prints.
+
+The other blocks are given to bash as they stand, in a folder that looks like a checkout. `python`, `make` and
+`tensorboard` are stand-ins there: the fast tests note and check what they are asked for, the slow ones train,
+shortened.
 """
 
+import contextlib
 import copy
 import importlib.util
+import io
 import os
 import pathlib
 import re
@@ -25,8 +31,10 @@ from sparse_lib.experiment import commands, gin_files
 from tests.experiment.test_data_tfds import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 # Of a run that is long enough for the rewound ticket, which needs its step 500, and has a mask update or two.
 SHORT = [
     "training.total_steps=500",
@@ -60,6 +68,10 @@ MNIST = {"train": 60, "test": 20}
 MNIST_VERSION = str(tfds.builder_cls("mnist").VERSION)
 MAKE = '#!/bin/sh\nexec "{make}" --dry-run "$@" > /dev/null\n'
 TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect "$@"\n'
+
+
+def place(document: pathlib.Path) -> str:
+    return document.relative_to(ROOT).as_posix()
 
 
 def blocks(document: pathlib.Path) -> list[tuple[str, str]]:
@@ -142,7 +154,7 @@ def noted(folder: pathlib.Path) -> list[list[str]]:
     return [part.splitlines() for part in text.split("--end--\n") if part]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
 def test_commands_ask_for_what_there_is(document, tmp_path, monkeypatch):
     environment = checkout(tmp_path, NOTE)
     (tmp_path / "bin" / "tensorboard").write_text("#!/bin/sh\n")
@@ -166,24 +178,37 @@ def test_the_first_screen_has_the_two_commands():
     assert top.index("$ make demo") < top.index("$ make test")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def check_printed(printed: str, shown: str) -> None:
+    """Asserts that words and counts are as shown, and decimals as near as another processor comes."""
+    assert DECIMAL.sub("0.0", printed).split() == DECIMAL.sub("0.0", shown).split(), printed
+    found, wanted = ([float(number) for number in DECIMAL.findall(text)] for text in (printed, shown))
+    assert found == pytest.approx(wanted, rel=0.1, abs=0.02), printed
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
 def test_python_blocks_run(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for language, text in blocks(document):
-        if language == "python":
-            exec(compile(text, document.name, "exec"), {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    for text, shown in PYTHON.findall(document.read_text(encoding="utf8")):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(text, document.name, "exec"), names)
+        if shown:
+            check_printed(printed.getvalue(), shown)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_everything_runs(document, tmp_path):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
+def test_everything_runs(document, tmp_path, monkeypatch):
     environment = checkout(tmp_path, TRAIN)
     images = {split: np.random.default_rng(n).integers(0, 256, (n, 28, 28, 1), np.uint8) for split, n in MNIST.items()}
     prepare(tmp_path / "tfds", "mnist", images, shape=(28, 28, 1), classes=10, version=MNIST_VERSION)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
     for language, text in blocks(document):
         if language == "python":
-            (tmp_path / "block.py").write_text(text)
-        bash("python block.py" if language == "python" else text, tmp_path, environment)
+            exec(compile(text, document.name, "exec"), names)
+        else:
+            bash(text, tmp_path, environment)
     failures = tmp_path / "failures"
     assert not failures.exists(), failures.read_text()
     for result in (tmp_path / "runs").rglob("operative_config.gin"):

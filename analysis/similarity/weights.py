@@ -27,7 +27,7 @@ def l2(one: Values, other: Values) -> float:
 
 
 def cosine(one: Values, other: Values) -> float:
-    """Cosine distance, 1 - <a, b> / (|| a || || b ||), over all variables together.
+    """Cosine distance, `1 - <a, b> / (||a|| ||b||)`, over all variables together.
 
     Args:
       one: arrays by name of the variable.

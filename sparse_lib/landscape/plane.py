@@ -87,12 +87,12 @@ class Triangle(NamedTuple):
 def plane_through(first: Values, second: Values, third: Values) -> Triangle:
     """The plane through three solutions, in the coordinates of Garipov et al. (2018, figure 2 and appendix A.2).
 
-    u = second - first,   v = (third - first) - <third - first, u> u / <u, u>,   x = u / ||u||,   y = v / ||v||
+    `u = second - first,   v = (third - first) - <third - first, u> u / <u, u>,   x = u / ||u||,   y = v / ||v||`
 
     Args:
       first: weights at the origin.
       second: weights on the first axis, at (||u||, 0).
-      third: weights above it, at (<third - first, x>, ||v||).
+      third: weights above it, at `(<third - first, x>, ||v||)`.
 
     Returns:
       The plane and where the three solutions lie in it.

@@ -1,0 +1,254 @@
+"""Draws docs/pictures/: what the pages say of masks, updates, distributions, schedules, tickets and gradient flow.
+
+Everything that is drawn is computed by the library itself; nothing is sketched but the paths of tickets.
+"""
+
+import pathlib
+from collections.abc import Callable
+
+import keras
+import matplotlib as mpl
+import numpy as np
+import tensorflow as tf
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+import sparse_lib
+from analysis.figures import style
+from sparse_lib import distributions, gradient_flow, initializers, schedules
+from sparse_lib.experiment.data import load_dataset
+from sparse_lib.experiment.networks import lenet5
+from sparse_lib.experiment.networks.common import Style
+from sparse_lib.masks import random_masks
+from sparse_lib.structures import UNSTRUCTURED
+from sparse_lib.updaters import Kernel, Moment
+
+FOLDER = pathlib.Path(__file__).with_name("pictures")
+# Published training: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of the way.
+STEPS, PRUNING = 11_719, (3_000, 7_000)
+# Width and height of a box in the picture of the tickets.
+_BOX = (18, 6)
+
+
+@style.styled
+def structures() -> Figure:
+    """Masks of one kernel under each structure."""
+    shape = (16, 16)
+    rows = [
+        ("single weights", UNSTRUCTURED, 64),
+        ("2:4", sparse_lib.NM(2, 4), 128),
+        ("blocks of 4x4", sparse_lib.Block(4, 4), 64),
+        ("channels", sparse_lib.Channel(), 64),
+        ("constant fan-in", sparse_lib.ConstantFanIn(), 64),
+    ]
+    figure, axes = style.grid(1, len(rows), 1.9)
+    for ax, (title, structure, active) in zip(axes[0], rows, strict=True):
+        (mask,) = random_masks([shape], [active], 0, [structure])
+        _cells(ax, mask, style.BLUE)
+        ax.set_title(title)
+        ax.set_xlabel("outputs")
+    axes[0, 0].set_ylabel("inputs")
+    return figure
+
+
+@style.styled
+def update() -> Figure:
+    """One update of RigL on a small kernel."""
+    rng = np.random.default_rng(4)
+    (mask,) = random_masks([(10, 10)], [30], 1)
+    weight = np.where(mask, rng.normal(size=mask.shape), 0).astype(np.float32)
+    gradient = rng.normal(size=mask.shape).astype(np.float32)
+    kernel = Kernel(tf.constant(mask), tf.constant(weight), tf.constant(gradient), {})
+    moment = Moment(tf.constant(0, tf.int64), tf.constant(0.1), 0)
+    (after,) = sparse_lib.RigL(drop_fraction=0.3, end_step=1_000).update([kernel], moment)
+    new = after.mask.numpy()
+    figure, axes = style.grid(1, 4, 2.3)
+    before, scores, dropping, growing = axes[0]
+    _cells(before, mask, style.GREY)
+    before.set_title("active weights")
+    _shades(scores, np.where(mask, abs(weight), np.nan))
+    _marked(scores, mask & ~new, "x", style.RED)
+    scores.set_title("drop: smallest |w|")
+    _shades(dropping, np.where(mask & new, np.nan, abs(gradient)))
+    _marked(dropping, new & ~mask, "o", style.PINK)
+    dropping.set_title("grow: largest |g|")
+    _cells(growing, mask & new, style.GREY)
+    _cells(growing, new & ~mask, style.PINK)
+    growing.set_title("as many, elsewhere")
+    return figure
+
+
+@style.styled
+def layers() -> Figure:
+    """Density by layer of a LeNet5 at 90% under each distribution."""
+    kernels = sparse_lib.sparse_kernels(_network())
+    shapes = {name.partition("/")[0]: tuple(kernel.shape) for name, kernel in kernels.items()}
+    looks = {"uniform": (style.GREY, ""), "ER": (style.SKY, "///"), "ERK": (style.BLUE, "")}
+    figure, ((ax,),) = style.grid(1, 1, 2.5)
+    for place, (name, (colour, hatch)) in enumerate(looks.items()):
+        found = distributions.sparsities(shapes, 0.9, distribution=name.lower())
+        x = np.arange(len(shapes)) + 0.27 * (place - 1)
+        density = [1 - found[layer] for layer in shapes]
+        ax.bar(x, density, 0.25, color=colour, hatch=hatch, edgecolor=style.INK, linewidth=0.5, label=name)
+    ax.set_xticks(range(len(shapes)), [f"{n}\n{'x'.join(map(str, s))}" for n, s in shapes.items()])
+    style.percent_axis(ax.yaxis, "density")
+    ax.grid(visible=False, axis="x")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return figure
+
+
+@style.styled
+def over_time() -> Figure:
+    """Sparsity and drop fraction over a training run."""
+    steps = np.arange(0, STEPS, 50)
+    last = 3 * STEPS // 4
+    figure, ((left, right),) = style.grid(1, 2, 2.5)
+    pruning = schedules.PolynomialSparsity(0.0, 0.95, *PRUNING)
+    left.plot(steps, [float(pruning(s)) for s in steps], color=style.GREEN, label="gradual pruning")
+    left.axhline(0.95, color=style.BLUE, linestyle=(0, (4, 1.6)), label="static, SET, RigL")
+    left.set_title("sparsity")
+    fractions = {
+        "cosine": (schedules.Cosine(0.3, last), style.BLUE, "-"),
+        "inverse power": (schedules.InversePower(0.3, last), style.RED, (0, (4, 1.6))),
+        "constant": (schedules.Constant(0.3), style.GREY, (0, (1.2, 1.2))),
+    }
+    for name, (fraction, colour, line) in fractions.items():
+        right.plot(steps, [float(fraction(s)) for s in steps], color=colour, linestyle=line, label=name)
+    right.set_title("drop fraction")
+    for ax in (left, right):
+        style.percent_axis(ax.yaxis, "")
+        style.steps_axis(ax)
+        ax.set_ylim(bottom=0)
+        ax.legend(loc="best")
+    return figure
+
+
+@style.styled
+def tickets() -> Figure:
+    """Where mask and weights of each kind of run come from."""
+    figure = Figure(figsize=(style.WIDTH, 2.4))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 84), ylim=(0, 27))
+    ax.axis("off")
+    step_0 = _box(ax, 1, 17, "dense init\nstep 0", style.GREY)
+    early = _box(ax, 22, 17, "a little trained\nstep 500", style.GREY)
+    pruned = _box(ax, 43, 17, "trained and pruned\nlast step", style.GREEN)
+    fresh = _box(ax, 64, 17, "another draw\ndense or sparsity-aware", style.GREY)
+    _arrow(ax, step_0, early)
+    _arrow(ax, early, pruned)
+    runs = {
+        "lottery ticket": (step_0, style.PINK),
+        "rewound ticket": (early, style.VIOLET),
+        "prune-restart": (pruned, style.VIOLET),
+        "scratch, scratch+": (fresh, style.ORANGE),
+    }
+    for name, (source, colour) in runs.items():
+        _arrow(ax, source, _box(ax, source.get_x(), 4.5, f"{name}\nthese weights, the mask", colour))
+    ax.text(1, 25, "weights", fontweight="bold", va="center")
+    ax.text(1, 1.5, "The mask is the pruned network's in all four; the weights they start from differ.", va="center")
+    return figure
+
+
+@style.styled
+def flow() -> Figure:
+    """Gradient norm of untrained sparse networks against sparsity."""
+    sparsities = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
+    lines = {
+        "dense init, masked": (_dense, style.ORANGE, (0, (4, 1.6)), "v"),
+        "sparsity-aware init": (_sparse, style.BLUE, "-", "^"),
+    }
+    figure, ((ax,),) = style.grid(1, 1, 2.5)
+    for name, (draw, colour, line, marker) in lines.items():
+        medians = [np.median([_norm(sparsity, draw, seed) for seed in range(7)]) for sparsity in sparsities]
+        # Two digits: what another processor adds up in another order is drawn alike.
+        rounded = [float(f"{median:.2g}") for median in medians]
+        ax.plot(range(len(sparsities)), rounded, color=colour, linestyle=line, marker=marker, label=name)
+    ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}%" for sparsity in sparsities])
+    ax.set_xlabel("sparsity")
+    style.log_axis(ax.yaxis, "gradient norm of the\nactive weights (nats)")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "structures": structures,
+    "update": update,
+    "layers": layers,
+    "over_time": over_time,
+    "tickets": tickets,
+    "flow": flow,
+}
+
+
+def _network() -> keras.Model:
+    return lenet5((28, 28, 1), 10, Style())
+
+
+def _dense(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
+    drawn = initializers.layer_scaled(np.ones_like(mask), method="fanin_normal", scale=2.0, seed=seed)
+    return tf.where(mask, drawn, 0.0)
+
+
+def _sparse(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
+    return initializers.unit_scaled(mask, method="fanin_normal", scale=2.0, seed=seed)
+
+
+def _norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.Tensor], seed: int) -> float:
+    model = _network()
+    masks = sparse_lib.sparsify(model, sparsity, "uniform", seed=seed)
+    for index, (kernel, mask) in enumerate(masks):
+        kernel.assign(draw(mask.numpy(), [seed, index]))
+    objective, held_out = sparse_lib.Objective(model), load_dataset().validation
+    gradient = objective.gradient(objective.params(), tf.constant(held_out.images), tf.constant(held_out.labels))
+    return float(gradient_flow.norms(gradient, masks.aligned(model.trainable_variables)).total)
+
+
+def _cells(ax: Axes, marked: np.ndarray, colour: str) -> None:
+    """Draws a matrix of cells, of which the marked ones are filled."""
+    shown = np.ma.masked_where(~marked, marked)
+    ax.imshow(shown, cmap=mpl.colors.ListedColormap([colour]), vmin=0, vmax=1)
+    _framed(ax, marked.shape)
+
+
+def _shades(ax: Axes, values: np.ndarray) -> None:
+    ax.imshow(values, cmap="Greys", vmin=0, vmax=np.nanmax(values))
+    _framed(ax, values.shape)
+
+
+def _framed(ax: Axes, shape: tuple[int, ...]) -> None:
+    rows, columns = shape
+    ax.set_xticks(np.arange(columns + 1) - 0.5, [""] * (columns + 1))
+    ax.set_yticks(np.arange(rows + 1) - 0.5, [""] * (rows + 1))
+    ax.tick_params(length=0)
+
+
+def _marked(ax: Axes, where: np.ndarray, marker: str, colour: str) -> None:
+    y, x = np.nonzero(where)
+    ax.add_line(Line2D(x, y, linestyle="none", marker=marker, color=colour, fillstyle="none", markeredgewidth=1.8))
+
+
+def _box(ax: Axes, x: float, y: float, text: str, colour: str) -> FancyBboxPatch:
+    box = FancyBboxPatch((x, y), _BOX[0], _BOX[1], boxstyle="round,pad=0.2", fc="none", ec=colour, lw=1.8)
+    ax.add_patch(box)
+    ax.text(x + _BOX[0] / 2, y + _BOX[1] / 2, text, ha="center", va="center")
+    return box
+
+
+def _arrow(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, text: str = "") -> None:
+    """Draws an arrow to the right, or down where the second box lies below the first."""
+    down = end.get_y() < start.get_y()
+    middle = start.get_x() + _BOX[0] / 2
+    if down:
+        ends = (middle, start.get_y()), (middle, end.get_y() + _BOX[1])
+    else:
+        height = start.get_y() + _BOX[1] / 2
+        ends = (start.get_x() + _BOX[0], height), (end.get_x(), height)
+        ax.text((ends[0][0] + ends[1][0]) / 2, height + 0.7, text, ha="center", color=style.MUTED)
+    ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=11, color=style.MUTED, shrinkA=3, shrinkB=3))
+
+
+if __name__ == "__main__":
+    for name, draw in PICTURES.items():
+        style.save(draw(), FOLDER / name, formats=("svg",))
