@@ -155,7 +155,7 @@ CLAIMS = (
         part=_TRAINING,
         statement="RigL's mask updates make the most negative eigenvalue of the Hessian more negative.",
         paper="shown as spectra before and after updates",
-        measure=Single(measured_by.lowest_change, _RIGL, "count"),
+        measure=Single(measured_by.lowest_change, _RIGL, "eigenvalue"),
         high=0.0,
     ),
     Claim(

@@ -19,7 +19,7 @@ SUPPORTED: Status = "supported"
 NOT_SUPPORTED: Status = "not supported"
 UNDECIDED: Status = "undecided"
 NOT_ENOUGH: Status = "not enough data"
-Unit = Literal["points", "times", "nats", "count", "rank correlation"]
+Unit = Literal["points", "times", "nats", "count", "eigenvalue", "rank correlation"]
 # A ratio to nothing is read as a ratio to this (nats, or units of weights).
 _NEXT_TO_NOTHING = 1e-12
 _RESAMPLES = 2000
