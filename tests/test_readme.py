@@ -45,9 +45,10 @@ SHORT = [
     "pruning.end_step=400",
     "pruning.frequency=100",
 ]
-NOTE = """#!/bin/sh
-for word in "$@"; do printf '%s\\n' "$word" >> commands; done
-printf '%s\\n' '--end--' >> commands
+# One write each: commands that end in `&` note themselves side by side.
+NOTE = """#!/bin/bash
+printf -v line '%s\\n' "$@" --end--
+printf '%s' "$line" >> commands
 """
 TRAIN = f"""#!{sys.executable}
 import os, sys

@@ -6,11 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_page import Outline
 
 from analysis import contents, propagation, report
 from analysis.figures import style
 from sparse_lib.experiment.checkpoints import Checkpoints
+from tests.analysis.test_page import Outline
 
 
 @pytest.fixture(autouse=True)

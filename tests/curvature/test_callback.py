@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known import plain_hessian
 
 from sparse_lib.curvature import TopEigenvalue
 from sparse_lib.curvature import callback as callback_module
 from sparse_lib.masks import Masks
+from tests.curvature.known import plain_hessian
 from tests.replicas import two_replicas
 
 X = np.random.default_rng(0).normal(size=(64, 5)).astype("float32")

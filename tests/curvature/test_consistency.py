@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known import examples, flat_gradient, mean_cross_entropy, network
 
 from sparse_lib.curvature import Batches, consistency
 from sparse_lib.functional import Objective
+from tests.curvature.known import examples, flat_gradient, mean_cross_entropy, network
 
 layers = keras.layers
 

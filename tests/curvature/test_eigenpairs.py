@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from known import SPECTRA, examples, matrix_of, network, operator_of, plain_hessian
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from sparse_lib.curvature import Batches, HessianOperator, Subspace, extreme
 from sparse_lib.functional import Objective
+from tests.curvature.known import SPECTRA, examples, matrix_of, network, operator_of, plain_hessian
 
 WHICH = {"largest": lambda v: -v, "smallest": lambda v: v, "magnitude": lambda v: -np.abs(v)}
 

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known import dense, examples, network
 
 from sparse_lib.curvature import Batches, FisherOperator, GaussNewtonOperator, Subspace
 from sparse_lib.functional import Objective
+from tests.curvature.known import dense, examples, network
 from tests.replicas import two_replicas
 
 SMALL = "dense chain"

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from known import SPECTRA, dense, matrix_of, operator_of
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from sparse_lib.curvature import lanczos
 from sparse_lib.curvature.lanczos import lanczos_many
+from tests.curvature.known import SPECTRA, dense, matrix_of, operator_of
 
 
 @pytest.mark.parametrize("name", SPECTRA)

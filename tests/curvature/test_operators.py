@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known import NETWORKS, dense, examples, finite_difference, network, plain_hessian
 
 from sparse_lib import strategies
 from sparse_lib.curvature import Batches, Counted, GaussNewtonOperator, HessianOperator, Subspace, restricted, shifted
 from sparse_lib.functional import Objective
 from sparse_lib.masks import Masks
+from tests.curvature.known import NETWORKS, dense, examples, finite_difference, network, plain_hessian
 from tests.replicas import two_replicas
 
 

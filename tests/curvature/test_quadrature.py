@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from known import SPECTRA, operator_of
 from scipy.stats import norm
 
 from sparse_lib.curvature import Counted, Probe, Quadrature, quadrature
+from tests.curvature.known import SPECTRA, operator_of
 
 SMOOTH = np.sort(np.r_[np.random.default_rng(0).normal(0, 1, 380), np.linspace(5, 9, 20)])
 

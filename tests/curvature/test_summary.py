@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known import SPECTRA, matrix_of, operator_of
 
 from sparse_lib.curvature import (
     Probe,
@@ -18,6 +17,7 @@ from sparse_lib.curvature import (
     summarize,
     summarize_estimates,
 )
+from tests.curvature.known import SPECTRA, matrix_of, operator_of
 
 
 def test_a_spectrum_by_hand():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from known import SPECTRA, matrix_of, operator_of
 
 from sparse_lib.curvature import Counted, Estimate, traces
 from sparse_lib.curvature.estimate import signs
+from tests.curvature.known import SPECTRA, matrix_of, operator_of
 
 
 @pytest.mark.parametrize("sketch", [0, 4])

@@ -185,9 +185,10 @@ def _check_memory(name: str, builder: Any, feature: Any, shape: tuple[int, int, 
 
 
 def _file_stem(builder: Any) -> str:
-    # A set that is prepared anew has other files, and then its arrays are made anew.
+    # A set that is prepared anew has other files, and then its arrays are made anew. Times are whole seconds, within
+    # which two small sets can be prepared: the directory tells these apart.
     listing = sorted((entry.name, entry.stat().length, entry.stat().mtime) for entry in builder.data_path.iterdir())
-    digest = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((os.fspath(builder.data_path), listing)).encode()).hexdigest()[:12]
     return f"{builder.info.full_name.replace('/', '-')}-{digest}"
 
 
