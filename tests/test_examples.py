@@ -1,15 +1,13 @@
-"""Every example runs by itself, copied into an empty folder."""
+"""Every example runs by itself, copied into an empty folder beside the installed wheel."""
 
-import os
-import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests import installed
+from tests.installed import ROOT
+
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # What the end of its output must say.
 ENDS = {
@@ -23,14 +21,14 @@ ENDS = {
 }
 
 
-def run(example: pathlib.Path, folder: pathlib.Path) -> str:
-    shutil.copy(example, folder)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, example.name]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("installed")
+    return installed.install(installed.build_wheel(folder), folder / "env")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example(example, tmp_path):
-    last = run(example, tmp_path).splitlines()[-1]
+def test_example(example, site, tmp_path):
+    shutil.copy(example, tmp_path)
+    last = installed.run(site, [example.name], tmp_path).splitlines()[-1]
     assert re.search(ENDS[example.stem], last), last

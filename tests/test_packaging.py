@@ -1,18 +1,15 @@
 """The package as others get it: its metadata, its pinned versions and the wheel."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import installed
+from tests.installed import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(REQUIREMENTS.glob("*.lock"))
@@ -76,20 +73,7 @@ def test_citation_names_this_version_and_both_papers():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Builds the wheel from a copy of the sources, which a build would else litter."""
-    folder = tmp_path_factory.mktemp("wheel")
-    tree = folder / "tree"
-    shutil.copytree(ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(tree))
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
-    subprocess.run(command, check=True)
+    return installed.build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_holds_the_sources_the_data_and_the_licence(wheel):
@@ -103,22 +87,7 @@ def test_wheel_holds_the_sources_the_data_and_the_licence(wheel):
 
 
 def test_wheel_imports_in_an_empty_folder(wheel, tmp_path):
-    env = tmp_path / "env"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
-    (site,) = (env / "lib").glob("python*/site-packages")
-    _pip("install", "--no-deps", "--target", str(site), str(wheel))
-    # The dependencies come from this environment, as a plain path: an editable install in it
-    # stays unseen.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf8")
+    site = installed.install(wheel, tmp_path / "env")
     (tmp_path / "empty").mkdir()
-    code = "import sparse_lib; print(sparse_lib.__file__)"
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [env / "bin" / "python", "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path / "empty",
-        env=variables,
-    )
-    assert done.stdout.strip() == str(site / "sparse_lib" / "__init__.py")
+    printed = installed.run(site, ["-c", "import sparse_lib; print(sparse_lib.__file__)"], tmp_path / "empty")
+    assert printed.strip() == str(site / "sparse_lib" / "__init__.py")
