@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
 from sparse_lib.masks import Masks, random_masks
-from sparse_lib.structures import UNSTRUCTURED, Structure, output_axes, parse
+from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
 
 _DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)
 KernelFilter = Callable[[keras.Layer, keras.Variable], bool]
@@ -113,8 +113,21 @@ def kernel_structures(model: keras.Model, kernels: Iterable[keras.Variable], str
     Returns:
       One structure a kernel.
     """
+    return [dataclasses.replace(structure, outputs=outputs) for _, outputs in kernel_axes(model, kernels)]
+
+
+def kernel_axes(model: keras.Model, kernels: Iterable[keras.Variable]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The axes of each kernel that count inputs, and those that count outputs.
+
+    Args:
+      model: built.
+      kernels: trainable variables of the model.
+
+    Returns:
+      A pair (inputs, outputs) of axes from 0 for each kernel.
+    """
     owners = _owners(model)
-    return [dataclasses.replace(structure, outputs=output_axes(owners[id(k)], k)) for k in kernels]
+    return [(input_axes(owners[id(k)], k), output_axes(owners[id(k)], k)) for k in kernels]
 
 
 def sparsify(

@@ -19,7 +19,15 @@ _SHAPES = ("normal", "uniform")
 Seed: TypeAlias = int | Sequence[int] | tf.Tensor
 
 
-def unit_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed) -> tf.Tensor:
+def unit_scaled(
+    mask: Any,
+    *,
+    method: str = "fanavg_uniform",
+    scale: float = 1.0,
+    seed: Seed,
+    inputs: Sequence[int] = (-2,),
+    outputs: Sequence[int] = (-1,),
+) -> tf.Tensor:
     """Draws a kernel whose connections have the variance of their own units' fans.
 
     `Var(w_io) = scale / max(1, fan_io)`, where the fan of the connection from input unit i to
@@ -28,11 +36,12 @@ def unit_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0
     gradient-flow paper (arXiv 2010.03533, section 3.1); the default is Glorot's with sparse fans.
 
     Args:
-      mask: boolean, of the kernel's shape, at least one dimension; the last dimension holds output
-        units, the one before it input units.
+      mask: boolean, of the kernel's shape, at least one dimension.
       method: one of fanin, fanout, fanavg, then `_normal` or `_uniform`.
       scale: numerator of the variance, above 0.
       seed: an integer, or two as for `tf.random.stateless_uniform`.
+      inputs: axes that tell input units apart; of dense and convolutional kernels the last but one.
+      outputs: axes that tell output units apart; `sparse_lib.structures.views` knows both of other layers.
 
     Returns:
       A float32 tensor of the mask's shape, exactly 0 off the mask.
@@ -42,12 +51,20 @@ def unit_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0
     """
     mask = _checked_mask(mask)
     fan_kind, distribution = _checked_method(method, scale)
-    fan = tf.maximum(_fan(mask, fan_kind), 1.0)
+    fan = tf.maximum(_fan(mask, fan_kind, inputs, outputs), 1.0)
     stddev = tf.sqrt(scale / fan)
     return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
 
 
-def layer_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.0, seed: Seed) -> tf.Tensor:
+def layer_scaled(
+    mask: Any,
+    *,
+    method: str = "fanavg_uniform",
+    scale: float = 1.0,
+    seed: Seed,
+    inputs: Sequence[int] = (-2,),
+    outputs: Sequence[int] = (-1,),
+) -> tf.Tensor:
     """Draws a dense kernel, masks it and divides it by the root of the layer's density.
 
     `Var(w) = scale / dense fan / (nnz / size)`, the proposal of Liu et al. (2019, arXiv 1810.05270)
@@ -60,6 +77,8 @@ def layer_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.
       method: one of fanin, fanout, fanavg, then `_normal` or `_uniform`.
       scale: numerator of the variance, above 0.
       seed: an integer, or two as for `tf.random.stateless_uniform`.
+      inputs: axes that tell input units apart, as for `unit_scaled`.
+      outputs: axes that tell output units apart.
 
     Returns:
       A float32 tensor of the mask's shape, exactly 0 off the mask.
@@ -70,7 +89,7 @@ def layer_scaled(mask: Any, *, method: str = "fanavg_uniform", scale: float = 1.
     mask = _checked_mask(mask)
     fan_kind, distribution = _checked_method(method, scale)
     # Every unit of a dense kernel has the same fan.
-    dense_fan = tf.reduce_max(_fan(tf.ones_like(mask), fan_kind))
+    dense_fan = tf.reduce_max(_fan(tf.ones_like(mask), fan_kind, inputs, outputs))
     nnz = tf.cast(tf.math.count_nonzero(mask), tf.float32)
     density = tf.maximum(nnz, 1.0) / max(mask.shape.num_elements(), 1)
     stddev = tf.sqrt(scale / dense_fan / density)
@@ -132,17 +151,19 @@ def _checked_method(method: str, scale: float) -> tuple[str, str]:
     return fan_kind, distribution
 
 
-def _fan(mask: tf.Tensor, kind: str) -> tf.Tensor:
+def _fan(mask: tf.Tensor, kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> tf.Tensor:
     """Counts the active connections of units, float32, ready to broadcast against the kernel."""
     rank = mask.shape.rank
-    # A vector has no units to tell apart: as in Keras, its length is its fan on both sides.
-    kept = {"fanin": rank - 1, "fanout": rank - 2} if rank > 1 else {"fanin": None, "fanout": None}
 
-    def count(side: str) -> tf.Tensor:
-        axes = [axis for axis in range(rank) if axis != kept[side]]
+    def count(units: Sequence[int]) -> tf.Tensor:
+        # A vector has no units to tell apart: as in Keras, its length is its fan on both sides.
+        kept = {axis % rank for axis in units} if rank > 1 else set()
+        axes = [axis for axis in range(rank) if axis not in kept]
         return tf.cast(tf.math.count_nonzero(mask, axis=axes, keepdims=True), tf.float32)
 
-    return (count("fanin") + count("fanout")) / 2.0 if kind == "fanavg" else count(kind)
+    if kind == "fanavg":
+        return (count(outputs) + count(inputs)) / 2.0
+    return count(outputs if kind == "fanin" else inputs)
 
 
 def _draw(shape: tf.TensorShape, distribution: str, seed: Seed) -> tf.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import initializers
+from sparse_lib import api, initializers
 
 _FOLDER = pathlib.Path(__file__).parent / "golden"
 _GOLDEN = json.loads((_FOLDER / "inits.json").read_text())["cases"]
@@ -208,3 +208,52 @@ def test_bad_settings(function):
         function(True, seed=0)
     with pytest.raises(ValueError, match="give 0 or more"):
         initializers.add_noise(tf.ones(3), -0.1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (keras.layers.Dense(6), (40,)),
+        (keras.layers.EinsumDense("abc,cde->abde", (3, 4, 5)), (3, 30)),
+        (keras.layers.EinsumDense("abcd,cde->abe", (3, 6)), (3, 4, 10)),
+        (keras.layers.Conv2D(4, 3), (7, 7, 8)),
+        (keras.layers.Conv2DTranspose(4, 3), (7, 7, 8)),
+        (keras.layers.DepthwiseConv2D(5, depth_multiplier=2), (9, 9, 4)),
+    ],
+    ids=["dense", "queries", "attention output", "conv", "transposed", "depthwise"],
+)
+def test_fan_in_scaling_keeps_the_variance_of_every_output(layer, shape):
+    model = keras.Sequential([keras.Input(shape), layer])
+    kernel = layer.weights[0]
+    ((inputs, outputs),) = api.kernel_axes(model, [kernel])
+    mask = np.random.default_rng(1).random(kernel.shape) < 0.4
+    x = np.random.default_rng(2).normal(size=(80, *shape)).astype(np.float32)
+    squares = []
+    for seed in range(300):
+        kernel.assign(initializers.unit_scaled(mask, method="fanin_normal", seed=seed, inputs=inputs, outputs=outputs))
+        squares.append(np.square(layer(x).numpy()).mean(0))
+    variance = np.mean(squares, 0)
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        # Towards the border fewer places of the window meet the input.
+        variance = variance[2:-2, 2:-2]
+    units = len(outputs) if isinstance(layer, keras.layers.EinsumDense) else 1
+    np.testing.assert_allclose(variance.mean(tuple(range(variance.ndim - units))), 1, atol=0.12)
+
+
+def test_fan_out_scaling_keeps_the_variance_of_gradients_through_attention():
+    layer = keras.layers.EinsumDense("abc,cde->abde", (3, 8, 15))
+    model = keras.Sequential([keras.Input((3, 6)), layer])
+    ((inputs, outputs),) = api.kernel_axes(model, layer.trainable_variables[:1])
+    mask = np.random.default_rng(1).random(layer.kernel.shape) < 0.4
+    x = tf.constant(np.random.default_rng(2).normal(size=(4, 3, 6)).astype(np.float32))
+    upstream = np.random.default_rng(3).normal(size=(4, 3, 8, 15)).astype(np.float32)
+    squares = []
+    for seed in range(300):
+        layer.kernel.assign(
+            initializers.unit_scaled(mask, method="fanout_uniform", seed=seed, inputs=inputs, outputs=outputs)
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        squares.append(np.square(tape.gradient(y, x, upstream).numpy()).mean((0, 1)))
+    np.testing.assert_allclose(np.mean(squares, 0), 1, atol=0.15)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import gradient_flow, initializers, metainit
+from sparse_lib import api, gradient_flow, initializers, metainit
 from sparse_lib.api import kernel_structures
 from sparse_lib.experiment import sources
 from sparse_lib.experiment.data import Dataset, Split, batch_indices
@@ -111,7 +111,7 @@ class WeightSource:
 
     Attributes:
       checkpoint: whose weights to take.
-      initializer: (mask, seed) -> kernel, a sparse-aware initialiser; None keeps the dense initialisation.
+      initializer: (mask, seed, inputs, outputs) -> kernel, a sparse-aware initialiser; None keeps the dense one.
       noise_stddev: standard deviation of normal noise on every trainable weight.
       metainit: settings of MetaInit, or None.
     """
@@ -140,8 +140,10 @@ class WeightSource:
           seed: of the draws.
         """
         if self.initializer is not None and not self.checkpoint:
-            for index, (kernel, mask) in enumerate(masks):
-                kernel.assign(self.initializer(tf.convert_to_tensor(mask), seed=seed * 1_000 + index))
+            axes = api.kernel_axes(model, masks.kernels)
+            for index, ((kernel, mask), (inputs, outputs)) in enumerate(zip(masks, axes, strict=True)):
+                draw = {"seed": seed * 1_000 + index, "inputs": inputs, "outputs": outputs}
+                kernel.assign(self.initializer(tf.convert_to_tensor(mask), **draw))
         variables = model.trainable_variables
         if self.noise_stddev:
             for index, variable in enumerate(variables):

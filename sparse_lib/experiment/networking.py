@@ -39,10 +39,10 @@ class UnitScaledSettings(Settings, name="unit_scaled_init"):
     scale: float = 1.0
     init_method: str | None = None
 
-    def __call__(self, mask: tf.Tensor, seed: int) -> tf.Tensor:
-        """Draws a kernel for a mask."""
+    def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
+        """Draws a kernel for a mask; see the function for `seed`, `inputs` and `outputs`."""
         method = (self.init_method or self.method).replace("faninout_", "fanavg_")
-        return initializers.unit_scaled(mask, method=method, scale=self.scale, seed=seed)
+        return initializers.unit_scaled(mask, method=method, scale=self.scale, **draw)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class LayerScaledSettings(Settings, name="layer_scaled_init"):
     method: str = "fanavg_uniform"
     scale: float = 1.0
 
-    def __call__(self, mask: tf.Tensor, seed: int) -> tf.Tensor:
-        """Draws a kernel for a mask."""
-        return initializers.layer_scaled(mask, method=self.method, scale=self.scale, seed=seed)
+    def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
+        """Draws a kernel for a mask; see the function for `seed`, `inputs` and `outputs`."""
+        return initializers.layer_scaled(mask, method=self.method, scale=self.scale, **draw)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

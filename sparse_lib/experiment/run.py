@@ -61,7 +61,7 @@ class Experiment:
       mask_updater: dynamic sparse training.
       optimizer: the inner optimizer.
       metainit: its settings, used where training.use_metainit.
-      initializer: (mask, seed) -> kernel, or None for the dense initialisation.
+      initializer: (mask, seed, inputs, outputs) -> kernel, or None for the dense initialisation.
     """
 
     dataset: Dataset

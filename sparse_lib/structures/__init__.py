@@ -9,7 +9,7 @@ from sparse_lib.structures.base import UNSTRUCTURED, Structure, Unstructured, se
 from sparse_lib.structures.blocks import Block, Channel
 from sparse_lib.structures.grouped import NM, ConstantFanIn, Grouped
 from sparse_lib.structures.text import parse
-from sparse_lib.structures.views import output_axes
+from sparse_lib.structures.views import input_axes, output_axes
 
 __all__ = [
     "NM",
@@ -20,6 +20,7 @@ __all__ = [
     "Grouped",
     "Structure",
     "Unstructured",
+    "input_axes",
     "output_axes",
     "parse",
     "select_globally",
