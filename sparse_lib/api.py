@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.spelling import likest
 from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
 
 _DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)
@@ -53,7 +54,7 @@ def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules)
         found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
         if not found and not callable(rule):
             there = [v.path for v in model.trainable_variables if _is_matrix(v)]
-            raise ValueError(f"{rule!r} fits no kernel of {model.name}; there are {', '.join(there)}.")
+            raise ValueError(f"{rule!r} fits no kernel of {model.name}; there are {likest(str(rule), there)}.")
         chosen |= found
     return chosen
 

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sparse_lib.spelling import likest
+
 Shape = tuple[int, ...]
 
 # Every accepted name, short or as in the first RigL code base, and the distribution it means.
@@ -184,7 +186,7 @@ def _fixed_sparsities(
 ) -> dict[str, float]:
     unknown = sorted(set(custom) - set(shapes))
     if unknown:
-        raise ValueError(f"Custom sparsities name {unknown}; the kernels are {list(shapes)}.")
+        raise ValueError(f"Custom sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
     for name, value in custom.items():
         _check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}

@@ -19,6 +19,7 @@ import tensorflow as tf
 from sparse_lib import distributions, functional, scores, selection
 from sparse_lib.functional import Objective
 from sparse_lib.scores import Batch, Tensors
+from sparse_lib.spelling import likest
 from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
 
 Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
@@ -166,7 +167,7 @@ class OneShot(abc.ABC):
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
         if unknown:
-            raise ValueError(f"Layer sparsities name {unknown}; the kernels are {list(shapes)}.")
+            raise ValueError(f"Layer sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
         if self.scope == "global":
             groups, sparsities = [list(range(len(each)))], [self.sparsity]

@@ -237,3 +237,12 @@ def test_three_lines_train_any_model(make):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_of_many_kernels_an_error_names_the_likest():
+    sizes = [keras.layers.Dense(3, name=f"block_{i}") for i in range(20)] + [keras.layers.Dense(2, name="logits")]
+    model = keras.Sequential([keras.Input((3,)), *sizes])
+    with pytest.raises(
+        ValueError, match=r"'logit' fits no kernel .*; there are (sequential\S*/)?logits/kernel, .* and 13 others"
+    ):
+        api.sparsify(model, 0.9, exclude="logit")
