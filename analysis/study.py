@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from absl import logging as absl_logging
 
-from sparse_lib.experiment import files
+from sparse_lib.experiment import files, stopping
 from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.stages import Job, Stage, last_step
 
@@ -274,8 +274,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(logging.INFO)
-    # A stop from outside ends the stages as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.interrupt()
     try:
         study(plan, arguments.jobs)
     except RunError as error:

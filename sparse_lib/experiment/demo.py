@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib.experiment import cli, files, stages
+from sparse_lib.experiment import cli, files, stages, stopping
 from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.progress import duration
 
@@ -205,8 +205,7 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
 
 def main() -> int:
     """Runs the demonstration that the flags describe."""
-    # A stop from outside ends the stages as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.interrupt()
     try:
         demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs)
     except KeyboardInterrupt:

@@ -3,26 +3,25 @@
 import dataclasses
 import math
 import pathlib
-import signal
 import time
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment import files
+from sparse_lib.experiment import files, stopping
 from sparse_lib.experiment.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.cost import Cost
 from sparse_lib.experiment.data import Dataset
-from sparse_lib.experiment.errors import Interrupted, RunError
+from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.measure import Measurements
 from sparse_lib.experiment.progress import Progress
 from sparse_lib.experiment.scalars import ScalarWriter
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import CHUNK, ChunkResult, Steps
+from sparse_lib.experiment.stopping import Stop
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
 
@@ -129,7 +128,6 @@ class Loop:
         # two gradient norms for each of a thousand steps would be all that the run does.
         self._continuous = optimizer.updater.has_reserve and self._schedule.frequency == 1
         self._cost = Cost(model, optimizer)
-        self._stop_signal: int | None = None
         self._measurements: Measurements
         self._scalars: ScalarWriter
         self._progress: Progress
@@ -166,15 +164,13 @@ class Loop:
         step = restored or 0
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
         self._progress = Progress(self._directory.resolve().name, self._settings.total_steps, step)
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._train(step, is_new=restored is None)
-            return self._result()
+            with stopping.when_asked() as stop:
+                self._train(step, stop, is_new=restored is None)
+                return self._result()
         finally:
             self._progress.close()
             self._scalars.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def _restore(self) -> int | None:
         """Takes up the last checkpoint; None where nothing has been logged yet."""
@@ -194,18 +190,14 @@ class Loop:
         reader = Reader(self._directory / "ckpt-0")
         return [reader.read("model", v.path) for v in self._model.trainable_variables]
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._stop_signal = number
-
-    def _train(self, step: int, *, is_new: bool) -> None:
+    def _train(self, step: int, stop: Stop, *, is_new: bool) -> None:
         started, before = time.monotonic(), self._tally.seconds
         note = self._at(step) if is_new else ""
         while step < self._settings.total_steps:
             self._progress.update(step, note)
-            if self._stop_signal is not None:
+            if stop:
                 self._save(step)
-                raise Interrupted(self._stop_signal, step)
+                stop.obey(step)
             step = self._advance(step)
             self._tally.seconds = before + time.monotonic() - started
             note = self._at(step) or note

@@ -54,3 +54,9 @@ def when_asked() -> Iterator[Stop]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def interrupt() -> None:
+    """Makes SIGINT and SIGTERM end the work as Ctrl-C does, even in a shell's background job, which ignores SIGINT."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

@@ -160,8 +160,10 @@ def test_table_and_files(fake, tmp_path, capsys):
     assert max(map(len, text.splitlines())) <= 110
 
 
+# SIGINT is ignored at the start, as in the background of a script.
 DRIVER = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 from sparse_lib.experiment import demo
 demo.TRAIN = pathlib.Path(sys.argv.pop(1))
 demo.flags.DEFINE_string("out", "", "")
