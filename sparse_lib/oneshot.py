@@ -9,14 +9,13 @@ import abc
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from sparse_lib import distributions, functional, scores, selection
+from sparse_lib import distributions, scores, selection, synaptic_flow
 from sparse_lib.functional import Objective
 from sparse_lib.scores import Batch, Tensors
 from sparse_lib.spelling import likest
@@ -307,12 +306,12 @@ class SynFlow(OneShot):
     float64: bool = True
 
     def scorer(self, problem: Problem) -> Scorer:
-        """Scores |w| * dR/d|w|, see `scores.synflow` and `synaptic_flow`."""
+        """Scores |w| * dR/d|w|, see `scores.synflow` and `synaptic_flow.synaptic_flow`."""
         model = problem.objective.model
-        ones = _ones(model, problem.batches)
+        ones = synaptic_flow.example_of_ones(model, problem.batches)
 
         def flow(params: Tensors) -> tf.Tensor:
-            return synaptic_flow(model, params, ones, float64=self.float64)
+            return synaptic_flow.synaptic_flow(model, params, ones, float64=self.float64)
 
         return tf.function(lambda params: scores.synflow(flow, params, problem.kernels))
 
@@ -343,60 +342,6 @@ def tempered(objective: Objective, temperature: float) -> Objective:
     return dataclasses.replace(objective, loss=tempered_loss)
 
 
-def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True) -> tf.Tensor:
-    """The sum of a network's outputs when everything in it is positive (Tanaka et al. 2020).
-
-    R = 1^T f(1; |theta|). All variables take absolute values, biases and frozen ones too, and batch
-    norm has mean 0 and variance 1, since its averages could cancel the flow.
-
-    Args:
-      model: a built model; it stays as it is.
-      params: absolute values of its trainable variables.
-      inputs: one example of ones.
-      float64: whether the layers compute in float64; variables keep their dtype.
-
-    Returns:
-      The flow, a scalar; float32 if `float64` is off.
-    """
-    unit = {}
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            unit[id(layer.moving_mean)] = tf.zeros_like
-            unit[id(layer.moving_variance)] = tf.ones_like
-    rest = [v for v in model.non_trainable_weights if keras.backend.is_float_dtype(v.dtype)]
-    fixed = [unit.get(id(v), tf.abs)(tf.convert_to_tensor(v.value)) for v in rest]
-    variables = [*model.trainable_variables, *rest]
-    with _computing_in_float64(model) if float64 else nullcontext():
-        outputs = functional.call(model, variables, [*params, *fixed], inputs)
-    dtype = tf.float64 if float64 else tf.float32
-    return tf.add_n([tf.reduce_sum(tf.cast(z, dtype)) for z in tf.nest.flatten(outputs)])
-
-
-class _Float64Policy(keras.DTypePolicy):
-    """Layers compute in float64 with variables that stay in float32."""
-
-    def __init__(self) -> None:
-        super().__init__("float32")
-
-    @property
-    def compute_dtype(self) -> str:
-        return "float64"
-
-
-@contextmanager
-def _computing_in_float64(model: keras.Model) -> Iterator[None]:
-    """Lets every layer compute in float64 inside the context."""
-    layers = list(model._flatten_layers())
-    policies = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = _Float64Policy()
-        yield
-    finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
-
-
 class _Compiled:
     """Derivatives of an objective as graphs, traced once for all batches and rounds."""
 
@@ -414,18 +359,6 @@ def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> lis
             f"{missing or 'No kernels'} cannot be pruned: give trainable variables of model {model.name!r}."
         )
     return [places[id(kernel)] for kernel in kernels.values()]
-
-
-def _ones(model: keras.Model, batches: Iterable[Batch] | None) -> Any:
-    """One example of ones in the structure of the model's inputs."""
-    inputs = getattr(model, "inputs", None)
-    if inputs and all(None not in tensor.shape[1:] for tensor in inputs):
-        like = inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return tf.nest.map_structure(lambda t: tf.ones((1, *t.shape[1:]), t.dtype), like)
-    if batches is None:
-        raise ValueError(f"Model {model.name!r} does not fix the shape of its inputs: give batches that do.")
-    like = next(iter(batches))[0]
-    return tf.nest.map_structure(lambda t: tf.ones_like(t[:1]), like)
 
 
 def _warn_of_collapse(masks: Tensors, names: Sequence[str]) -> None:

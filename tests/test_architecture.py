@@ -15,9 +15,10 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 
 # A core module may import its own row and the rows above it.
 LAYERS = (
-    "spelling selection distributions schedules strategies whole_files mask_files structures",
+    "spelling selection distributions schedules learning_rates strategies whole_files mask_files structures",
     "masks scores",
-    "updaters initializers metainit functional gradient_flow layer_calls kernel_uses counting micronet units",
+    "updaters initializers metainit functional gradient_flow synaptic_flow",
+    "layer_calls kernel_uses counting micronet units",
     "oneshot optimizer",
     "api",
 )

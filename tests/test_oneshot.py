@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import distributions, functional, oneshot, scores, selection
+from sparse_lib import distributions, functional, scores, selection, synaptic_flow
 from sparse_lib.api import sparse_kernels
 from sparse_lib.functional import Objective
-from sparse_lib.oneshot import METHODS, SNIP, GraSP, Magnitude, OneShot, Random, SynFlow
+from sparse_lib.oneshot import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow
 
 layers = keras.layers
 
@@ -290,14 +290,14 @@ def test_only_iterated_synflow_avoids_layer_collapse_at_very_high_sparsity():
 
 
 def synflow_scores(model, **settings):
-    problem = oneshot.Problem(Objective(model), places_of_kernels(model), None, 0)
+    problem = Problem(Objective(model), places_of_kernels(model), None, 0)
     return SynFlow(sparsity=0.5, **settings).scorer(problem)(Objective(model).params())
 
 
 def test_synflow_of_a_network_beyond_float32_is_finite_and_conserved():
     model = chain((100,) * 40)
     params = [tf.abs(v.value) for v in model.trainable_variables]
-    flow = oneshot.synaptic_flow(model, params, tf.ones((1, 100)))
+    flow = synaptic_flow.synaptic_flow(model, params, tf.ones((1, 100)))
     product = np.ones(100)
     for kernel in params:
         product = product @ kernel.numpy().astype(np.float64)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import schedules
+from sparse_lib import learning_rates, schedules
 
 _FOLDER = pathlib.Path(__file__).parent / "golden"
 _GOLDEN = json.loads((_FOLDER / "schedules.json").read_text())
 _TF1 = json.loads((_FOLDER / "schedules_tf1.json").read_text())
 _PRUNING = json.loads((_FOLDER / "pruning.json").read_text())
-_COSINE_RATE = schedules.learning_rate_schedule("cosine", 0.05, total_steps=11719)
+_COSINE_RATE = learning_rates.learning_rate_schedule("cosine", 0.05, total_steps=11719)
 
 
 def _close(found, truth):
@@ -103,7 +103,7 @@ _FUNCTIONS = {
     "cubic": (schedules.InversePower(0.8, 400, 3), {0: 0.8, 200: 0.1, 400: 0, 900: 0}),
     "scaled": (
         schedules.LearningRateScaled(
-            0.3, schedules.learning_rate_schedule("piecewise", 2.0, boundaries=[5], factors=[0.1])
+            0.3, learning_rates.learning_rate_schedule("piecewise", 2.0, boundaries=[5], factors=[0.1])
         ),
         {0: 0.3, 4: 0.3, 5: 0.03},
     ),
@@ -111,21 +111,23 @@ _FUNCTIONS = {
         schedules.PolynomialSparsity(0.2, 1.0, 10, 20),
         {0: 0.2, 10: 0.2, 15: 0.9, 20: 1.0, 99: 1.0},
     ),
-    "constant rate": (schedules.learning_rate_schedule("constant", 0.1), {0: 0.1, 10**9: 0.1}),
+    "constant rate": (learning_rates.learning_rate_schedule("constant", 0.1), {0: 0.1, 10**9: 0.1}),
     "warm constant": (
-        schedules.learning_rate_schedule("constant", 0.8, warmup_steps=4),
+        learning_rates.learning_rate_schedule("constant", 0.8, warmup_steps=4),
         {0: 0, 1: 0.2, 4: 0.8, 5: 0.8},
     ),
     "cosine rate": (
-        schedules.learning_rate_schedule("cosine", 0.8, total_steps=30),
+        learning_rates.learning_rate_schedule("cosine", 0.8, total_steps=30),
         {0: 0.8, 10: 0.6, 20: 0.2, 30: 0, 31: 0},
     ),
     "warm cosine": (
-        schedules.learning_rate_schedule("cosine", 0.8, total_steps=34, warmup_steps=4),
+        learning_rates.learning_rate_schedule("cosine", 0.8, total_steps=34, warmup_steps=4),
         {0: 0, 1: 0.2, 4: 0.8, 14: 0.6, 24: 0.2, 34: 0, 40: 0},
     ),
     "warm piecewise": (
-        schedules.learning_rate_schedule("piecewise", 1.6, warmup_steps=5, boundaries=[30, 70], factors=[0.1, 0.01]),
+        learning_rates.learning_rate_schedule(
+            "piecewise", 1.6, warmup_steps=5, boundaries=[30, 70], factors=[0.1, 0.01]
+        ),
         {0: 0, 1: 0.32, 5: 1.6, 29: 1.6, 30: 0.16, 69: 0.16, 70: 0.016, 10**6: 0.016},
     ),
 }
@@ -184,7 +186,7 @@ def test_annealed_fractions_never_rise_and_never_leave_their_range():
 
 
 def test_fraction_scaled_by_a_warm_learning_rate():
-    rate = schedules.learning_rate_schedule("constant", 0.8, warmup_steps=4)
+    rate = learning_rates.learning_rate_schedule("constant", 0.8, warmup_steps=4)
     with pytest.raises(ValueError, match="reference learning rate is 0.0; give reference="):
         schedules.LearningRateScaled(0.3, rate)
     fraction = schedules.LearningRateScaled(0.3, rate, reference=0.8)
@@ -208,7 +210,7 @@ def test_learning_rates_survive_serialisation_in_an_optimizer(kind, warmup_steps
         "cosine": {"total_steps": 20},
         "piecewise": {"boundaries": [8], "factors": [0.5]},
     }[kind]
-    rate = schedules.learning_rate_schedule(kind, 0.3, warmup_steps=warmup_steps, **arguments)
+    rate = learning_rates.learning_rate_schedule(kind, 0.3, warmup_steps=warmup_steps, **arguments)
     optimizer = keras.optimizers.SGD(rate)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     variable = keras.Variable(np.zeros(1, "float32"))
@@ -261,4 +263,4 @@ def test_bad_schedules(make, message):
 )
 def test_bad_learning_rates(kind, peak, arguments, message):
     with pytest.raises(ValueError, match=message):
-        schedules.learning_rate_schedule(kind, peak, **arguments)
+        learning_rates.learning_rate_schedule(kind, peak, **arguments)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from sparse_lib import schedules
+from sparse_lib import learning_rates
 from sparse_lib.experiment.settings import Settings
 
 _NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop")
@@ -62,7 +62,7 @@ class OptimizerSettings(Settings, name="optimizer"):
         Returns:
           A Keras schedule.
         """
-        return schedules.learning_rate_schedule(
+        return learning_rates.learning_rate_schedule(
             self.schedule,
             self.learning_rate,
             total_steps=total_steps,

@@ -1,0 +1,112 @@
+"""Learning rates at a step: constant, cosine, piecewise, with a linear warm-up."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("sparse_lib")
+class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate of `peak`, then of `peak * factors[i]` from step `boundaries[i]` on.
+
+    Without boundaries it is constant. A warm-up multiplies it by `min(1, step / warmup_steps)`.
+
+    Attributes:
+      peak: learning rate before the first boundary.
+      boundaries: rising steps at which it changes, counted from the start of training.
+      factors: its value after each boundary, as a multiple of the peak.
+      warmup_steps: length of the warm-up (steps); 0 has none.
+
+    Raises:
+      ValueError: if boundaries and factors do not belong together.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        boundaries: Sequence[int] = (),
+        factors: Sequence[float] = (),
+        warmup_steps: int = 0,
+    ) -> None:
+        if len(boundaries) != len(factors):
+            raise ValueError(
+                f"There are {len(boundaries)} boundaries and {len(factors)} factors; give one factor for each boundary."
+            )
+        if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
+            raise ValueError(f"The boundaries {list(boundaries)} do not rise; sort them.")
+        self.peak = float(peak)
+        self.boundaries = [int(step) for step in boundaries]
+        self.factors = [float(factor) for factor in factors]
+        self.warmup_steps = int(warmup_steps)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the learning rate at a step, a float32 scalar."""
+        rates = tf.constant([self.peak, *(self.peak * f for f in self.factors)], tf.float32)
+        passed = tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64)
+        rate = tf.gather(rates, tf.reduce_sum(tf.cast(passed, tf.int32)))
+        if not self.warmup_steps:
+            return rate
+        return rate * tf.minimum(tf.cast(step, tf.float32) / self.warmup_steps, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal schedule."""
+        return {
+            "peak": self.peak,
+            "boundaries": self.boundaries,
+            "factors": self.factors,
+            "warmup_steps": self.warmup_steps,
+        }
+
+
+def learning_rate_schedule(
+    kind: str,
+    peak: float,
+    *,
+    total_steps: int | None = None,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    factors: Sequence[float] = (),
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes a learning-rate schedule, with a linear warm-up from 0 if asked for.
+
+    RigL's ResNet-50 (section 4.1) has "piecewise" with factors 0.1, 0.01, 0.001 at epochs 30, 70
+    and 90 and a warm-up of 5 epochs; the gradient-flow paper's MNIST runs have "cosine".
+
+    Args:
+      kind: "constant"; "cosine", which falls to 0 between the end of the warm-up and
+        `total_steps`; or "piecewise", see `PiecewiseFactors`.
+      peak: the highest learning rate.
+      total_steps: length of training (steps); needed by "cosine" alone.
+      warmup_steps: length of the warm-up (steps); 0 has none.
+      boundaries: steps from the start of training at which "piecewise" changes.
+      factors: multiples of the peak, one for each boundary.
+
+    Returns:
+      A Keras schedule: maps a step to a float32 scalar.
+
+    Raises:
+      ValueError: if the kind is unknown or the numbers do not fit it.
+    """
+    if kind not in ("constant", "cosine", "piecewise"):
+        raise ValueError(f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'.")
+    if not peak > 0:
+        raise ValueError(f"The peak learning rate is {peak}; give a positive number.")
+    if warmup_steps < 0:
+        raise ValueError(f"The warm-up has {warmup_steps} steps; give 0 or more.")
+    if (kind == "piecewise") != bool(boundaries or factors):
+        raise ValueError("Give boundaries and factors to the piecewise schedule, and only to it.")
+    if kind == "cosine":
+        if total_steps is None or total_steps <= warmup_steps:
+            raise ValueError(
+                f"A cosine needs total_steps after its {warmup_steps} steps of warm-up, not {total_steps}."
+            )
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup_steps else peak,
+            total_steps - warmup_steps,
+            warmup_target=peak if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    return PiecewiseFactors(peak, boundaries, factors, warmup_steps)
