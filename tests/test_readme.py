@@ -5,7 +5,7 @@ one is what it prints.
 
 The other blocks are given to bash as they stand, in a folder that looks like a checkout. `python`, `make` and
 `tensorboard` are stand-ins there: the fast tests note and check what they are asked for, the slow ones train,
-shortened.
+shortened. Fragments, which stand as `py`, get the names that they leave to the reader.
 """
 
 import contextlib
@@ -21,11 +21,13 @@ import subprocess
 import sys
 
 import gin
+import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 
+import sparse_lib
 import train
 from sparse_lib.experiment import commands, gin_files
 from tests.experiment.test_data_tfds import prepare
@@ -34,6 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+FRAGMENT = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 # Of a run that is long enough for the rewound ticket, which needs its step 500, and has a mask update or two.
 SHORT = [
@@ -195,6 +198,43 @@ def test_python_blocks_run(document, tmp_path, monkeypatch):
             exec(compile(text, document.name, "exec"), names)
         if shown:
             check_printed(printed.getvalue(), shown)
+
+
+def run_fragments(document: pathlib.Path, names: dict[str, object]) -> None:
+    """Runs the fragments of a document one after the other."""
+    fragments = FRAGMENT.findall(document.read_text(encoding="utf8"))
+    assert fragments
+    for text in fragments:
+        exec(compile(text, document.name, "exec"), names)
+
+
+def network_of_the_structures_page() -> keras.Model:
+    """Has a kernel for every rule on the page."""
+    layers = keras.layers
+    image, tokens = keras.Input((8, 8, 1)), keras.Input((4,))
+    seen = layers.Flatten()(layers.Conv2D(4, 3, name="conv1")(image))
+    seen = layers.Dense(80, name="block0")(seen)
+    read = layers.Embedding(10, 8, name="embedding")(tokens)
+    read = layers.Dense(8, name="linear")(layers.MultiHeadAttention(2, 4, name="attention")(read, read))
+    read = keras.Sequential([keras.Input((4, 8)), layers.Dense(8)], name="encoder")(read)
+    both = layers.Concatenate()([seen, layers.Flatten()(read)])
+    logits = layers.Dense(4, name="logits")(layers.Dense(16, name="dense_1")(both))
+    return keras.Model([image, tokens], logits)
+
+
+def test_fragments_about_structures_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "keras": keras,
+        "re": re,
+        "sparse_lib": sparse_lib,
+        "model": network_of_the_structures_page(),
+        "other_model": network_of_the_structures_page(),
+        "inner": keras.optimizers.SGD(0.1),
+    }
+    run_fragments(ROOT / "docs" / "structures.md", names)
+    assert "attention" in capsys.readouterr().out
+    assert names["optimizer"].masks is not names["masks"]
 
 
 @pytest.mark.slow

@@ -6,12 +6,14 @@ import pathlib
 import time
 
 import gin
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from analysis import runs as frames
 from analysis.runs import IDENTITY, load_runs
 from sparse_lib.experiment import commands, gin_files, run
+from tests.test_readme import ROOT, run_fragments
 
 TINY = [
     "network.network_name='mlp'",
@@ -185,3 +187,14 @@ def test_find_runs_leaves_out_parts_of_a_run(write_run):
     (directory / "hessian").mkdir()
     (directory / "hessian" / "operative_config.gin").write_text("")
     assert list(frames.find_runs(directory)) == [directory]
+
+
+def test_fragments_of_the_page_run(write_run, tmp_path, monkeypatch):
+    for seed in (0, 1):
+        write_run("prune", seed, name=f"study/{seed}/prune")
+        write_run("lottery", seed, name=f"study/{seed}/lottery", pruned="study/{seed}/prune")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    run_fragments(ROOT / "docs" / "analysis.md", names)
+    assert len(names["runs"].runs) == 4
+    plt.close("all")
