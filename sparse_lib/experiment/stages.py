@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from sparse_lib.experiment import files
@@ -96,51 +96,51 @@ class Job:
                 raise RunError(
                     f"{self.log(stage)} is of another command: choose another --out for other settings, or delete it."
                 )
-        waiting = [stage for stage in self._stages if not self.finished(stage)]
+        finished = {stage.name for stage in self._stages if self.finished(stage)}
+        waiting = [stage for stage in self._stages if stage.name not in finished]
         if not waiting:
             return
-        progress = Progress(self._title, sum(s.work for s in self._stages), self._work_done([]), unit=None)
+        # What an interrupted stage has done stays as it is until it goes on.
+        done = {stage.name: _done(stage) for stage in waiting}
+        whole = sum(stage.work for stage in self._stages)
+        progress = Progress(self._title, whole, self._work_done(finished, done), unit=None)
         with _stopped_at_the_end() as running:
             while waiting or running:
-                for stage in [s for s in waiting if self._may_start(s)][: self._jobs - len(running)]:
+                ready = [stage for stage in waiting if finished.issuperset(stage.after)]
+                for stage in ready[: self._jobs - len(running)]:
                     waiting.remove(stage)
                     running[stage] = self._start(stage)
                 time.sleep(_POLL)
                 for stage, process in list(running.items()):
+                    done[stage.name] = _done(stage)
                     if process.poll() is None:
                         continue
                     del running[stage]
-                    if process.returncode:
+                    if process.returncode or not self.finished(stage):
                         progress.close()
                         raise RunError(self._failure(stage, process.returncode))
+                    finished.add(stage.name)
                 names = ", ".join(stage.name for stage in running)
-                left = sum(not self.finished(stage) for stage in self._stages)
-                progress.update(self._work_done(list(running)), f"{left} of {len(self._stages)} stages left: {names}")
+                left = f"{len(self._stages) - len(finished)} of {len(self._stages)} stages left: {names}"
+                progress.update(self._work_done(finished, done), left)
 
     def _is_log_of(self, stage: Stage) -> bool:
         log = self.log(stage)
-        return log.exists() and log.read_text(encoding="utf8").startswith(self._headline(stage))
+        if not log.exists():
+            return False
+        with log.open(encoding="utf8", errors="replace") as lines:
+            return lines.readline() == self._headline(stage)
 
     def _headline(self, stage: Stage) -> str:
         return f"$ python {shlex.join(stage.command)}\n"
 
-    def _may_start(self, stage: Stage) -> bool:
-        return all(self.finished(other) for other in self._stages if other.name in stage.after)
-
-    def _work_done(self, running: Sequence[Stage]) -> float:
-        total = 0.0
-        for stage in self._stages:
-            if stage not in running and self.finished(stage):
-                total += stage.work
-            elif stage.done is not None:
-                # A stage that does its last bit is still at work.
-                total += min(stage.done(), 0.999 * stage.work)
-        return total
+    def _work_done(self, finished: Set[str], done: Mapping[str, float]) -> float:
+        return sum(stage.work if stage.name in finished else done[stage.name] for stage in self._stages)
 
     def _start(self, stage: Stage) -> "subprocess.Popen[bytes]":
         log = self.log(stage)
         if not log.exists():
-            log.write_text(self._headline(stage), encoding="utf8")
+            files.write_text(log, self._headline(stage))
         with log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, *stage.command],
@@ -156,6 +156,11 @@ class Job:
         lines = log.read_text(encoding="utf8", errors="replace").split("\n")[1:]
         last = next((line for line in reversed(lines) if line.strip()), f"exit status {code}, without a word.")
         return f"The stage '{stage.name}' failed, see {log}: {last.removeprefix('error: ')}"
+
+
+def _done(stage: Stage) -> float:
+    # A stage that does its last bit is still at work.
+    return 0.0 if stage.done is None else min(stage.done(), 0.999 * stage.work)
 
 
 @contextmanager

@@ -126,6 +126,12 @@ def test_failure_is_one_line_with_the_log(fake, tmp_path, monkeypatch):
     assert all((tmp_path / "out" / stage.name / "result.json").exists() for stage in demo.STAGES)
 
 
+def test_a_stage_that_ends_without_its_result_has_failed(fake, tmp_path, monkeypatch):
+    pathlib.Path(demo.TRAIN).write_text("print('nothing done')")
+    with pytest.raises(RunError, match=r"^The stage '\w+' failed, see .*\.log: nothing done$"):
+        demo.demonstrate(tmp_path / "out", 1)
+
+
 def test_unwritable_directory_is_one_line(fake, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
