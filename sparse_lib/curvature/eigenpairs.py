@@ -1,19 +1,31 @@
 """Extreme eigenvalues and their eigenvectors."""
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator, eigsh
 
-from sparse_lib.curvature.lanczos import lanczos, random_start
+from sparse_lib.curvature.lanczos import Lanczos, lanczos, random_start
 from sparse_lib.curvature.operators import Counted, shifted
 
 Which = Literal["largest", "smallest", "magnitude"]
+# Eigenvalues, and eigenvectors as columns.
+_Pairs = tuple[np.ndarray, np.ndarray]
 
 # Below this a dense decomposition takes fewer products than iterations do.
 _DENSE = 64
-_NORM_STEPS = 8
 _CHECK_STEPS = 40
+# A basis of so many vectors and bytes at most; what has not converged by then goes on with restarts.
+_BASIS, _BASIS_BYTES = 300, 2**30
+
+# How far out a value lies on a side.
+_OUT: dict[Which, Callable[[np.ndarray], np.ndarray]] = {
+    "largest": lambda values: values,
+    "smallest": lambda values: -values,
+    "magnitude": np.abs,
+}
 
 
 class Eigenpairs(NamedTuple):
@@ -23,7 +35,7 @@ class Eigenpairs(NamedTuple):
         values: The outermost first, [k].
         vectors: Unit eigenvectors as columns, [n, k].
         residuals: ||A v - lambda v|| of each, [k]: an eigenvalue lies within this distance of lambda.
-        products: Matrix-vector products that it took (count).
+        products: Matrix-vector products that it took, those of `both_ends` in common (count).
     """
 
     values: np.ndarray
@@ -41,7 +53,11 @@ def extreme(
     max_iterations: int = 300,
     seed: int = 0,
 ) -> Eigenpairs:
-    """The k outermost eigenvalues and their eigenvectors, by implicitly restarted Lanczos (ARPACK).
+    """The k outermost eigenvalues and their eigenvectors, by Lanczos iteration.
+
+    It runs with full re-orthogonalisation until the wanted pairs have converged, which takes far fewer products than
+    short restarts do; where the basis would take more than 1 GB or 300 vectors, implicit restarts (ARPACK's eigsh) go
+    on from what it has found. As one start finds one copy of a repeated eigenvalue, what is left is searched after.
 
     Args:
         operator: Symmetric, [n, n]; for few dimensions it is decomposed whole.
@@ -58,61 +74,140 @@ def extreme(
     Raises:
         ValueError: For k or `which` out of range, products that are not finite, or no convergence.
     """
+    if which not in get_args(Which):
+        raise ValueError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")
+    (found,) = _find(operator, k, (which,), _Search(tolerance, max_iterations, seed))
+    return found
+
+
+def both_ends(
+    operator: LinearOperator, k: int = 1, *, tolerance: float = 1e-5, max_iterations: int = 300, seed: int = 0
+) -> tuple[Eigenpairs, Eigenpairs]:
+    """The k largest and the k smallest eigenvalues from one Krylov space: as many products as one end takes.
+
+    Args:
+        operator: Symmetric, [n, n].
+        k: How many of each (count).
+        tolerance: As for `extreme`.
+        max_iterations: As for `extreme`.
+        seed: Seed of the start vector.
+
+    Returns:
+        What `extreme` finds for `largest`, and for `smallest`.
+
+    Raises:
+        ValueError: As `extreme` does.
+    """
+    largest, smallest = _find(operator, k, ("largest", "smallest"), _Search(tolerance, max_iterations, seed))
+    return largest, smallest
+
+
+class _Search(NamedTuple):
+    tolerance: float
+    max_iterations: int
+    seed: int
+
+
+def _find(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Search) -> list[Eigenpairs]:
     size = operator.shape[0]
-    if not 1 <= k <= size or which not in get_args(Which):
-        raise ValueError(f"k must be 1 to {size} and which one of {', '.join(get_args(Which))}; got {k} and {which!r}.")
+    if not 1 <= k <= size:
+        raise ValueError(f"k must be 1 to {size}; got {k}.")
     counted = Counted(operator)
-    if size <= max(_DENSE, 2 * k + 1):
-        values, vectors = _dense(counted)
+    if size <= max(_DENSE, 2 * k * len(sides) + 1):
+        pairs = [_dense(counted)] * len(sides)
     else:
-        values, vectors = _iterated(counted, k, which, tolerance, max_iterations, seed)
-    keys = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which]
-    order = np.argsort(keys, kind="stable")[:k]
-    values, vectors = values[order], vectors[:, order]
-    residuals = np.linalg.norm(counted.matmat(vectors) - vectors * values, axis=0)
-    return Eigenpairs(values, vectors, residuals, counted.products)
+        pairs = _iterated(counted, k, sides, search)
+    found = []
+    for side, (candidates, columns) in zip(sides, pairs, strict=True):
+        order = _outermost(side, candidates, k)
+        values, vectors = candidates[order], columns[:, order]
+        found.append((values, vectors, np.linalg.norm(counted.matmat(vectors) - vectors * values, axis=0)))
+    return [Eigenpairs(*parts, counted.products) for parts in found]
 
 
-def _dense(operator: LinearOperator) -> tuple[np.ndarray, np.ndarray]:
+def _outermost(side: Which, values: np.ndarray, k: int) -> np.ndarray:
+    # Ties are broken from opposite directions, so that the two ends share no vector.
+    places = np.arange(len(values))
+    return np.lexsort((-places if side == "largest" else places, -_OUT[side](values)))[:k]
+
+
+def _dense(operator: LinearOperator) -> _Pairs:
     matrix = operator.matmat(np.eye(operator.shape[0]))
     if not np.isfinite(matrix).all():
         raise ValueError("A product with the matrix is not finite: check the loss at these weights first.")
     return np.linalg.eigh((matrix + matrix.T) / 2)
 
 
-def _iterated(
-    operator: LinearOperator, k: int, which: Which, tolerance: float, max_iterations: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _iterated(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Search) -> list[_Pairs]:
     size = operator.shape[0]
-    start = random_start(size, seed)
-    first = lanczos(operator, _NORM_STEPS, start=start)
-    norm = np.abs(first.quadrature()[0]).max() + first.residual
-    if norm == 0:
-        return np.zeros(k), np.eye(size, k)
-    # ARPACK's tolerance is relative to each eigenvalue and never met at one that is zero, as the smallest of a
-    # semidefinite matrix is. Shifted away from zero it is relative to the norm.
-    shift = {"largest": norm, "smallest": -norm, "magnitude": 0.0}[which]
-    matrix = shifted(operator, shift)
-
-    def outermost(matrix: LinearOperator, k: int, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            return eigsh(matrix, k, which="LM", v0=start, tol=tolerance, maxiter=max_iterations)
-        except ArpackNoConvergence as error:
-            raise ValueError(
-                f"Only {len(error.eigenvalues)} of {k} eigenpairs converged in {operator.products} products: raise "
-                "tolerance or max_iterations, or ask for fewer."
-            ) from error
-
-    values, vectors = outermost(matrix, k, start)
+    pairs, low, high = _converged(operator, k, sides, random_start(size, search.seed), search)
+    norm = max(abs(low), abs(high))
     # From one start the copies of a repeated eigenvalue are found by rounding error only, or not at all: look whether
     # what is left has any eigenvalue further out.
     for attempt in range(1, size):
-        rest = matrix - aslinearoperator(vectors * values) @ aslinearoperator(vectors.T)
-        found = lanczos(rest, _CHECK_STEPS, start=random_start(size, seed, attempt)).ritz()
-        best = np.argmax(np.abs(found.values))
-        if np.abs(found.values[best]) <= np.abs(values).min() + tolerance * norm:
+        worst = [_OUT[side](values).min() for side, (values, _) in zip(sides, pairs, strict=True)]
+        # What has been found moves to where no side looks for it.
+        away = {"largest": low, "smallest": high, "magnitude": 0.0}[sides[0]]
+        away = away if len(sides) == 1 else (worst[0] - worst[1]) / 2
+        known = np.concatenate([values for values, _ in pairs])
+        basis = np.concatenate([vectors for _, vectors in pairs], axis=1)
+        rest = operator - aslinearoperator(basis * (known - away)) @ aslinearoperator(basis.T)
+        left = lanczos(rest, _CHECK_STEPS, start=random_start(size, search.seed, attempt))
+        seen = left.bounds()[0]
+        missed = [
+            place for place, side in enumerate(sides) if _OUT[side](seen).max() > worst[place] + search.tolerance * norm
+        ]
+        if not missed:
             break
-        value, vector = outermost(rest, 1, found.vectors[:, best])
-        keep = np.argsort(-np.abs(values))[: k - 1]
-        values, vectors = np.append(values[keep], value), np.column_stack([vectors[:, keep], vector])
+        side, (values, vectors) = sides[missed[0]], pairs[missed[0]]
+        start = left.ritz(functools.partial(_outermost, side, k=1)).vectors[:, 0]
+        ((value, vector),), _, _ = _converged(rest, 1, (side,), start, search)
+        keep = _outermost(side, values, k - 1)
+        pairs[missed[0]] = np.append(values[keep], value), np.column_stack([vectors[:, keep], vector])
+    return pairs
+
+
+def _converged(
+    operator: LinearOperator, k: int, sides: Sequence[Which], start: np.ndarray, search: _Search
+) -> tuple[list[_Pairs], float, float]:
+    """The k outermost pairs of each side that a start leads to, and the range of values that it has seen."""
+    size = operator.shape[0]
+
+    def has_converged(space: Lanczos) -> bool:
+        values, residuals = space.bounds()
+        wanted = np.concatenate([_outermost(side, values, k) for side in sides])
+        bound = search.tolerance * np.abs(values).max()
+        return len(values) >= k * len(sides) and bool((residuals[wanted] <= bound).all())
+
+    fewest = 2 * k * len(sides) + 1
+    length = min(size, max(fewest, min(_BASIS, _BASIS_BYTES // (8 * size))))
+    space = lanczos(operator, length, start=start, enough=has_converged)
+    found = [space.ritz(functools.partial(_outermost, side, k=k)) for side in sides]
+    pairs = [(ritz.values, ritz.vectors) for ritz in found]
+    low, *_, high = space.bounds()[0]
+    if not has_converged(space):
+        norm = max(abs(low), abs(high)) + space.residual
+        pairs = [
+            _restarted(operator, k, side, vectors.sum(1), norm, length, search)
+            for side, (_, vectors) in zip(sides, pairs, strict=True)
+        ]
+    return pairs, low, high
+
+
+def _restarted(
+    operator: LinearOperator, k: int, side: Which, start: np.ndarray, norm: float, length: int, search: _Search
+) -> _Pairs:
+    # ARPACK's tolerance is relative to each eigenvalue and never met at one that is zero, as the smallest of a
+    # semidefinite matrix is. Shifted away from zero it is relative to the norm.
+    shift = {"largest": norm, "smallest": -norm, "magnitude": 0.0}[side]
+    counted = Counted(shifted(operator, shift))
+    try:
+        values, vectors = eigsh(
+            counted, k, which="LM", v0=start, ncv=length, tol=search.tolerance, maxiter=search.max_iterations
+        )
+    except ArpackNoConvergence as error:
+        raise ValueError(
+            f"Only {len(error.eigenvalues)} of {k} eigenpairs converged in {length + counted.products} products: "
+            "raise tolerance or max_iterations, or ask for fewer."
+        ) from error
     return values - shift, vectors

@@ -1,8 +1,8 @@
 """Lanczos iterations that keep their basis orthogonal."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
@@ -10,6 +10,8 @@ from scipy.sparse.linalg import LinearOperator
 
 # A direction that is this much shorter than the matrix is long is rounding error.
 _BREAKDOWN = 100 * np.finfo(np.float64).eps
+# Steps between questions whether it is enough.
+_LOOK = 10
 
 Iteration = Generator[np.ndarray, np.ndarray, "Lanczos"]
 
@@ -54,13 +56,34 @@ class Lanczos:
         values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal)
         return values, vectors[0] ** 2
 
-    def ritz(self) -> Ritz:
-        """Approximate eigenpairs of A with their errors."""
+    def ritz(self, chosen: Callable[[np.ndarray], Any] = lambda _: slice(None)) -> Ritz:
+        """Approximate eigenpairs of A with their errors.
+
+        Args:
+            chosen: Maps all Ritz values, ascending, to the places of those that are wanted.
+
+        Returns:
+            The wanted ones.
+        """
         values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal)
-        return Ritz(values, np.abs(self.residual * vectors[-1]), self.basis.T @ vectors)
+        places = chosen(values)
+        vectors = vectors[:, places]
+        return Ritz(values[places], np.abs(self.residual * vectors[-1]), self.basis.T @ vectors)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """All Ritz values, ascending, and their residuals, without the vectors; both [m]."""
+        values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal)
+        return values, np.abs(self.residual * vectors[-1])
 
 
-def lanczos(operator: LinearOperator, steps: int, *, start: np.ndarray | None = None, seed: int = 0) -> Lanczos:
+def lanczos(
+    operator: LinearOperator,
+    steps: int,
+    *,
+    start: np.ndarray | None = None,
+    seed: int = 0,
+    enough: Callable[[Lanczos], bool] | None = None,
+) -> Lanczos:
     """Lanczos iteration with full re-orthogonalisation, in float64.
 
     Without it Ritz values repeat once the first has converged (Paige 1972). When the Krylov space is used up, the
@@ -71,6 +94,7 @@ def lanczos(operator: LinearOperator, steps: int, *, start: np.ndarray | None = 
         steps: Products to make at most (count); never more than n are made.
         start: Where to start, [n], of any length but 0; None draws a Gaussian vector.
         seed: Seed of the vectors that are drawn.
+        enough: Asked every ten steps with what there is; True ends the iteration.
 
     Returns:
         The tridiagonal matrix and the basis.
@@ -78,7 +102,8 @@ def lanczos(operator: LinearOperator, steps: int, *, start: np.ndarray | None = 
     Raises:
         ValueError: For no steps, a zero start, or products that are not finite.
     """
-    (result,) = lanczos_many(operator, steps, [random_start(operator.shape[0], seed) if start is None else start], seed)
+    start = random_start(operator.shape[0], seed) if start is None else start
+    (result,) = _together(operator, steps, [start], seed, enough)
     return result
 
 
@@ -97,9 +122,32 @@ def lanczos_many(operator: LinearOperator, steps: int, starts: Sequence[np.ndarr
     Raises:
         ValueError: For no steps, a zero start, or products that are not finite.
     """
+    return _together(operator, steps, starts, seed, None)
+
+
+def random_start(size: int, *seed: int) -> np.ndarray:
+    """A Gaussian vector that is a function of its seed.
+
+    Args:
+        size: Its length n (count).
+        *seed: A seed, and integers that tell one vector of it from the next.
+
+    Returns:
+        Shape [n].
+    """
+    return np.random.default_rng(seed).normal(size=size)
+
+
+def _together(
+    operator: LinearOperator,
+    steps: int,
+    starts: Sequence[np.ndarray],
+    seed: int,
+    enough: Callable[[Lanczos], bool] | None,
+) -> list[Lanczos]:
     if steps < 1:
         raise ValueError(f"Lanczos needs at least one step, got {steps}.")
-    runs = [_iterate(np.asarray(start, np.float64), steps, [seed, i]) for i, start in enumerate(starts)]
+    runs = [_iterate(np.asarray(start, np.float64), steps, [seed, i], enough) for i, start in enumerate(starts)]
     vectors = [next(run) for run in runs]
     results: list[Lanczos] = []
     # All runs have equally many steps, so they end in the same round.
@@ -116,20 +164,7 @@ def lanczos_many(operator: LinearOperator, steps: int, starts: Sequence[np.ndarr
     return results
 
 
-def random_start(size: int, *seed: int) -> np.ndarray:
-    """A Gaussian vector that is a function of its seed.
-
-    Args:
-        size: Its length n (count).
-        *seed: A seed, and integers that tell one vector of it from the next.
-
-    Returns:
-        Shape [n].
-    """
-    return np.random.default_rng(seed).normal(size=size)
-
-
-def _iterate(start: np.ndarray, steps: int, seed: Sequence[int]) -> Iteration:
+def _iterate(start: np.ndarray, steps: int, seed: Sequence[int], enough: Callable[[Lanczos], bool] | None) -> Iteration:
     """Yields vectors, is sent the matrix times each, and returns what it has learned."""
     size = len(start)
     steps = min(steps, size)
@@ -148,6 +183,10 @@ def _iterate(start: np.ndarray, steps: int, seed: Sequence[int]) -> Iteration:
         used_up = i + 1 == size or off_diagonal[i] <= _BREAKDOWN * scale
         if used_up:
             off_diagonal[i] = 0.0
+        if enough is not None and (i + 1) % _LOOK == 0:
+            so_far = Lanczos(diagonal[: i + 1], off_diagonal[:i], float(off_diagonal[i]), basis[: i + 1])
+            if enough(so_far):
+                return so_far
         if i + 1 < steps:
             if used_up:
                 rest = _orthogonal(random_start(size, *seed, i + 1), basis[: i + 1])

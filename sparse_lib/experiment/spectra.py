@@ -280,7 +280,7 @@ class _Probe:
     def _estimated(self, params: Sequence[Any], subspace: curvature.Subspace, number: int, title: str) -> Spectrum:
         """Extreme eigenvalues, density and trace from products with the matrix, each with its error."""
         settings = self._settings
-        # Each end takes about as many products as a probe of the density has steps.
+        # The ends take about as many products as two probes of the density.
         progress = Progress(title, (settings.max_probes + 2) * settings.lanczos_steps)
 
         def report(products: int) -> None:
@@ -290,8 +290,7 @@ class _Probe:
         try:
             operator = curvature.Counted(self._operator(params, subspace), report)
             count = min(settings.n_eigenvalues, subspace.size)
-            largest = curvature.extreme(operator, count, "largest", seed=settings.seed)
-            smallest = curvature.extreme(operator, count, "smallest", seed=settings.seed)
+            largest, smallest = curvature.both_ends(operator, count, seed=settings.seed)
             spectrum = self._quadrature(operator, subspace, number)
         finally:
             progress.close()

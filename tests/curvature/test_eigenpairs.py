@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from sparse_lib.curvature import Batches, HessianOperator, Subspace, extreme
+from sparse_lib.curvature import Batches, HessianOperator, Subspace, both_ends, eigenpairs, extreme
 from sparse_lib.functional import Objective
 from tests.curvature.known import SPECTRA, examples, matrix_of, network, operator_of, plain_hessian
 
@@ -32,6 +32,42 @@ def test_values_vectors_and_residuals(name, k, which):
     true = np.linalg.norm(operator.matmat(found.vectors) - found.vectors * found.values, axis=0)
     np.testing.assert_allclose(found.residuals, true, atol=1e-12)
     assert np.all(found.residuals <= 1e-4 * norm + 1e-13)
+
+
+@pytest.mark.parametrize("basis", [300, 24], ids=["one basis", "restarts"])
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_both_ends_are_those_of_each(name, k, basis, monkeypatch):
+    monkeypatch.setattr(eigenpairs, "_BASIS", basis)
+    values = SPECTRA[name]
+    operator = operator_of(values)
+    norm = np.abs(values).max()
+    for which, found in zip(("largest", "smallest"), both_ends(operator, k), strict=True):
+        np.testing.assert_allclose(found.values, outermost(values, which, k), atol=1e-5 * norm)
+        np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(k), atol=1e-4)
+        true = np.linalg.norm(operator.matmat(found.vectors) - found.vectors * found.values, axis=0)
+        assert np.all(true <= 1e-4 * norm + 1e-13)
+
+
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_restarts_where_the_basis_has_no_room(name, which, monkeypatch):
+    monkeypatch.setattr(eigenpairs, "_BASIS_BYTES", 8 * len(SPECTRA[name]) * 12)
+    values = SPECTRA[name]
+    found = extreme(operator_of(values), 4, which)
+    np.testing.assert_allclose(
+        np.sort(np.abs(found.values)),
+        np.sort(np.abs(outermost(values, which, 4))),
+        atol=1e-5 * np.abs(values).max(),
+    )
+
+
+def test_both_ends_take_few_more_products_than_one():
+    values = np.concatenate([np.linspace(-0.5, 0.5, 1000), np.arange(2, 12)])
+    operator = operator_of(values)
+    one, (both, same) = extreme(operator, 10), both_ends(operator, 10)
+    assert both.products == same.products
+    assert both.products < extreme(operator, 10, "smallest").products + one.products
 
 
 def test_a_tight_tolerance():
@@ -72,7 +108,8 @@ def test_products_are_counted_and_seeds_repeat_bits():
     assert not np.array_equal(found.vectors, extreme(operator, 3, seed=2).vectors)
 
 
-def test_no_convergence_says_what_to_do():
+def test_no_convergence_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(eigenpairs, "_BASIS", 12)
     with pytest.raises(ValueError, match=r"of 5 eigenpairs converged in \d+ products: raise"):
         extreme(operator_of(SPECTRA["evenly spread"]), 5, tolerance=1e-14, max_iterations=1)
 
