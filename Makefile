@@ -32,7 +32,7 @@ setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
 test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slow tests
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)

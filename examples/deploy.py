@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 import sparse_lib
 from sparse_lib import deployment
 
-EPOCHS, BATCH = 10, 64
+EPOCHS, BATCH = 6, 64
 
 images, labels = load_digits(return_X_y=True)
 images = (images / 16.0).reshape(-1, 8, 8, 1).astype("float32")
@@ -33,7 +33,7 @@ def pruned(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
         ]
     )
     masks = sparse_lib.sparsify(model, 0.0, structure=structure, exclude=["conv1", "logits"])
-    end = 2 * EPOCHS * len(x_train) // BATCH // 3
+    end = 2 * EPOCHS * len(x_train) // BATCH // 3 // 10 * 10
     target = sparse_lib.PolynomialSparsity(initial=0.0, final=sparsity, begin=0, end=end)
     updater = sparse_lib.Prune(sparsity=target, frequency=10, end_step=end)
     optimizer = sparse_lib.SparseOptimizer(keras.optimizers.Adam(), masks, updater)
