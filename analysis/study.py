@@ -81,8 +81,15 @@ _PRUNED = "prune"
 APART = (_PRUNED, "dense", "small_dense")
 # Whose spectra are taken around mask updates, with the first seed.
 SPECTRA = ("set_plus", "rigl_plus", "rigl_inverted_plus")
-# Whose way to the pruned solution is looked at: from the start and from the end of training.
-PATHS = ("lottery", "scratch")
+# Whose way to the pruned solution is looked at, from the start or the end of training: the paper's, and the one that
+# trains where the dense initialisation does not.
+PATHS = (
+    ("lottery", "start"),
+    ("lottery", "end"),
+    ("scratch", "start"),
+    ("scratch", "end"),
+    ("scratch_plus", "end"),
+)
 
 
 class Plan(NamedTuple):
@@ -121,7 +128,7 @@ def stages(plan: Plan) -> list[Stage]:
             found += [_training(plan, network, method, seed) for method in APART]
         found += [_spectra(plan, network, method) for method in SPECTRA]
         for seed in range(1, plan.seeds + 1):
-            found += [_path(plan, network, method, seed, end) for method in PATHS for end in ("start", "end")]
+            found += [_path(plan, network, method, seed, end) for method, end in PATHS]
     report = plan.out / "report"
     arguments = ("-m", "analysis.report", f"--runs={plan.out}", f"--out={report}")
     names = tuple(stage.name for stage in found)
