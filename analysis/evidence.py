@@ -135,8 +135,11 @@ def end_distance(evidence: Evidence) -> pd.DataFrame:
 
 
 def loss_barrier(evidence: Evidence) -> pd.DataFrame:
-    """Highest training loss on the line to the pruned network above the higher end (nats)."""
-    return _barrier(evidence, "loss", "above_higher_end")
+    """Highest training loss on the line to the pruned network above the line between the ends' losses (nats).
+
+    Not above the higher end: a run that never trained ends so high that nothing on its way is higher.
+    """
+    return _barrier(evidence, "loss", "above_line")
 
 
 def error_barrier(evidence: Evidence) -> pd.DataFrame:

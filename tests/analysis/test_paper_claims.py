@@ -167,7 +167,7 @@ def test_distances_barriers_and_curvature(like_the_paper):
         end_l2={"lottery": [6.0, 6.4, 6.1], "scratch": [39.0, 36.0, 41.0]},
     )
     path = {"path": "line", "to_parent": True, "from_start": False, "split": "train"}
-    loss = by_run(runs, above_higher_end={"lottery": [0.006, 0.004, 0.007], "scratch": [1.7, 1.9, 1.6]})
+    loss = by_run(runs, above_line={"lottery": [0.006, 0.004, 0.007], "scratch": [1.7, 1.9, 1.6]})
     error = by_run(runs, above_mean={"lottery": [0.001, 0.002, 0.001], "scratch": [0.5, 0.6, 0.4]})
     barriers = pd.concat([loss.assign(quantity="loss", **path), error.assign(quantity="error", **path)])
     changes = by_run(
