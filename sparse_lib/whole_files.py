@@ -5,6 +5,9 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+# How the name of a file begins that is being written, or was when a process was killed.
+TEMPORARY = ".tmp-"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
@@ -14,10 +17,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
       path: where the file goes.
 
     Yields:
-      A path in the same directory.
+      A path in the same directory, with the same ending.
     """
     target = pathlib.Path(path)
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib.experiment.errors import RunError
-from sparse_lib.experiment.files import TEMPORARY, writing
+from sparse_lib.experiment.files import writing
+from sparse_lib.whole_files import TEMPORARY
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")

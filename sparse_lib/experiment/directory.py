@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from sparse_lib.experiment import files
 from sparse_lib.experiment.errors import RunError
+from sparse_lib.whole_files import TEMPORARY
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f"{files.TEMPORARY}{os.getpid()}-probe"
+        probe = directory / f"{TEMPORARY}{os.getpid()}-probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -63,7 +64,7 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
                 "another --logdir, or --overwrite to start again."
             )
         return
-    strange = sorted(e.name for e in directory.iterdir() if e.is_file() and not e.name.startswith(files.TEMPORARY))
+    strange = sorted(e.name for e in directory.iterdir() if e.is_file() and not e.name.startswith(TEMPORARY))
     if strange:
         raise RunError(
             f"{directory} is not a run of this suite (it holds {strange[0]} and no {files.OPERATIVE_CONFIG}); choose "

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparse_lib.experiment.errors import RunError
+from sparse_lib.whole_files import replacing
 
 OPERATIVE_CONFIG = "operative_config.gin"
 METRICS = "metrics.jsonl"
@@ -29,8 +30,6 @@ RUN_FILES = (
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
     *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
 )
-# What is being written, or was when a process was killed.
-TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
@@ -65,15 +64,8 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       RunError: if it cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with writing(path):
-        try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing(path), replacing(path) as temporary:
+        yield temporary
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

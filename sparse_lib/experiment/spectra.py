@@ -25,6 +25,7 @@ from sparse_lib.experiment.stopping import Stop, when_asked
 from sparse_lib.functional import Objective
 from sparse_lib.landscape import batch_norm
 from sparse_lib.masks import Masks
+from sparse_lib.whole_files import TEMPORARY
 
 # What says which checkpoints, where to and how fast, and not what is computed.
 _INCIDENTAL = ("ckpt_ids", "overwrite", "folder", "rows_at_once", "max_exact", "examples_at_once")
@@ -177,7 +178,7 @@ class _Probe:
 
     def store(self, number: int) -> pathlib.Path:
         """Where the rows of a matrix lie while it is being computed."""
-        return self._folder / f"{files.TEMPORARY}ckpt-{number}"
+        return self._folder / f"{TEMPORARY}ckpt-{number}"
 
     def spectrum(self, directory: pathlib.Path, number: int, title: str) -> Spectrum:
         """The spectrum at one checkpoint."""
