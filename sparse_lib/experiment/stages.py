@@ -49,20 +49,21 @@ class Job:
 
         Args:
           title: what is being done.
-          stages: in the order in which they start where they may.
+          stages: in the order in which they start where they may; those that others wait for come before them.
           logs: directory of `<stage>.log`.
           jobs: processes at a time, which share the cores evenly; 0 means one a core (count).
           cwd: where the processes run; None means here.
 
         Raises:
-          RunError: if the directory cannot be written, or a stage waits for one that is not there.
+          RunError: if the directory cannot be written, or a stage waits for one that does not come before it.
         """
         self._title, self._stages, self._logs, self._cwd = title, list(stages), logs, cwd
         self._jobs = min(jobs or cores(), len(stages))
-        names = {stage.name for stage in stages}
+        earlier: set[str] = set()
         for stage in stages:
-            if missing := set(stage.after) - names:
-                raise RunError(f"The stage {stage.name} waits for {', '.join(sorted(missing))}, which is no stage.")
+            if missing := set(stage.after) - earlier:
+                raise RunError(f"The stage {stage.name} waits for {', '.join(sorted(missing))}: no stage before it.")
+            earlier.add(stage.name)
         threads = str(max(1, cores() // max(1, self._jobs)))
         # Two processes of one thread each train more steps a second than one process of two threads.
         self._environment = {
@@ -85,7 +86,7 @@ class Job:
         return stage.finished() and self._is_log_of(stage)
 
     def run(self) -> None:
-        """Runs what is not finished.
+        """Runs what is not finished, and again what waits for a stage that has run since.
 
         Raises:
           RunError: if a stage fails, once the others have saved and stopped; or if one lies there that had another
@@ -96,7 +97,7 @@ class Job:
                 raise RunError(
                     f"{self.log(stage)} is of another command: choose another --out for other settings, or delete it."
                 )
-        finished = {stage.name for stage in self._stages if self.finished(stage)}
+        finished = self._up_to_date()
         waiting = [stage for stage in self._stages if stage.name not in finished]
         if not waiting:
             return
@@ -123,6 +124,16 @@ class Job:
                 names = ", ".join(stage.name for stage in running)
                 left = f"{len(self._stages) - len(finished)} of {len(self._stages)} stages left: {names}"
                 progress.update(self._work_done(finished, done), left)
+
+    def _up_to_date(self) -> set[str]:
+        """Names of the stages that have finished, and later than all that they wait for."""
+        ends: dict[str, float] = {}
+        for stage in self._stages:
+            if ends.keys() >= set(stage.after) and self.finished(stage):
+                end = self.log(stage).stat().st_mtime
+                if all(ends[name] <= end for name in stage.after):
+                    ends[stage.name] = end
+        return set(ends)
 
     def _is_log_of(self, stage: Stage) -> bool:
         log = self.log(stage)

@@ -105,6 +105,28 @@ def test_finished_stages_are_not_repeated(fake, tmp_path):
     assert started(fake) == ["scratch"]
 
 
+def test_a_stage_is_repeated_if_one_that_it_waits_for_ran_after_it(fake, tmp_path):
+    demo.job(tmp_path / "out", 2).run()
+    (tmp_path / "out" / "prune" / "result.json").unlink()
+    fake.write_text("")
+    demo.job(tmp_path / "out", 1).run()
+    based = {stage.name for stage in demo.STAGES if stage.from_pruned}
+    assert set(started(fake)) == {"prune", *based}
+    # The same if the job was killed before it came to them.
+    (tmp_path / "out" / "logs" / "prune.log").touch()
+    fake.write_text("")
+    demo.job(tmp_path / "out", 1).run()
+    assert set(started(fake)) == based
+
+
+def test_stages_must_come_after_those_that_they_wait_for(tmp_path):
+    waits = stages.Stage("second", ("-c", ""), lambda: True, after=("first",))
+    first = stages.Stage("first", ("-c", ""), lambda: True)
+    with pytest.raises(RunError, match="second waits for first: no stage before it"):
+        stages.Job("job", [waits, first], tmp_path)
+    stages.Job("job", [first, waits], tmp_path)
+
+
 def test_other_settings_need_another_directory(fake, tmp_path, monkeypatch):
     demo.job(tmp_path / "out", 2).run()
     monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=7",))
