@@ -35,7 +35,7 @@ test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slow tests
-	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
+	@$(PY) -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY) ## check style, format and types
 	@status=0; \

@@ -15,8 +15,10 @@ from functools import partial
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from benchmarks import cases, hessian_peers, timing
+from sparse_lib import curvature
 from sparse_lib.api import sparsify
 from sparse_lib.curvature import Batches, Subspace, exact
 from sparse_lib.experiment.data import Split
@@ -182,6 +184,23 @@ def product_over_gradient(model: keras.Model, x: np.ndarray, y: np.ndarray, roun
     return timing.ratio(timing.rates(contestants, rounds), "gradient", "product")
 
 
+def products_of_both_ends(matrix: np.ndarray, k: int = 10) -> tuple[int, int]:
+    """Products that the k largest and k smallest eigenvalues of a matrix take, at one tolerance.
+
+    Args:
+      matrix: symmetric, [n, n].
+      k: eigenvalues at each end (count).
+
+    Returns:
+      Counts of the suite, its check for repeated eigenvalues included, and of ARPACK's restarts with either end.
+    """
+    operator = aslinearoperator(matrix)
+    arpack = curvature.Counted(operator)
+    for end in ("LA", "SA"):
+        eigsh(arpack, k, which=end, tol=1e-5, v0=np.random.default_rng(0).normal(size=len(matrix)))
+    return curvature.both_ends(operator, k)[0].products, arpack.products
+
+
 def report(case: Case) -> None:
     """Prints times and ratios for one network.
 
@@ -196,6 +215,8 @@ def report(case: Case) -> None:
     started = time.perf_counter()
     exact.eigenvalues(double.matrix)
     _line("its eigenvalues", time.perf_counter() - started)
+    ours, arpack = products_of_both_ends(double.matrix)
+    print(f"  its ten largest and ten smallest by products alone: {ours} products, {arpack} by ARPACK")
     contestants = {"the ancestor's rows": partial(ancestor, case)}
     contestants |= {name: partial(peer, case, make) for name, make in hessian_peers.PEERS.items()}
     for name, timed in contestants.items():

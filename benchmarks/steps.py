@@ -13,7 +13,7 @@ from sparse_lib.experiment.steps import CHUNK
 _CALLS = {"LeNet5": 3, "MLP": 12}
 
 
-def measure(network: str, rounds: int = 5) -> dict[str, list[float]]:
+def measure(network: str, rounds: int = 9) -> dict[str, list[float]]:
     """Times the suite, the dense compiled Keras step and the installed peers in turn.
 
     Args:

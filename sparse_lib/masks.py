@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import mask_files, selection, strategies
+from sparse_lib import mask_files, strategies
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
@@ -230,7 +230,7 @@ class Masks(tf.Module):
 
     def active(self) -> list[int]:
         """Exact number of active weights of each kernel (count)."""
-        return [int(selection.count_active(mask)) for mask in self.values()]
+        return [int(np.count_nonzero(mask.numpy())) for mask in self.variables_by_kernel]
 
     def sizes(self) -> list[int]:
         """Number of weights of each kernel, active or not (count)."""
@@ -243,7 +243,8 @@ class Masks(tf.Module):
 
     def exploration_rate(self) -> list[float]:
         """Share of each kernel's weights that were ever active, R_s of ITOP (Liu et al. 2021) (fraction)."""
-        return [float(np.mean(explored.numpy())) for explored in self.explored]
+        explored = [variable.numpy() for variable in self.explored]
+        return [int(np.count_nonzero(ever)) / ever.size for ever in explored]
 
     def check(self) -> None:
         """Asserts that every masked weight is exactly zero.
@@ -254,7 +255,7 @@ class Masks(tf.Module):
         broken = [
             name
             for name, (kernel, mask) in zip(self.names, self, strict=True)
-            if bool(tf.reduce_any((kernel.value != 0) & ~tf.convert_to_tensor(mask)))
+            if np.any((kernel.numpy() != 0) & ~mask.numpy())
         ]
         if broken:
             raise AssertionError(

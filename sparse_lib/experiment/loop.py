@@ -35,6 +35,11 @@ def _stored(name: str, value: float) -> tf.Tensor:
     return tf.constant(value, tf.int64 if isinstance(value, int) else tf.float64)
 
 
+def _count(mask: np.ndarray) -> int:
+    # Much faster than a sum of booleans.
+    return int(np.count_nonzero(mask))
+
+
 @dataclasses.dataclass
 class Tally:
     """What a run sums up between log steps and over its length; part of every checkpoint.
@@ -262,13 +267,13 @@ class Loop:
         self._check(step)
         self._cost.masks_changed()
         new = [m.numpy() for m in self._masks.variables_by_kernel]
-        dropped = sum(int(np.sum(a & ~b)) for a, b in zip(old, new, strict=True))
-        active = sum(int(a.sum()) for a in old)
+        dropped = sum(_count(a & ~b) for a, b in zip(old, new, strict=True))
+        active = sum(map(_count, old))
         self._updates.append(
             {
                 "step": step,
                 "drop_fraction": self._drop_fraction(step, dropped / active if active else 0.0),
-                "grown": sum(int(np.sum(b & ~a)) for a, b in zip(old, new, strict=True)),
+                "grown": sum(_count(b & ~a) for a, b in zip(old, new, strict=True)),
                 "dropped": dropped,
                 "sparsity": self._masks.sparsity(),
                 "gradient_norm_before": before,
@@ -298,8 +303,8 @@ class Loop:
         left = active = 0
         for logged, mask in zip(self._logged, self._masks.variables_by_kernel, strict=True):
             old = logged.numpy()
-            left += int(np.sum(old & ~mask.numpy()))
-            active += int(old.sum())
+            left += _count(old & ~mask.numpy())
+            active += _count(old)
             logged.assign(mask)
         return {"mask_churn": left / active if active else 0.0}
 
