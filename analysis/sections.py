@@ -132,7 +132,8 @@ def _curvature(case: Case, sheets: Sheets) -> Section:
     sheets.figure(
         section,
         f"{case.slug}/curvature",
-        f"Ends of the spectrum and number of negative eigenvalues at checkpoints. {cells.BAND}",
+        "Ends of the spectrum and number of negative eigenvalues at checkpoints, also those beside mask updates. "
+        f"{cells.BAND}",
         lambda: spectra_figures.extremes(summaries),
     )
     return section

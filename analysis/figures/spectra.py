@@ -104,7 +104,8 @@ def extremes(summaries: pd.DataFrame) -> Figure:
       summaries: of one case, from `spectra.load`, one row a checkpoint.
 
     Returns:
-      Three panels.
+      Three panels. The states beside mask updates are states of the run, too; as they crowd early in training, the axis
+      of steps is linear up to the first one and logarithmic beyond.
 
     Raises:
       NoData: if no spectrum was computed.
@@ -112,9 +113,10 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     frame = style.need(
         summaries, ["lambda_max"], "No spectrum was computed; hessian.py computes those of a run's checkpoints."
     )
-    frame = style.need(
-        frame[frame["number"] >= 0], ["lambda_max"], "Only checkpoints beside mask updates have spectra."
-    )
+    # Before and after the update at step t, numbered -(t - 1) and -t, a run has taken t and t + 1 steps.
+    frame = frame.assign(taken=frame["number"].where(frame["number"] >= 0, 1 - frame["number"]))
+    frame = frame.drop_duplicates(["run", "taken"])
+    width = frame["taken"][frame["taken"] > 0].min()
     figure, axes = style.grid(1, 3, 2.5)
     drawn = style.looks(frame)
     columns = {
@@ -124,12 +126,16 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     }
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
-            style.over_seeds(ax, frame[frame["label"] == label].dropna(subset=column), "step", column, look)
-        _named(ax, title)
-    style.legend(figure, drawn)
+            of_label = frame[frame["label"] == label].dropna(subset=column)
+            means = style.over_seeds(ax, of_label, "taken", column, look)["mean"]
+            ax.plot(means.index, means, **{**look.of_point(), "markersize": 3.5})
+        _named(ax, title, width)
+    style.legend(figure, drawn, kind="both")
     return figure
 
 
-def _named(ax: Axes, title: str) -> None:
+def _named(ax: Axes, title: str, width: float) -> None:
     ax.set_ylabel(title)
+    if width > 0:
+        ax.set_xscale("asinh", linear_width=width)
     style.steps_axis(ax)

@@ -153,10 +153,21 @@ def test_spectra_before_and_after():
 
 
 def test_spectra_over_training():
-    columns = {"run": "a", "label": "RigL", "method": "rigl", "number": [0, 10, -5], "step": [0, 10, 5]}
-    frame = pd.DataFrame({**columns, "lambda_max": [1.0, 2.0, 9.0], "lambda_min": -1.0, "negative": 3})
-    figure = spectra.extremes(frame)
-    assert figure.axes[0].get_lines()[0].get_xydata().tolist() == [[0, 1], [10, 2]]
+    numbers = [0, 5, 10, -4, -5]
+    columns = {"run": "a", "label": "RigL", "method": "rigl", "number": numbers, "step": np.abs(numbers)}
+    frame = pd.DataFrame({**columns, "lambda_max": [1.0, 7.0, 2.0, 7.0, 9.0], "lambda_min": -1.0, "negative": 3})
+    line, points = spectra.extremes(frame).axes[0].get_lines()
+    # The update at step 5 lies between the states after 5 and after 6 steps.
+    assert line.get_xydata().tolist() == [[0, 1], [5, 7], [6, 9], [10, 2]]
+    assert points.get_marker() != "None"
+
+
+@pytest.mark.parametrize("number", [0, 7, -7])
+def test_a_single_spectrum_is_seen(number):
+    columns = {"run": ["a"], "label": "RigL", "method": "rigl", "number": number, "step": abs(number)}
+    figure = spectra.extremes(pd.DataFrame({**columns, "lambda_max": 2.0, "lambda_min": -1.0, "negative": 3}))
+    assert [len(line.get_xydata()) for line in figure.axes[0].get_lines()] == [1, 1]
+    figure.canvas.draw()
 
 
 def test_embedding_and_matrix():
