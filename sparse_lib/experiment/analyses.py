@@ -27,7 +27,8 @@ class HessianSettings(Settings, name="hessian"):
         it; `auto` is exact up to `max_exact` parameters.
       max_exact: parameters of the largest matrix that is formed (count).
       dtype: of the arithmetic of derivatives; eigenvalues are always found in float64.
-      examples_at_once: examples of one pass (count); it bounds the memory.
+      examples_at_once: examples of one pass (count), which bounds the memory; None takes 1,000, and fewer of larger
+        images than MNIST's, so that a pass has as many pixels.
       n_eigenvalues: eigenvalues at each end, for `lanczos`, and eigenvectors the gradient is compared with (count).
       precision: standard error at which the estimate of the trace stops, relative to it (fraction).
       max_probes: random vectors of an estimate at most (count).
@@ -47,7 +48,7 @@ class HessianSettings(Settings, name="hessian"):
     method: Literal["auto", "exact", "lanczos"] = "auto"
     max_exact: int = 12_000
     dtype: Literal["float64", "float32"] = "float64"
-    examples_at_once: int = 1000
+    examples_at_once: int | None = None
     n_eigenvalues: int = 10
     precision: float = 0.05
     max_probes: int = 30
@@ -62,7 +63,9 @@ class HessianSettings(Settings, name="hessian"):
           SettingError: names the setting and what it may be.
         """
         super().__post_init__()
-        counts = ("batch_size", "rows_at_once", "max_exact", "examples_at_once", "n_eigenvalues", "lanczos_steps")
+        counts = ["batch_size", "rows_at_once", "max_exact", "n_eigenvalues", "lanczos_steps"]
+        if self.examples_at_once is not None:
+            counts.append("examples_at_once")
         for name in counts:
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.max_probes >= 2, "max_probes", "must be at least 2, or no error bar can be told")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "fisher": curvature.FisherOperator,
     "empirical_fisher": functools.partial(curvature.FisherOperator, labels="data"),
 }
+# Examples of one pass: 1,000 images of MNIST, 255 of CIFAR.
+_AT_ONCE, _PIXELS_AT_ONCE = 1000, 784_000
 # max |H - H^T| / max |H| that rounding leaves, with room (fraction).
 _SYMMETRY_ERRORS = {"float32": 1e-3, "float64": 1e-8}
 
@@ -174,7 +177,8 @@ class _Probe:
         self._compiled: curvature.CurvatureOperator | None = None
         train, size = experiment.dataset.train, settings.batch_size
         data = train.images[:size], train.labels[:size]
-        self._batches = curvature.Batches.of(data, min(settings.examples_at_once, len(data[1])))
+        at_once = settings.examples_at_once or max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(data[0].shape[1:])))
+        self._batches = curvature.Batches.of(data, min(at_once, len(data[1])))
 
     def store(self, number: int) -> pathlib.Path:
         """Where the rows of a matrix lie while it is being computed."""
