@@ -36,7 +36,6 @@ _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "fisher": curvature.FisherOperator,
     "empirical_fisher": functools.partial(curvature.FisherOperator, labels="data"),
 }
-# Examples of one pass: 1,000 images of MNIST, 255 of CIFAR.
 _AT_ONCE, _PIXELS_AT_ONCE = 1000, 784_000
 # max |H - H^T| / max |H| that rounding leaves, with room (fraction).
 _SYMMETRY_ERRORS = {"float32": 1e-3, "float64": 1e-8}
@@ -92,6 +91,18 @@ def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSe
     summaries = {n: read_summary(folder, n) for n in numbers}
     _write_updates(folder, summaries)
     return summaries
+
+
+def examples_at_once(shape: Sequence[int]) -> int:
+    """Examples that fit into one pass, whose memory grows with the pixels.
+
+    Args:
+      shape: of an example.
+
+    Returns:
+      1,000 images of MNIST or anything smaller, 255 of CIFAR, 5 of ImageNet (count).
+    """
+    return max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(shape)))
 
 
 def read_summary(folder: pathlib.Path, number: int) -> dict[str, Any]:
@@ -177,7 +188,7 @@ class _Probe:
         self._compiled: curvature.CurvatureOperator | None = None
         train, size = experiment.dataset.train, settings.batch_size
         data = train.images[:size], train.labels[:size]
-        at_once = settings.examples_at_once or max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // math.prod(data[0].shape[1:])))
+        at_once = settings.examples_at_once or examples_at_once(data[0].shape[1:])
         self._batches = curvature.Batches.of(data, min(at_once, len(data[1])))
 
     def store(self, number: int) -> pathlib.Path:
