@@ -235,7 +235,7 @@ def _evaluated(
 ) -> Points:
     """Evaluates the points that are not in the table yet, and writes each as it comes."""
     points = read_table(table)
-    progress = Progress("points on the path", len(grid), len(points))
+    progress = Progress("path", len(grid), len(points), unit="point")
     try:
         for a in grid:
             if a in points:

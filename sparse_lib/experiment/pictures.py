@@ -174,7 +174,7 @@ def _evaluated(picture: Picture, evaluate: Evaluate, path: pathlib.Path, stop: S
         with np.load(path) as stored:
             grid = dict(stored)
     points = int(grid["done"].sum()) * shape[1]
-    progress = Progress(f"{picture.name} (points)", shape[0] * shape[1], points)
+    progress = Progress(picture.name, shape[0] * shape[1], points, unit="point")
 
     def noted(values: list[np.ndarray]) -> Scores:
         nonlocal points

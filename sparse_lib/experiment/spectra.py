@@ -247,10 +247,10 @@ class _Probe:
     def _exact(self, params: Sequence[Any], subspace: curvature.Subspace, number: int, title: str) -> Spectrum:
         """All eigenvalues."""
         settings = self._settings
-        progress = Progress(title, subspace.size)
+        progress = Progress(title, 1, unit=None)
 
         def report(done: int, total: int) -> None:
-            progress.update(done * subspace.size // total)
+            progress.update(done / total)
             self._stop.obey(done)
 
         try:
@@ -297,7 +297,7 @@ class _Probe:
         """Extreme eigenvalues, density and trace from products with the matrix, each with its error."""
         settings = self._settings
         # The ends take about as many products as two probes of the density.
-        progress = Progress(title, (settings.max_probes + 2) * settings.lanczos_steps)
+        progress = Progress(title, (settings.max_probes + 2) * settings.lanczos_steps, unit="product")
 
         def report(products: int) -> None:
             progress.update(min(products, (settings.max_probes + 2) * settings.lanczos_steps))
