@@ -87,7 +87,9 @@ def test_command_line(capsys, tmp_path):
 @pytest.mark.slow
 def test_a_small_study_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    monkeypatch.setattr(study, "METHODS", {n: study.METHODS[n] for n in ("lottery", "scratch", "scratch_plus", "rigl_plus")})
+    monkeypatch.setattr(
+        study, "METHODS", {n: study.METHODS[n] for n in ("lottery", "scratch", "scratch_plus", "rigl_plus")}
+    )
     monkeypatch.setattr(study, "SPECTRA", ("rigl_plus",))
     words = [f"--out={tmp_path}", "--seeds=1", "--steps=240"]
     assert study.main(words) == 0
