@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -307,9 +307,9 @@ class _Probe:
 
         try:
             operator = curvature.Counted(self._operator(params, subspace), report)
-            count = min(settings.n_eigenvalues, subspace.size)
-            largest, smallest = curvature.both_ends(operator, count, seed=settings.seed)
-            spectrum = self._quadrature(operator, subspace, number)
+            parts = self._parts(subspace, number)
+            largest, smallest = self._ends(operator, parts)
+            spectrum = self._quadrature(operator, parts)
         finally:
             progress.close()
         density = spectrum.density()
@@ -324,29 +324,43 @@ class _Probe:
             "density": density.values,
             "density_errors": density.errors,
         }
-        how = {"method": "lanczos", "probes": len(spectrum.probes), "products": operator.products}
+        products = largest.products + len(spectrum.probes) * min(settings.lanczos_steps, subspace.size)
+        how = {"method": "lanczos", "probes": len(spectrum.probes), "products": products}
         return Spectrum({**how, **summary}, arrays)
 
-    def _quadrature(
-        self, operator: curvature.Counted, subspace: curvature.Subspace, number: int
-    ) -> curvature.Quadrature:
-        """The density; its probes are kept as they come, so that a killed computation goes on from the last."""
+    def _parts(self, subspace: curvature.Subspace, number: int) -> Parts:
+        """What is kept of an estimate as it comes, so that a killed computation goes on from there."""
         settings = self._settings
-        words = (settings.operator, settings.lanczos_steps, settings.seed)
+        words = (settings.operator, settings.n_eigenvalues, settings.lanczos_steps, settings.seed)
         data = (part.numpy() for batch in self._batches for part in batch)
         values = [variable.numpy() for variable in self._model.variables]
-        parts = Parts(self.store(number), fingerprint(words, [*values, *subspace.indices, *data]))
+        return Parts(self.store(number), fingerprint(words, [*values, *subspace.indices, *data]))
+
+    def _ends(self, operator: curvature.Counted, parts: Parts) -> tuple[curvature.Eigenpairs, curvature.Eigenpairs]:
+        """The largest and the smallest eigenvalues, which are the part of number 0."""
+        if 0 in parts.numbers():
+            stored = parts.get(0)
+            return _pairs(stored, "largest"), _pairs(stored, "smallest")
+        count = min(self._settings.n_eigenvalues, operator.shape[0])
+        largest, smallest = curvature.both_ends(operator, count, seed=self._settings.seed)
+        sides = {"largest": largest, "smallest": smallest}
+        parts.put(0, **{f"{side}_{name}": v for side, pairs in sides.items() for name, v in pairs._asdict().items()})
+        return largest, smallest
+
+    def _quadrature(self, operator: curvature.Counted, parts: Parts) -> curvature.Quadrature:
+        """The density; the part of number n holds the first n probes."""
+        settings = self._settings
 
         def keep(probes: tuple[curvature.Probe, ...]) -> None:
-            earlier = parts.numbers()
+            earlier = [count for count in parts.numbers() if count]
             nodes, weights = map(np.stack, zip(*probes, strict=True))
             parts.put(len(probes), nodes=nodes, weights=weights)
-            for part in earlier:
-                parts.drop(part)
+            for count in earlier:
+                parts.drop(count)
 
         done: list[curvature.Probe] = []
-        for last in parts.numbers()[-1:]:
-            stored = parts.get(last) or {}
+        if last := max(parts.numbers()):
+            stored = parts.get(last)
             done = [curvature.Probe(*probe) for probe in zip(stored["nodes"], stored["weights"], strict=True)]
         return curvature.quadrature(
             operator,
@@ -357,3 +371,9 @@ class _Probe:
             done=done,
             on_probe=keep,
         )
+
+
+def _pairs(stored: Mapping[str, np.ndarray], side: str) -> curvature.Eigenpairs:
+    """The eigenpairs of a side that an interrupted estimate has found."""
+    values, vectors, residuals, products = (stored[f"{side}_{name}"] for name in curvature.Eigenpairs._fields)
+    return curvature.Eigenpairs(values, vectors, residuals, int(products))

@@ -199,25 +199,35 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
     assert np.trapezoid(arrays["density"], arrays["grid"]) == pytest.approx(1, abs=0.02)
 
 
-def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch):
+@pytest.mark.parametrize("kept", [1, 2, 3], ids=["the ends", "four probes", "eight probes"])
+def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch, kept):
     chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
     spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))
     put = spectra.Parts.put
 
+    there = []
+
     def put_and_stop(self, number, **arrays):
         put(self, number, **arrays)
-        raise Interrupted(15, number)
+        there.append(number)
+        if len(there) == kept:
+            raise Interrupted(15, number)
 
     monkeypatch.setattr(spectra.Parts, "put", put_and_stop)
+    folder = f"parts{kept}"
     with pytest.raises(Interrupted):
-        spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="parts", **chosen))
-    monkeypatch.undo()
-    assert not (finished / "parts" / "ckpt-12.json").exists()
-    spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="parts", **chosen))
-    one, other = (np.load(finished / folder / "ckpt-12.npz") for folder in ("whole", "parts"))
+        spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder=folder, **chosen))
+    assert not (finished / folder / "ckpt-12.json").exists()
+    kept = len(there) + 10
+    spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder=folder, **chosen))
+    # Nothing is computed twice.
+    assert there == [0, 4, 8, 12]
+    one, other = (np.load(finished / name / "ckpt-12.npz") for name in ("whole", folder))
     for name in one.files:
         np.testing.assert_array_equal(one[name], other[name])
-    assert [path.name for path in (finished / "parts").iterdir() if path.name.startswith(".")] == []
+    summaries = [spectra.read_summary(finished / name, 12) for name in ("whole", folder)]
+    assert summaries[0] == summaries[1]
+    assert [path.name for path in (finished / folder).iterdir() if path.name.startswith(".")] == []
 
 
 def test_stability_limit_is_of_the_learning_rate_and_momentum(of_run, finished):
