@@ -8,6 +8,8 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+
 from sparse_lib.experiment import commands, gin_files, run
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.steps import Steps
@@ -50,7 +52,7 @@ def _timed(owner: type, name: str, seconds: dict[str, list[float]]) -> None:
 
 
 def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
-    """Prints which share of a run its bare steps are, beside mask updates, logging and saving.
+    """Prints which share of a run its bare steps are, and with its mask updates, beside logging and saving.
 
     Args:
       network: of `RUNS`.
@@ -63,9 +65,10 @@ def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         run.train(commands.experiment(), pathlib.Path(directory), gin_files.operative())
     spent = {name: sum(calls[_TRACING_CALLS:]) for name, calls in seconds.items()}
-    share = spent["run"] / sum(spent.values())
+    share, with_updates = (np.cumsum([spent["run"], spent["_update_masks"]]) / sum(spent.values())).tolist()
     rest = ", ".join(f"{name.strip('_')} {value:.2f} s" for name, value in spent.items() if name != "run")
-    print(f"  {network:<8} {config:<22} bare steps {spent['run']:.2f} s, {rest}: {share:.2f}")
+    print(f"  {network:<8} {config:<22} bare steps {spent['run']:.2f} s, {rest}: {share:.2f}", end="")
+    print(f", with the mask updates {with_updates:.2f}")
 
 
 def start_up() -> None:
