@@ -8,8 +8,6 @@ import sys
 import tempfile
 import time
 
-import numpy as np
-
 from sparse_lib.experiment import commands, gin_files, run
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.steps import Steps
@@ -65,7 +63,8 @@ def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         run.train(commands.experiment(), pathlib.Path(directory), gin_files.operative())
     spent = {name: sum(calls[_TRACING_CALLS:]) for name, calls in seconds.items()}
-    share, with_updates = (np.cumsum([spent["run"], spent["_update_masks"]]) / sum(spent.values())).tolist()
+    whole = sum(spent.values())
+    share, with_updates = spent["run"] / whole, (spent["run"] + spent["_update_masks"]) / whole
     rest = ", ".join(f"{name.strip('_')} {value:.2f} s" for name, value in spent.items() if name != "run")
     print(f"  {network:<8} {config:<22} bare steps {spent['run']:.2f} s, {rest}: {share:.2f}", end="")
     print(f", with the mask updates {with_updates:.2f}")

@@ -89,5 +89,5 @@ def main(probes: int, steps: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The spectrum of a WRN-22-2")
     parser.add_argument("--probes", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=20)
     main(**vars(parser.parse_args()))

@@ -36,6 +36,7 @@ _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "fisher": curvature.FisherOperator,
     "empirical_fisher": functools.partial(curvature.FisherOperator, labels="data"),
 }
+# Four products of a WRN-22-2 share a pass; over 130 images they take 6.6 GB, over 255 they took 10.4.
 _AT_ONCE, _PIXELS_AT_ONCE = 1000, 400_000
 # About what both ends of a spectrum take (count): for the time left.
 _END_PRODUCTS = 160
