@@ -22,7 +22,6 @@ import sys
 
 import gin
 import keras
-import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
@@ -30,13 +29,15 @@ from absl import flags
 import sparse_lib
 import train
 from sparse_lib.experiment import commands, gin_files
-from tests.experiment.test_data_tfds import prepare
+from tests.experiment.test_data_tfds import pictures, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 FRAGMENT = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# A backslash ends each line of a command but its last.
+TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 # Of a run that is long enough for the rewound ticket, which needs its step 500, and has a mask update or two.
 SHORT = [
@@ -48,6 +49,8 @@ SHORT = [
     "pruning.end_step=400",
     "pruning.frequency=100",
 ]
+# Steps whose checkpoints a shortened run has.
+COPIED = (0, 200, 500)
 # One write each: commands that end in `&` note themselves side by side.
 NOTE = """#!/bin/bash
 printf -v line '%s\\n' "$@" --end--
@@ -60,6 +63,8 @@ if words[0] == "train.py":
     words += [f"--gin_bindings={{binding}}" for binding in {SHORT!r}]
     if not any(word.startswith("--logdir=") for word in words):
         words.append("--logdir=runs/default")
+if "--mode=instability" in words:
+    words.append("--gin_bindings=instability.steps={COPIED}")
 status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, *words])
 if status:
     # A command in the background has no other way to tell.
@@ -67,9 +72,8 @@ if status:
         print(*words, file=file)
 sys.exit(status)
 """
-# A prepared set stands in for the download.
-MNIST = {"train": 60, "test": 20}
-MNIST_VERSION = str(tfds.builder_cls("mnist").VERSION)
+# Prepared sets stand in for the downloads.
+DOWNLOADS = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 MAKE = '#!/bin/sh\nexec "{make}" --dry-run "$@" > /dev/null\n'
 TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect "$@"\n'
 
@@ -83,8 +87,7 @@ def blocks(document: pathlib.Path) -> list[tuple[str, str]]:
     found = []
     for language, text in BLOCK.findall(document.read_text(encoding="utf8")):
         if language == "console":
-            typed = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
-            found.append(("bash", "\n".join(typed)))
+            found.append(("bash", "\n".join(TYPED.findall(text))))
         elif language in ("bash", "python"):
             found.append((language, text))
     return found
@@ -241,8 +244,10 @@ def test_fragments_about_structures_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=place)
 def test_everything_runs(document, tmp_path, monkeypatch):
     environment = checkout(tmp_path, TRAIN)
-    images = {split: np.random.default_rng(n).integers(0, 256, (n, 28, 28, 1), np.uint8) for split, n in MNIST.items()}
-    prepare(tmp_path / "tfds", "mnist", images, shape=(28, 28, 1), classes=10, version=MNIST_VERSION)
+    for name, shape in DOWNLOADS.items():
+        images = {"train": pictures(60, shape, seed=0), "test": pictures(20, shape, seed=1)}
+        version = str(tfds.builder_cls(name).VERSION)
+        prepare(tmp_path / "tfds", name, images, shape=shape, classes=10, version=version)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for language, text in blocks(document):
