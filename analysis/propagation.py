@@ -76,7 +76,7 @@ def _values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
     if init == "layer_scaled":
         return initializers.layer_scaled(mask, method=_METHOD, scale=_SCALE, seed=seed)
     dense = initializers.layer_scaled(tf.ones_like(mask), method=_METHOD, scale=_SCALE, seed=seed)
-    return tf.where(mask, dense, tf.zeros_like(dense))
+    return selection.on_mask(mask, dense)
 
 
 def _measured(model: keras.Model, images: np.ndarray) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sparse_lib import selection
 from sparse_lib.functional import Objective
 
 
@@ -66,8 +67,7 @@ def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> l
         ValueError: If the lists differ in length.
     """
     _check_aligned(tensors, masks, "mask")
-    # A product would turn an infinite gradient off the mask into NaN.
-    return [t if m is None else tf.where(m, t, tf.zeros_like(t)) for t, m in zip(tensors, masks, strict=True)]
+    return [t if m is None else selection.on_mask(m, t) for t, m in zip(tensors, masks, strict=True)]
 
 
 def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> Norms:
@@ -151,7 +151,7 @@ def effective_gradient_flow(
         raise ValueError("Effective gradient flow needs at least one masked layer, got none.")
     layers = []
     for gradient, mask in pairs:
-        active = tf.cast(tf.where(mask, gradient, tf.zeros_like(gradient)), tf.float64)
+        active = tf.cast(selection.on_mask(mask, gradient), tf.float64)
         power_sum = tf.reduce_sum(tf.abs(active) ** p)
         if normalize:
             count = tf.math.count_nonzero(mask, dtype=tf.int64)

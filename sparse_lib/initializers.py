@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from sparse_lib import selection
+
 # Standard deviation of a unit normal that is cut off at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
@@ -53,7 +55,7 @@ def unit_scaled(
     fan_kind, distribution = _checked_method(method, scale)
     fan = tf.maximum(_fan(mask, fan_kind, inputs, outputs), 1.0)
     stddev = tf.sqrt(scale / fan)
-    return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
+    return selection.on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
 
 
 def layer_scaled(
@@ -94,7 +96,7 @@ def layer_scaled(
     density = tf.maximum(nnz, 1.0) / max(mask.shape.num_elements(), 1)
     stddev = tf.sqrt(scale / dense_fan / density)
     distribution = "truncated_normal" if distribution == "normal" else distribution
-    return _on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
+    return selection.on_mask(mask, stddev * _draw(mask.shape, distribution, seed))
 
 
 def add_noise(values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor | None = None) -> tf.Tensor:
@@ -118,7 +120,7 @@ def add_noise(values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor |
     values = tf.convert_to_tensor(values)
     noise = tf.cast(_draw(values.shape, "normal", seed), values.dtype)
     noisy = values + tf.cast(stddev, values.dtype) * noise
-    return noisy if mask is None else _on_mask(tf.cast(mask, tf.bool), noisy)
+    return noisy if mask is None else selection.on_mask(tf.cast(mask, tf.bool), noisy)
 
 
 def seed_pair(seed: Seed) -> tf.Tensor:
@@ -175,7 +177,3 @@ def _draw(shape: tf.TensorShape, distribution: str, seed: Seed) -> tf.Tensor:
         return tf.random.stateless_truncated_normal(shape, pair, stddev=1 / _TRUNCATED_STDDEV, alg="philox")
     limit = 3.0**0.5
     return tf.random.stateless_uniform(shape, pair, -limit, limit, alg="philox")
-
-
-def _on_mask(mask: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    return tf.where(mask, values, tf.zeros([], values.dtype))

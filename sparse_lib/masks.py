@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import mask_files, strategies
+from sparse_lib import mask_files, selection, strategies
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
@@ -177,7 +177,7 @@ class Masks(tf.Module):
 
         def zero_masked(strategy: tf.distribute.Strategy) -> None:
             for kernel, mask in self:
-                strategies.update(strategy, kernel.value, lambda k, m: tf.where(m, k, tf.zeros_like(k)), mask)
+                strategies.update(strategy, kernel.value, lambda k, m: selection.on_mask(m, k), mask)
 
         strategies.merge(zero_masked)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional, initializers
+from sparse_lib import functional, initializers, selection
 
 Masks = Sequence[tf.Tensor | None]
 
@@ -203,8 +203,7 @@ def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def _active(values: Sequence[tf.Tensor], masks: Masks) -> list[tf.Tensor]:
     return [
-        value if mask is None else tf.where(mask, value, tf.zeros_like(value))
-        for value, mask in zip(values, masks, strict=True)
+        value if mask is None else selection.on_mask(mask, value) for value, mask in zip(values, masks, strict=True)
     ]
 
 

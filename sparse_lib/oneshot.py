@@ -151,7 +151,7 @@ class OneShot(abc.ABC):
         for done in range(1, self.rounds + 1):
             pruned = list(params)
             for i, mask in zip(positions, masks, strict=True):
-                pruned[i] = tf.where(mask, params[i], tf.zeros_like(params[i]))
+                pruned[i] = selection.on_mask(mask, params[i])
             found = scorer(pruned)
             self._check(found, list(kernels))
             counts = [max(k, round(n * (k / n) ** (done / self.rounds))) for n, k in zip(sizes, kept, strict=True)]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib import selection
 from sparse_lib.functional import Objective
 from sparse_lib.landscape.paths import Bezier, Values, bernstein
 
@@ -178,7 +179,7 @@ class CurveFit:
         loss, gradient = self._objective.loss_and_gradient(params, x, y, training=True)
         # dL/dtheta_k = b_k(t) dL/dB(t), and the subspace is linear: no second tape.
         pairs = zip(gradient, self._masks, strict=True)
-        masked = [g if mask is None else tf.where(mask, g, tf.zeros_like(g)) for g, mask in pairs]
+        masked = [g if mask is None else selection.on_mask(mask, g) for g, mask in pairs]
         self._optimizer.apply([tf.cast(share, g.dtype) * g for share in shares[1:-1] for g in masked], self._flat)
         return tf.cast(loss, tf.float32)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib import selection, strategies
 from sparse_lib.structures import Structure
 from sparse_lib.updaters import Kernel, State, Update, Updater
 
@@ -81,7 +81,7 @@ class TrackedKernel(tf.Module):
         """Remembers the kernel off its mask as the reserve, from cross-replica context."""
 
         def off_mask(_: tf.Variable, theta: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-            return tf.where(mask, tf.zeros_like(theta), theta)
+            return selection.on_mask(~mask, theta)
 
         strategies.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sparse_lib import selection
 from sparse_lib.schedules import UpdateSchedule
 from sparse_lib.structures import UNSTRUCTURED, Structure
 
@@ -94,7 +95,7 @@ def shrink(kernel: Kernel, mask: tf.Tensor) -> Update:
     Returns:
       The kernel on the smaller mask; nothing has grown.
     """
-    weight = tf.where(mask, kernel.weight, tf.zeros_like(kernel.weight))
+    weight = selection.on_mask(mask, kernel.weight)
     return Update(mask, weight, tf.zeros_like(mask), kernel.state)
 
 
@@ -177,7 +178,7 @@ class Updater:
           Tensor of the kernel's shape.
         """
         del theta, state
-        return tf.where(mask, gradient, tf.zeros_like(gradient))
+        return selection.on_mask(mask, gradient)
 
     def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
         """New masks and weights of all kernels.

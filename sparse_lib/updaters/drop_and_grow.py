@@ -104,7 +104,7 @@ class DropAndGrow(Updater):
         """
         mask = kept | growth
         grown = growth if self.reinit_regrown else growth & ~kernel.mask
-        weight = tf.where(mask, kernel.weight, tf.zeros_like(kernel.weight))
+        weight = selection.on_mask(mask, kernel.weight)
         value = self._new_values(kernel, moment, 2 * index + 1)
         return Update(mask, tf.where(grown, value, weight), grown, kernel.state)
 

@@ -28,7 +28,7 @@ def redistribute(
     shares, rooms = [], []
     for kernel, keep, score in zip(kernels, kept, scores, strict=True):
         mask, structure = kernel.mask, kernel.structure
-        total = tf.reduce_sum(tf.where(mask, tf.abs(score), tf.zeros_like(score)))
+        total = tf.reduce_sum(selection.on_mask(mask, tf.abs(score)))
         count = tf.maximum(selection.count_active(mask), 1)
         shares.append(tf.cast(total, tf.float64) / tf.cast(count, tf.float64))
         rooms.append(structure.size(keep.shape) - structure.count(keep))

@@ -54,7 +54,7 @@ class TopKAST(Updater):
         density = tf.cast(active / mask.shape.num_elements(), theta.dtype)
         decay = self.penalty * tf.where(mask, theta, theta / density)
         trained = mask | (state["backward"] > 0)
-        return tf.where(trained, gradient + decay, tf.zeros_like(gradient))
+        return selection.on_mask(trained, gradient + decay)
 
     def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
         """New A and B by magnitude."""
@@ -62,17 +62,17 @@ class TopKAST(Updater):
         updates = []
         for kernel in kernels:
             theta = kernel.weight + kernel.state["reserve"]
-            score, zeros = tf.abs(theta), tf.zeros_like(theta)
+            score = tf.abs(theta)
             structure = kernel.structure
             active = structure.count(kernel.mask)
             extra = int(self.extra_density * structure.size(theta.shape))
             forward = structure.select(score, active)
             backward = structure.select(score, active + extra)
             state = {
-                "reserve": tf.where(backward & ~forward, theta, zeros),
+                "reserve": selection.on_mask(backward & ~forward, theta),
                 "backward": tf.cast(backward, theta.dtype),
             }
-            weight = tf.where(forward, theta, zeros)
+            weight = selection.on_mask(forward, theta)
             updates.append(Update(forward, weight, tf.zeros_like(forward), state))
         return updates
 
