@@ -1,9 +1,9 @@
 """Training steps a second: the sparse step against the dense one and against the peers."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases, peers, timing
@@ -11,10 +11,39 @@ from sparse_lib.experiment.steps import CHUNK
 
 # Calls of a chunk in a round: a round of each contestant takes one to three seconds.
 _CALLS = {"LeNet5": 3, "MLP": 12}
+SUITE, DENSE = "sparse_lib, masked", "Keras, dense compiled step"
+# The package of the peer, what it is called in the table, and its loop.
+PEERS = {
+    "LeNet5": ("torch", "torch, masked loop", peers.torch_lenet5),
+    "MLP": ("jax", "jax, masked loop", peers.jax_mlp),
+}
+
+
+def contestant(network: str, name: str) -> Callable[[], int]:
+    """What a contestant does in a round.
+
+    Args:
+      network: `LeNet5` or `MLP`.
+      name: `SUITE`, `DENSE` or that of the network's peer.
+
+    Returns:
+      A function that trains and returns the number of steps.
+    """
+    train, calls = cases.split(), _CALLS[network]
+    case = cases.suite(network, train)
+    if name == SUITE:
+        return lambda: _repeat(calls, lambda: case.steps.run(0, CHUNK))
+    indices = case.steps.indices(0, CHUNK)
+    if name == DENSE:
+        rate = cases.RATES[network]
+        dense = cases.dense_steps(cases.build(network), train, CHUNK, rate=rate, jit_compile=network == "MLP")
+        return lambda: _repeat(calls, lambda: dense(tf.constant(indices)).numpy())
+    loop = PEERS[network][2](train, [m.numpy() for m in case.optimizer.masks.values()], CHUNK)
+    return lambda: _repeat(calls, lambda: loop(indices))
 
 
 def measure(network: str, rounds: int = 9) -> dict[str, list[float]]:
-    """Times the suite, the dense compiled Keras step and the installed peers in turn.
+    """Times the suite, the dense compiled Keras step and the installed peer in turn.
 
     Args:
       network: `LeNet5` or `MLP`.
@@ -23,22 +52,10 @@ def measure(network: str, rounds: int = 9) -> dict[str, list[float]]:
     Returns:
       Steps a second by contestant.
     """
-    train, calls = cases.split(), _CALLS[network]
-    case = cases.suite(network, train)
-    masks = [m.numpy() for m in case.optimizer.masks.values()]
-    indices = case.steps.indices(0, CHUNK)
-    dense = cases.dense_steps(
-        cases.build(network), train, CHUNK, rate=cases.RATES[network], jit_compile=network == "MLP"
-    )
-    contestants: dict[str, Callable[[], int]] = {
-        "sparse_lib, masked": lambda: _repeat(calls, lambda: case.steps.run(0, CHUNK)),
-        "Keras, dense compiled step": lambda: _repeat(calls, lambda: dense(tf.constant(indices)).numpy()),
-    }
-    peer = {"LeNet5": ("torch", peers.torch_lenet5), "MLP": ("jax", peers.jax_mlp)}[network]
-    if importlib.util.find_spec(peer[0]):
-        loop = peer[1](train, masks, CHUNK)
-        contestants[f"{peer[0]}, masked loop"] = lambda: _repeat(calls, lambda: loop(np.asarray(indices)))
-    return timing.rates(contestants, rounds)
+    package, peer, _ = PEERS[network]
+    names = [SUITE, DENSE, *([peer] if importlib.util.find_spec(package) else [])]
+    with timing.apart(functools.partial(contestant, network), names) as contestants:
+        return timing.rates(contestants, rounds)
 
 
 def _repeat(calls: int, work: Callable[[], object]) -> int:
@@ -53,7 +70,7 @@ def main() -> None:
         measured = measure(network)
         timing.report(f"{network} 28x28x1, batch {cases.BATCH}, sparsity {cases.SPARSITIES[network]}", measured)
         for other in list(measured)[1:]:
-            print(f"  sparse_lib / {other}: {timing.ratio(measured, 'sparse_lib, masked', other):.2f}")
+            print(f"  sparse_lib / {other}: {timing.ratio(measured, SUITE, other):.2f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Timing that holds on a noisy machine: contestants in turn, the median, ratios pair by pair."""
 
+import contextlib
+import functools
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 
 
 def rates(contestants: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict[str, list[float]]:
@@ -23,6 +27,45 @@ def rates(contestants: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict
             if counted:
                 measured[name].append(units / (time.perf_counter() - started))
     return measured
+
+
+@contextlib.contextmanager
+def apart(build: Callable[[str], Callable[[], int]], names: Sequence[str]) -> Iterator[dict[str, Callable[[], int]]]:
+    """Contestants for `rates` in processes of their own, where no other library's idle threads are in their way.
+
+    Args:
+      build: makes what a contestant does in a round from its name; a function of a module, or a partial one.
+      names: of the contestants.
+
+    Yields:
+      Name -> a function that has the contestant work and returns how many units it did.
+    """
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        contestants = {}
+        for name in names:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(build, name, theirs))
+            process.start()
+            # In reverse order: the closed pipe ends the process, which is then waited for.
+            stack.callback(process.join)
+            stack.callback(ours.close)
+            theirs.close()
+            contestants[name] = functools.partial(_ask, ours)
+        yield contestants
+
+
+def _serve(build: Callable[[str], Callable[[], int]], name: str, pipe: Connection) -> None:
+    work = build(name)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.recv()
+            pipe.send(work())
+
+
+def _ask(pipe: Connection) -> int:
+    pipe.send(None)
+    return pipe.recv()
 
 
 def ratio(measured: Mapping[str, list[float]], one: str, other: str) -> float:
