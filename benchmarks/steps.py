@@ -42,20 +42,26 @@ def contestant(network: str, name: str) -> Callable[[], int]:
     return lambda: _repeat(calls, lambda: loop(indices))
 
 
-def measure(network: str, rounds: int = 9) -> dict[str, list[float]]:
+def measure(network: str, processes: int = 3, rounds: int = 4) -> dict[str, list[float]]:
     """Times the suite, the dense compiled Keras step and the installed peer in turn.
 
     Args:
       network: `LeNet5` or `MLP`.
-      rounds: counted rounds.
+      processes: of each contestant, one after the other: a process keeps the speed that the layout of its memory gives
+        it, which differs by 10% and more.
+      rounds: counted rounds of each process.
 
     Returns:
       Steps a second by contestant.
     """
     package, peer, _ = PEERS[network]
     names = [SUITE, DENSE, *([peer] if importlib.util.find_spec(package) else [])]
-    with timing.apart(functools.partial(contestant, network), names) as contestants:
-        return timing.rates(contestants, rounds)
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(processes):
+        with timing.apart(functools.partial(contestant, network), names) as contestants:
+            for name, values in timing.rates(contestants, rounds).items():
+                measured[name] += values
+    return measured
 
 
 def _repeat(calls: int, work: Callable[[], object]) -> int:
