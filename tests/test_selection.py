@@ -158,3 +158,23 @@ def test_global_keeps_to_the_candidates():
 def test_count_is_an_integer_above_float32():
     # float32 cannot tell 2^24 from 2^24 + 1.
     assert int(selection.count_active(tf.ones([2**24 + 1], tf.bool))) == 2**24 + 1
+
+
+@pytest.mark.parametrize("wrap", MODES.values(), ids=MODES)
+def test_off_the_mask_all_is_zero(wrap):
+    values = tf.constant([[np.inf, -1.0, np.nan], [2.0, -np.inf, 3.0]])
+    mask = tf.constant([[False, True, False], [True, False, False]])
+    found = wrap(selection.on_mask)(mask, values)
+    assert found.numpy().tobytes() == np.array([[0, -1, 0], [2, 0, 0]], "f").tobytes()
+
+
+def test_values_off_the_mask_get_no_gradient():
+    values, mask = tf.constant([0.5, 2.0, np.inf]), tf.constant([True, True, False])
+    with tf.GradientTape() as outer:
+        outer.watch(values)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            cubes = tf.reduce_sum(selection.on_mask(mask, values) ** 3)
+        slope = tape.gradient(cubes, values)
+    assert slope.numpy().tolist() == [0.75, 12.0, 0.0]
+    assert outer.gradient(slope, values).numpy().tolist() == [3.0, 12.0, 0.0]
