@@ -12,11 +12,8 @@ from sparse_lib.experiment.steps import CHUNK
 # Calls of a chunk in a round: a round of each contestant takes one to three seconds.
 _CALLS = {"LeNet5": 3, "MLP": 12}
 SUITE, DENSE = "sparse_lib, masked", "Keras, dense compiled step"
-# The package of the peer, what it is called in the table, and its loop.
-PEERS = {
-    "LeNet5": ("torch", "torch, masked loop", peers.torch_lenet5),
-    "MLP": ("jax", "jax, masked loop", peers.jax_mlp),
-}
+# The package of the peer, and its loop.
+PEERS = {"LeNet5": ("torch", peers.torch_lenet5), "MLP": ("jax", peers.jax_mlp)}
 
 
 def contestant(network: str, name: str) -> Callable[[], int]:
@@ -24,7 +21,7 @@ def contestant(network: str, name: str) -> Callable[[], int]:
 
     Args:
       network: `LeNet5` or `MLP`.
-      name: `SUITE`, `DENSE` or that of the network's peer.
+      name: `SUITE`, `DENSE`, or any other for the network's peer.
 
     Returns:
       A function that trains and returns the number of steps.
@@ -38,7 +35,7 @@ def contestant(network: str, name: str) -> Callable[[], int]:
         rate = cases.RATES[network]
         dense = cases.dense_steps(cases.build(network), train, CHUNK, rate=rate, jit_compile=network == "MLP")
         return lambda: _repeat(calls, lambda: dense(tf.constant(indices)).numpy())
-    loop = PEERS[network][2](train, [m.numpy() for m in case.optimizer.masks.values()], CHUNK)
+    loop = PEERS[network][1](train, [m.numpy() for m in case.optimizer.masks.values()], CHUNK)
     return lambda: _repeat(calls, lambda: loop(indices))
 
 
@@ -47,15 +44,14 @@ def measure(network: str, processes: int = 3, rounds: int = 4) -> dict[str, list
 
     Args:
       network: `LeNet5` or `MLP`.
-      processes: of each contestant, one after the other: a process keeps the speed that the layout of its memory gives
-        it, which differs by 10% and more.
+      processes: of each contestant, one after the other: PyTorch's differ by 10% from one to the next.
       rounds: counted rounds of each process.
 
     Returns:
       Steps a second by contestant.
     """
-    package, peer, _ = PEERS[network]
-    names = [SUITE, DENSE, *([peer] if importlib.util.find_spec(package) else [])]
+    package, _ = PEERS[network]
+    names = [SUITE, DENSE, *([f"{package}, masked loop"] if importlib.util.find_spec(package) else [])]
     measured: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(processes):
         with timing.apart(functools.partial(contestant, network), names) as contestants:

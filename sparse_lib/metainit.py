@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional, initializers, selection
+from sparse_lib import functional, gradient_flow, initializers
 
 Masks = Sequence[tf.Tensor | None]
 
@@ -41,7 +41,7 @@ def gradient_quotient(
     Returns:
       The quotient, a scalar of the params' type.
     """
-    gradients = _active(objective.gradient(params, x, y), masks)
+    gradients = gradient_flow.masked(objective.gradient(params, x, y), masks)
     products = objective.hvp(params, x, y, gradients)
     return _mean_change(gradients, products, masks, epsilon)
 
@@ -90,7 +90,7 @@ def metainit(
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
     objective = functional.Objective(model)
-    kernels = _Norms(_active(objective.params(), masks))
+    kernels = _Norms(gradient_flow.masked(objective.params(), masks))
     slope_of = _norm_slope(objective, kernels, masks, epsilon)
 
     norms, velocity = kernels.start, tf.zeros_like(kernels.start)
@@ -141,11 +141,11 @@ def _norm_slope(
 
     @tf.function
     def gradient(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-        return _active(objective.gradient(kernels.rescaled(norms), x, y), masks)
+        return gradient_flow.masked(objective.gradient(kernels.rescaled(norms), x, y), masks)
 
     @tf.function
     def product(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor, vectors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return _active(objective.hvp(kernels.rescaled(norms), x, y, vectors), masks)
+        return gradient_flow.masked(objective.hvp(kernels.rescaled(norms), x, y, vectors), masks)
 
     @tf.function
     def partials(gradients: list[tf.Tensor], products: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -189,7 +189,7 @@ def _mean_change(
         tf.abs((g - p) / tf.where(g >= 0, g + epsilon, g - epsilon) - 1)
         for g, p in zip(gradients, products, strict=True)
     ]
-    total = tf.add_n([tf.reduce_sum(change) for change in _active(changes, masks)])
+    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.masked(changes, masks)])
     counts = [
         tf.size(change, tf.int64) if mask is None else tf.math.count_nonzero(mask)
         for change, mask in zip(changes, masks, strict=True)
@@ -199,12 +199,6 @@ def _mean_change(
 
 def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
-
-
-def _active(values: Sequence[tf.Tensor], masks: Masks) -> list[tf.Tensor]:
-    return [
-        value if mask is None else selection.on_mask(mask, value) for value, mask in zip(values, masks, strict=True)
-    ]
 
 
 def _check_masks(masks: Masks, variables: Sequence[keras.Variable]) -> None:

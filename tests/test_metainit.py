@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import functional, metainit
+from sparse_lib import functional, gradient_flow, metainit
 
 _LAYERS = keras.layers
 
@@ -113,7 +113,7 @@ def test_slope_by_the_norms_equals_finite_differences_of_the_quotient(density):
     model = _mlp("tanh", "float64", units=(5,))
     masks = _masks(model, density) if density else [None] * 4
     objective = functional.Objective(model)
-    kernels = metainit._Norms(metainit._active(objective.params(), masks))
+    kernels = metainit._Norms(gradient_flow.masked(objective.params(), masks))
     x, y = _batch(model, 20, 2, 4)
     slope_of = metainit._norm_slope(objective, kernels, masks, 1e-2)
 

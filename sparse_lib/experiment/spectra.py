@@ -46,10 +46,25 @@ def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSe
     todo = [n for n in numbers if settings.overwrite or not _is_done(folder, n, identity)]
     with files.writing(folder):
         folder.mkdir(exist_ok=True)
+    if todo:
+        _compute(experiment, directory, settings, todo, identity)
+    summaries = {n: read_summary(folder, n) for n in numbers}
+    _write_updates(folder, summaries)
+    return summaries
+
+
+def _compute(
+    experiment: Experiment,
+    directory: pathlib.Path,
+    settings: HessianSettings,
+    todo: Sequence[int],
+    identity: dict[str, Any],
+) -> None:
+    """Writes the files of one checkpoint after the other."""
+    folder = directory / settings.folder
     with when_asked() as stop:
-        spectrometer = Spectrometer(experiment, settings, folder, stop) if todo else None
+        spectrometer = Spectrometer(experiment, settings, folder, stop)
         for place, number in enumerate(todo):
-            assert spectrometer is not None
             found = spectrometer.spectrum(directory, number, f"ckpt-{number} ({place + 1} of {len(todo)})")
             with files.atomic(folder / f"ckpt-{number}.npz") as temporary:
                 np.savez_compressed(temporary, **found.arrays)  # type: ignore[arg-type]
@@ -57,9 +72,6 @@ def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSe
             files.write_json(folder / f"ckpt-{number}.json", {**found.summary, "settings": identity})
             shutil.rmtree(spectrometer.store(number), ignore_errors=True)
             logging.info("%s: %s", folder / f"ckpt-{number}", told(found.summary))
-    summaries = {n: read_summary(folder, n) for n in numbers}
-    _write_updates(folder, summaries)
-    return summaries
 
 
 def read_summary(folder: pathlib.Path, number: int) -> dict[str, Any]:
