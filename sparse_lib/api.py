@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
+from sparse_lib._utils.did_you_mean import likest
 from sparse_lib.masks import Masks, random_masks
-from sparse_lib.spelling import likest
 from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
 
 _DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)

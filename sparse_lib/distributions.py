@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sparse_lib.spelling import likest
+from sparse_lib._utils.did_you_mean import likest
 
 Shape = tuple[int, ...]
 

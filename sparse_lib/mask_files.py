@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_lib.whole_files import replacing
+from sparse_lib._utils.atomic import replacing
 
 
 class StoredMasks(NamedTuple):

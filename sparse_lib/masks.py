@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import mask_files, selection, strategies
+from sparse_lib import mask_files, selection
+from sparse_lib._utils import distribute
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
 def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Variable:
     """A boolean variable with a copy wherever the kernel has one."""
-    with getattr(strategies.owner(kernel.value), "scope", contextlib.nullcontext)():
+    with getattr(distribute.owner(kernel.value), "scope", contextlib.nullcontext)():
         return tf.Variable(
             value,
             trainable=False,
@@ -177,9 +178,9 @@ class Masks(tf.Module):
 
         def zero_masked(strategy: tf.distribute.Strategy) -> None:
             for kernel, mask in self:
-                strategies.update(strategy, kernel.value, lambda k, m: selection.on_mask(m, k), mask)
+                distribute.update(strategy, kernel.value, lambda k, m: selection.on_mask(m, k), mask)
 
-        strategies.merge(zero_masked)
+        distribute.merge(zero_masked)
 
     def shuffled(self, seed: int) -> list[tf.Tensor]:
         """Masks with the same number of active weights a layer at random places (Frankle et al. 2021).

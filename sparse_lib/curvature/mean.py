@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.curvature.batches import Batches, count
 
 BatchFunction = Callable[..., Sequence[tf.Tensor]]
@@ -31,7 +31,7 @@ class DataMean:
             model: The model that the function calls; it says on which devices to work.
         """
         variable = model.variables[0].value if model.variables else None
-        self._strategy = strategies.owner(variable) or tf.distribute.get_strategy()
+        self._strategy = distribute.owner(variable) or tf.distribute.get_strategy()
         self._function = function
         self._share = tf.function(self._share_of_batch, autograph=False)
 
@@ -59,15 +59,15 @@ class DataMean:
             # Replicas that are left over repeat a batch, which then counts nothing.
             x, y, weight, index = several[0]
             idle = [(x, y, tf.zeros_like(weight), index)] * (replicas - len(several))
-            yield strategies.share_out(self._strategy, [*several, *idle])
+            yield distribute.share_out(self._strategy, [*several, *idle])
 
     def _share_of_batch(self, arguments: tuple, x: Any, y: Any, weight: Any, index: Any) -> list[tf.Tensor]:
         """What one batch adds to the mean, or one batch on each replica."""
 
         def weighted(x: Any, y: Any, weight: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
             values = self._function(*arguments, x, y, index)
-            return strategies.sum_over_replicas([weight * tf.cast(value, tf.float64) for value in values])
+            return distribute.sum_over_replicas([weight * tf.cast(value, tf.float64) for value in values])
 
         with self._strategy.scope():
-            found = strategies.per_replica(self._strategy, weighted, x, y, weight, index)
+            found = distribute.per_replica(self._strategy, weighted, x, y, weight, index)
         return [self._strategy.experimental_local_results(value)[0] for value in found]

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import layer_calls
-from sparse_lib.whole_files import replacing
+from sparse_lib._utils.atomic import replacing
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.files import writing
-from sparse_lib.whole_files import TEMPORARY
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")

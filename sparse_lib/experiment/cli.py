@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
-# As in sparse_lib.strategies, which imports TensorFlow.
+# As in sparse_lib._utils.distribute, which imports TensorFlow.
 _STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
 _LIBRARY = str(pathlib.Path(__file__).parents[1])
 

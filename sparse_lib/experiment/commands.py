@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.experiment import (
     checkpoints,
     cli,
@@ -56,7 +56,7 @@ def train(directory: pathlib.Path, *, overwrite: bool) -> None:
       overwrite: whether to delete the run that is there.
     """
     cli.parse_gin()
-    strategy = strategies.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
+    strategy = distribute.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
     described = experiment()
     with strategy.scope():
         result = run.train(described, directory, gin_files.operative(), overwrite=overwrite)
@@ -87,7 +87,7 @@ def _analysis(command: Callable[..., None]) -> Callable[..., None]:
                 logging.info("The first worker does this, on its own devices; there is nothing to do for this one.")
                 return
             name = "mirrored"
-        with strategies.make_strategy(name, flags.FLAGS.tpu).scope():
+        with distribute.make_strategy(name, flags.FLAGS.tpu).scope():
             command(*args, **kwargs)
 
     return on_devices

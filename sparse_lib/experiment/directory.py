@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment import files
 from sparse_lib.experiment.errors import RunError
-from sparse_lib.whole_files import TEMPORARY
 
 
 @contextmanager

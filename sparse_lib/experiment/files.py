@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sparse_lib._utils.atomic import replacing
 from sparse_lib.experiment.errors import RunError
-from sparse_lib.whole_files import replacing
 
 OPERATIVE_CONFIG = "operative_config.gin"
 METRICS = "metrics.jsonl"

@@ -13,6 +13,7 @@ from absl import logging
 from scipy.sparse.linalg import aslinearoperator
 
 from sparse_lib import curvature
+from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.curvature import exact
 from sparse_lib.curvature.parts import Parts, fingerprint
 from sparse_lib.experiment import solutions
@@ -23,7 +24,6 @@ from sparse_lib.experiment.stopping import Stop
 from sparse_lib.functional import Objective
 from sparse_lib.landscape import batch_norm
 from sparse_lib.masks import Masks
-from sparse_lib.whole_files import TEMPORARY
 
 _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "hessian": curvature.HessianOperator,

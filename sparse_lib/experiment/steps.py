@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional, gradient_flow, strategies
+from sparse_lib import functional, gradient_flow
+from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.encoded import EncodedImages
 from sparse_lib.experiment.data.resident import Resident
@@ -241,7 +242,7 @@ class Steps:
             use(gradients)
             return loss, correct
 
-        return self._summed(*strategies.per_replica(self._strategy, step, *feed))
+        return self._summed(*distribute.per_replica(self._strategy, step, *feed))
 
     def _summed(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._replicas == 1:
@@ -284,11 +285,11 @@ class Steps:
                 self._optimizer.train_step(reduced)
             return loss, correct, [None if g is None else tf.identity(g) for g in reduced]
 
-        loss, correct, kept = strategies.per_replica(self._strategy, step, *feed)
+        loss, correct, kept = distribute.per_replica(self._strategy, step, *feed)
         return *self._summed(loss, correct), kept
 
     def _run_finish_update(self, gradients: list[Any]) -> None:
-        strategies.per_replica(self._strategy, self._optimizer.mask_step, gradients)
+        distribute.per_replica(self._strategy, self._optimizer.mask_step, gradients)
 
     def _train(self, gradients: list[tf.Tensor]) -> None:
         self._optimizer.train_step(self._optimizer.reduce(gradients))

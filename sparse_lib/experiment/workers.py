@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.experiment.errors import RunError
 
 # What the writer tells the others about its directory in place of a step.
@@ -53,7 +53,7 @@ def agreed(step: int | None = None) -> int:
 
     @tf.function(autograph=False)
     def total(share: tf.Tensor) -> tf.Tensor:
-        counted = strategies.per_replica(strategy, tf.identity, share)
+        counted = distribute.per_replica(strategy, tf.identity, share)
         return strategy.reduce(tf.distribute.ReduceOp.SUM, counted, None)
 
     # Every replica of the writer says it once.

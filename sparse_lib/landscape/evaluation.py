@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional, strategies
+from sparse_lib import functional
+from sparse_lib._utils import distribute
 from sparse_lib.landscape import batch_norm
 
 
@@ -61,13 +62,13 @@ class ModelEvaluator:
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
         variable = model.variables[0].value if model.variables else None
-        self._strategy = strategies.owner(variable) or tf.distribute.get_strategy()
+        self._strategy = distribute.owner(variable) or tf.distribute.get_strategy()
         self._batches = tf.function(self._evaluate_batches, autograph=False, reduce_retracing=True)
 
     def _evaluate_batches(self, values: list[tf.Tensor], x: Any, y: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch on each replica."""
         with self._strategy.scope():
-            found = strategies.per_replica(self._strategy, self._evaluate_batch, values, x, y)
+            found = distribute.per_replica(self._strategy, self._evaluate_batch, values, x, y)
         losses, right = map(self._strategy.experimental_local_results, found)
         return list(zip(losses, right, strict=True))
 
@@ -107,7 +108,7 @@ class ModelEvaluator:
             parts = [(tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows])) for rows in several]
             # Replicas that are left over repeat a batch, whose result nobody takes.
             idle = parts[:1] * (replicas - len(parts))
-            found = self._batches(tensors, *strategies.share_out(self._strategy, [*parts, *idle]))
+            found = self._batches(tensors, *distribute.share_out(self._strategy, [*parts, *idle]))
             for loss, is_right in found[: len(parts)]:
                 losses.append(loss.numpy())
                 right.append(is_right.numpy())

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.steps import Steps
@@ -96,7 +96,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 f"The masked kernels {', '.join(missing)} are not among the trainable variables; build the masks "
                 "from the model that is trained, and leave frozen layers out of them."
             )
-        owners = [strategies.owner(kernel.value) for kernel in self.masks.kernels]
+        owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
         mine = (self._distribution_strategy, self.inner._distribution_strategy)
         if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
             raise ValueError(
@@ -195,7 +195,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           trainable_variables: the variables of the gradients; None means those of `build`.
         """
         reduced = self.reduce(grads, trainable_variables)
-        strategies.merge(self._steps.apply, reduced)
+        distribute.merge(self._steps.apply, reduced)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, keras.Variable]]) -> keras.Variable:
         """Takes one step as `apply` does.
@@ -215,7 +215,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Args:
           reduced: gradients from `reduce`.
         """
-        strategies.merge(self._steps.train, list(reduced))
+        distribute.merge(self._steps.train, list(reduced))
 
     def mask_step(self, reduced: Sequence[tf.Tensor | None]) -> None:
         """The mask update alone, from replica context; the iteration count advances if it replaces a step.
@@ -223,7 +223,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Args:
           reduced: gradients from `reduce`.
         """
-        strategies.merge(self._steps.update, list(reduced))
+        distribute.merge(self._steps.update, list(reduced))
 
     def reduce(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
@@ -256,7 +256,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             None if g is None else tf.ensure_shape(g, v.shape)
             for g, v in zip(aligned, self._trainable_variables, strict=True)
         ]
-        return strategies.sum_over_replicas(shaped)
+        return distribute.sum_over_replicas(shaped)
 
     def _aligned(self, grads: list[Any], variables: Sequence[keras.Variable] | None) -> list[Any]:
         """Gradients in the order of `build`."""

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.tracked import TrackedKernel
@@ -47,7 +47,7 @@ class Steps:
         def touched() -> list[Any]:
             # A branch that passes a gradient on as it is mixes the graphs of the replicas' custom gradients.
             same = lambda gs: [None if g is None else tf.identity(g) for g in gs]  # noqa: E731
-            return strategies.per_replica(strategy, same, grads)
+            return distribute.per_replica(strategy, same, grads)
 
         def train() -> tf.Tensor:
             self.train(strategy, touched())
@@ -80,7 +80,7 @@ class Steps:
         if self._updater.has_reserve:
             for tracked in self._tracked:
                 tracked.join_reserve(strategy)
-        strategies.per_replica(strategy, step, grads)
+        distribute.per_replica(strategy, step, grads)
         if self._updater.has_reserve:
             for tracked in self._tracked:
                 tracked.split_reserve(strategy)
@@ -107,11 +107,11 @@ class Steps:
             updates = self._updater.update([t.seen(gradient, product) for t, gradient, product in parts], moment)
             return [t.after_update(update) for t, update in zip(self._tracked, updates, strict=True)]
 
-        for tracked, values in zip(self._tracked, strategies.per_replica(strategy, transition, grads), strict=True):
+        for tracked, values in zip(self._tracked, distribute.per_replica(strategy, transition, grads), strict=True):
             for variable, value in zip(tracked.changed_by_update(), values, strict=True):
-                strategies.assign(strategy, variable, value)
+                distribute.assign(strategy, variable, value)
         if replaces_step:
-            strategies.assign(strategy, self._inner._iterations.value, step + 1)
+            distribute.assign(strategy, self._inner._iterations.value, step + 1)
 
     def _count(self) -> tf.Tensor:
         return tf.convert_to_tensor(self._inner._iterations.value)
@@ -134,9 +134,9 @@ class Steps:
             return [self._growth.running_sum(t.growth.value, gradients[t.position], step) for t in self._tracked]
 
         if self._updater.state_specs:
-            for tracked, state in zip(self._tracked, strategies.per_replica(strategy, states, grads), strict=True):
+            for tracked, state in zip(self._tracked, distribute.per_replica(strategy, states, grads), strict=True):
                 for name, value in state.items():
-                    strategies.assign(strategy, tracked.state[name].value, value)
+                    distribute.assign(strategy, tracked.state[name].value, value)
         if self._growth.batches > 1:
-            for tracked, total in zip(self._tracked, strategies.per_replica(strategy, sums, grads), strict=True):
-                strategies.assign(strategy, tracked.growth.value, total)
+            for tracked, total in zip(self._tracked, distribute.per_replica(strategy, sums, grads), strict=True):
+                distribute.assign(strategy, tracked.growth.value, total)

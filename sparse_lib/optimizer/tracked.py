@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import selection, strategies
+from sparse_lib import selection
+from sparse_lib._utils import distribute
 from sparse_lib.structures import Structure
 from sparse_lib.updaters import Kernel, State, Update, Updater
 
@@ -75,7 +76,7 @@ class TrackedKernel(tf.Module):
 
     def join_reserve(self, strategy: tf.distribute.Strategy) -> None:
         """Adds the weights that train without being used to the kernel, from cross-replica context."""
-        strategies.update(strategy, self.kernel.value, lambda k, reserve: k + reserve, self.state["reserve"].value)
+        distribute.update(strategy, self.kernel.value, lambda k, reserve: k + reserve, self.state["reserve"].value)
 
     def split_reserve(self, strategy: tf.distribute.Strategy) -> None:
         """Remembers the kernel off its mask as the reserve, from cross-replica context."""
@@ -83,7 +84,7 @@ class TrackedKernel(tf.Module):
         def off_mask(_: tf.Variable, theta: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
             return selection.on_mask(~mask, theta)
 
-        strategies.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
+        distribute.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
 
     def changed_by_update(self) -> list[tf.Variable]:
         """The variables that a mask update assigns."""

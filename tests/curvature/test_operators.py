@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from sparse_lib.curvature import Batches, Counted, GaussNewtonOperator, HessianOperator, Subspace, restricted, shifted
 from sparse_lib.functional import Objective
 from sparse_lib.masks import Masks
@@ -269,7 +269,7 @@ def test_two_replicas_give_the_vectors_of_one_device(batch_size, training):
     with strategy.scope():
         shared = operator()
     alone = operator()
-    assert strategies.owner(shared.objective.model.variables[0].value) is strategy
+    assert distribute.owner(shared.objective.model.variables[0].value) is strategy
     vector = np.random.default_rng(0).normal(size=alone.shape[0])
     expected = alone.matvec(vector)
     # The model knows where it lives, also outside of the strategy's scope.

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from tests.replicas import two_replicas
 
 NO_GPU = pytest.mark.skipif(bool(tf.config.list_logical_devices("GPU")), reason="speaks of machines without a GPU")
@@ -12,24 +12,24 @@ NO_GPU = pytest.mark.skipif(bool(tf.config.list_logical_devices("GPU")), reason=
 @NO_GPU
 @pytest.mark.parametrize("name", ["auto", "cpu"])
 def test_default_on_a_cpu(name):
-    assert strategies.make_strategy(name) is tf.distribute.get_strategy()
+    assert distribute.make_strategy(name) is tf.distribute.get_strategy()
 
 
 @NO_GPU
 def test_mirrored_takes_every_logical_cpu():
-    strategy = strategies.make_strategy("mirrored")
+    strategy = distribute.make_strategy("mirrored")
     assert strategy.num_replicas_in_sync == len(tf.config.list_logical_devices("CPU")) > 1
 
 
 @NO_GPU
 def test_a_gpu_that_is_not_there():
     with pytest.raises(ValueError, match="--strategy=gpu needs a GPU.*use --strategy=cpu"):
-        strategies.make_strategy("gpu")
+        distribute.make_strategy("gpu")
 
 
 def test_unknown_name():
     with pytest.raises(ValueError, match="--strategy=horovod is not known; use one of auto, cpu, gpu, mirrored"):
-        strategies.make_strategy("horovod")
+        distribute.make_strategy("horovod")
 
 
 SCOPES = {
@@ -48,16 +48,16 @@ def test_merged_update_of_summed_values(kind, compiled):
 
     def merged(inner, summed):
         assert tf.distribute.in_cross_replica_context() or inner.num_replicas_in_sync == 1
-        doubled = strategies.per_replica(inner, lambda s: 2 * s, summed)
-        strategies.assign(inner, total, doubled)
-        strategies.update(inner, last, lambda copy, a, b: copy + a * b, total, doubled)
+        doubled = distribute.per_replica(inner, lambda s: 2 * s, summed)
+        distribute.assign(inner, total, doubled)
+        distribute.update(inner, last, lambda copy, a, b: copy + a * b, total, doubled)
 
     def replica(value):
         here = tf.distribute.get_replica_context().replica_id_in_sync_group
         mine = tf.cast(here, tf.float32) + value
-        summed, nothing = strategies.sum_over_replicas([mine, None])
+        summed, nothing = distribute.sum_over_replicas([mine, None])
         assert nothing is None
-        strategies.merge(merged, summed)
+        distribute.merge(merged, summed)
 
     with strategy.scope():
         run = tf.function(lambda v: strategy.run(replica, args=(v,))) if compiled else None
@@ -72,5 +72,5 @@ def test_merged_update_of_summed_values(kind, compiled):
 def test_owner():
     strategy = two_replicas()
     with strategy.scope():
-        assert strategies.owner(tf.Variable(0.0)) is strategy
-    assert strategies.owner(tf.Variable(0.0)) is None
+        assert distribute.owner(tf.Variable(0.0)) is strategy
+    assert distribute.owner(tf.Variable(0.0)) is None

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of sparsity: atomic files, suggestions in error messages, tf.distribute."""
