@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import keras
 
-from sparse_lib import functional, layer_calls
+from sparse_lib import functional
+from sparse_lib._keras import tracing
+from sparse_lib._keras.tracing import Shape
 from sparse_lib.kernel_uses import KernelUse, countable_layers, honest_uses, published_uses
-from sparse_lib.layer_calls import Shape
 from sparse_lib.micronet import LayerShape
 
 RULES = ("honest", "micronet")
@@ -83,8 +84,8 @@ class CostModel:
         if rule not in RULES:
             raise ValueError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
         uses_of = honest_uses if rule == "honest" else published_uses
-        with layer_calls.watch(countable_layers(model)) as calls:
-            functional.call(model, [], [], layer_calls.example_of_zeros(model, input_shape))
+        with tracing.watch(countable_layers(model)) as calls:
+            functional.call(model, [], [], tracing.example_of_zeros(model, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.

@@ -43,7 +43,7 @@ def unit_scaled(
       scale: numerator of the variance, above 0.
       seed: an integer, or two as for `tf.random.stateless_uniform`.
       inputs: axes that tell input units apart; of dense and convolutional kernels the last but one.
-      outputs: axes that tell output units apart; `sparse_lib.structures.views` knows both of other layers.
+      outputs: axes that tell output units apart; `sparse_lib._keras.layer_types` knows both of other layers.
 
     Returns:
       A float32 tensor of the mask's shape, exactly 0 off the mask.

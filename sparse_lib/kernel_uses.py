@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib import layer_calls
-from sparse_lib.layer_calls import Shape
+from sparse_lib._keras import tracing
+from sparse_lib._keras.tracing import Shape
 from sparse_lib.micronet import LayerShape
 
 _CONVOLUTIONS = (
@@ -100,7 +100,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     Raises:
         ValueError: If another layer has a kernel, or calls its kernel an unknown number of times.
     """
-    layers = layer_calls.all_layers(model)
+    layers = tracing.all_layers(model)
     recurrent = [layer for layer in layers if type(getattr(layer, "cell", None)) in _CELLS]
     # A cell is called in a loop, which hides how often: its layer knows.
     cells = {id(layer.cell) for layer in recurrent}

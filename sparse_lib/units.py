@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional, layer_calls
+from sparse_lib import functional
+from sparse_lib._keras import tracing
 
 RECTIFIERS = frozenset(
     {
@@ -106,7 +107,7 @@ class UnitProbe:
             ValueError: If the model has no layer of a given name.
         """
         self._model = model
-        candidates = layer_calls.all_layers(model)
+        candidates = tracing.all_layers(model)
         repeated = Counter(layer.name for layer in candidates)
         named = {layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates}
         if layers is None:
@@ -132,7 +133,7 @@ class UnitProbe:
             first call; a layer that is called repeatedly is averaged over its calls.
         """
         replaced = [] if params is None else self._model.trainable_variables
-        with layer_calls.watch(list(self.layers.values())) as calls:
+        with tracing.watch(list(self.layers.values())) as calls:
             functional.call(self._model, replaced, params or [], x)
         by_layer: dict[int, list[tf.Tensor]] = {}
         for layer, _, outputs in calls:

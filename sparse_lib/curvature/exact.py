@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from sparse_lib.curvature import precision
+from sparse_lib._keras import precision
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.parts import Parts, fingerprint
 from sparse_lib.curvature.rows import by_rows

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.curvature import precision
+from sparse_lib._keras import precision
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.mean import DataMean
 from sparse_lib.curvature.operators import pulled_back

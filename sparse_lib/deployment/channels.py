@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from sparse_lib.deployment.graph import Call, Graph, graph, rebuild
+from sparse_lib._keras.graph import Call, Graph, graph, rebuild
 from sparse_lib.deployment.rules import Constants, Rule, agreed, rule, unknown
 
 

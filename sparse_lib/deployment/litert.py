@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import layer_calls
+from sparse_lib._keras import tracing
 from sparse_lib._utils.atomic import replacing
 
 
@@ -183,7 +183,7 @@ def _refusal(model: keras.Model, message: str) -> str:
     # A location is the path of the layer's call, where Keras has numbered the names.
     parts = {part for path in re.findall(r'"([^"]+)@__inference', message) for part in path.split("/")}
     called = parts | {re.sub(r"_\d+$", "", part) for part in parts}
-    names = [repr(layer.name) for layer in layer_calls.all_layers(model) if layer.name in called]
+    names = [repr(layer.name) for layer in tracing.all_layers(model) if layer.name in called]
     where = f"layer {', '.join(names)}" if names else f"model {model.name!r}"
     return (
         f"LiteRT has nothing for {', '.join(operations)} in {where}: fix the batch size (batch=1) and the lengths of "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from sparse_lib.deployment.graph import Shape
+from sparse_lib._keras.graph import Shape
 
 _layers = keras.layers
 _activations = keras.activations

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import layer_calls
+from sparse_lib._keras import tracing
 
 
 def norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -19,7 +19,7 @@ def norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     Returns:
       The layers, each once.
     """
-    layers = layer_calls.all_layers(model)
+    layers = tracing.all_layers(model)
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
 
 

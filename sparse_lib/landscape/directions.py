@@ -6,7 +6,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from sparse_lib import layer_calls
+from sparse_lib._keras import tracing
 from sparse_lib.landscape.paths import Values
 
 Others = Literal["zero", "scale"]
@@ -29,7 +29,7 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...]]:
       Axes for each variable, in the order of `model.trainable_variables`; none for biases and normalisation weights,
       which have one axis at most and no filters.
     """
-    layers = layer_calls.all_layers(model)
+    layers = tracing.all_layers(model)
     special: dict[int, tuple[int, ...]] = {}
     special |= {id(layer.kernel): (-2, -1) for layer in layers if isinstance(layer, _DEPTHWISE)}
     special |= {id(layer.depthwise_kernel): (-2, -1) for layer in layers if isinstance(layer, _SEPARABLE)}

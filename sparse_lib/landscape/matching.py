@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sparse_lib import layer_calls
+from sparse_lib._keras import tracing
+from sparse_lib._keras.tracing import LayerCall, Shape
 from sparse_lib.landscape.paths import Values
-from sparse_lib.layer_calls import LayerCall, Shape
 
 # The axes of a variable that run over hidden units: (axis, name of the layer whose outputs they are).
 Axes = tuple[tuple[int, str], ...]
@@ -187,7 +187,7 @@ def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int
 
 def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[LayerCall]:
     """The calls of the layers of a chain, in order."""
-    every = layer_calls.all_layers(model)
+    every = tracing.all_layers(model)
     # An activation that is a layer belongs to the layer that it was given to.
     inner = {id(layer.activation) for layer in every if isinstance(getattr(layer, "activation", None), keras.Layer)}
     inner |= {id(layer) for layer in every if isinstance(layer, _layers.InputLayer)}
@@ -196,8 +196,8 @@ def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[Layer
         return all(id(part) in inner for part in layer._flatten_layers(include_self=False))
 
     leaves = [layer for layer in every if id(layer) not in inner and is_leaf(layer)]
-    tensor = layer_calls.example_of_zeros(model, input_shape)
-    with layer_calls.watch(leaves) as calls:
+    tensor = tracing.example_of_zeros(model, input_shape)
+    with tracing.watch(leaves) as calls:
         outputs = model(tensor, training=False)
     advice = "only networks whose layers form a chain can be matched"
     for call in calls:

@@ -5,11 +5,11 @@ A kernel is read as the matrix inputs x outputs, inputs being what a product sum
 structure is one class in one file, one line here and in `text.py`, and one row in the tests.
 """
 
+from sparse_lib._keras.layer_types import input_axes, output_axes
 from sparse_lib.structures.base import UNSTRUCTURED, Structure, Unstructured, select_globally
 from sparse_lib.structures.blocks import Block, Channel
 from sparse_lib.structures.grouped import NM, ConstantFanIn, Grouped
 from sparse_lib.structures.text import parse
-from sparse_lib.structures.views import input_axes, output_axes
 
 __all__ = [
     "NM",

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import Batches, Subspace, precision
+from sparse_lib._keras import precision
+from sparse_lib.curvature import Batches, Subspace
 from sparse_lib.curvature.parts import Parts
 from sparse_lib.curvature.structure import NoChainError, by_structure, gauss_newton
 from sparse_lib.curvature.structure import hessian as structured

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.curvature import precision
+from sparse_lib._keras import precision
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.parts import Parts
 from sparse_lib.curvature.structure.chain import Chain

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg.blas
 import tensorflow as tf
 
-from sparse_lib.curvature import precision
+from sparse_lib._keras import precision
 from sparse_lib.curvature.structure import gauss_newton, residual
 from sparse_lib.curvature.structure.chain import Chain
 from sparse_lib.curvature.structure.maps import NoChainError

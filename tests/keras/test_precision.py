@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import precision
+from sparse_lib._keras import precision
 from sparse_lib.functional import Objective
 
 layers = keras.layers

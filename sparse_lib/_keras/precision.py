@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib.layer_calls import all_layers
+from sparse_lib._keras.tracing import all_layers
 
 _FLOATS = (tf.float64, tf.float32, tf.bfloat16, tf.float16)
 

@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from sparse_lib import layer_calls
+from sparse_lib._keras import tracing
 
 layers = keras.layers
 
@@ -17,7 +17,7 @@ def make_model():
 
 
 def test_all_layers_are_found_once():
-    names = [layer.name for layer in layer_calls.all_layers(make_model())]
+    names = [layer.name for layer in tracing.all_layers(make_model())]
     assert {"block", "inner", "head"} <= set(names)
     assert names.count("inner") == 1
 
@@ -25,11 +25,11 @@ def test_all_layers_are_found_once():
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
 def test_calls_are_noted_in_order_with_their_tensors(wrap):
     model = make_model()
-    watched = [layer for layer in layer_calls.all_layers(model) if isinstance(layer, layers.Dense)]
+    watched = [layer for layer in tracing.all_layers(model) if isinstance(layer, layers.Dense)]
 
     @wrap
     def run(x):
-        with layer_calls.watch(watched) as calls:
+        with tracing.watch(watched) as calls:
             outputs = model(x)
         assert [layer.name for layer, _, _ in calls] == ["inner", "inner", "head"]
         return calls[0].inputs, calls[0].outputs, calls[1].inputs, calls[2].outputs, outputs
@@ -43,10 +43,10 @@ def test_calls_are_noted_in_order_with_their_tensors(wrap):
 def test_layers_are_released_also_when_nested_and_after_an_error():
     model = make_model()
     head = model.get_layer("head")
-    with layer_calls.watch([head]) as outer, layer_calls.watch([head]) as inner:
+    with tracing.watch([head]) as outer, tracing.watch([head]) as inner:
         model(tf.zeros((1, 4)))
     assert len(outer) == len(inner) == 1
-    with pytest.raises(ValueError, match="expected"), layer_calls.watch([head]):
+    with pytest.raises(ValueError, match="expected"), tracing.watch([head]):
         model(tf.zeros((1, 5)))
     assert "call" not in vars(head)
     model(tf.zeros((1, 4)))
@@ -56,12 +56,12 @@ def test_layers_are_released_also_when_nested_and_after_an_error():
 def test_example_of_zeros_has_the_structure_of_the_inputs():
     a, b = keras.Input((3,), name="a"), keras.Input((2, 2), dtype="int32", name="b")
     model = keras.Model({"a": a, "b": b}, layers.Dense(1)(a))
-    example = layer_calls.example_of_zeros(model)
+    example = tracing.example_of_zeros(model)
     assert {name: (tuple(t.shape), t.dtype.name) for name, t in example.items()} == {
         "a": ((1, 3), "float32"),
         "b": ((1, 2, 2), "int32"),
     }
     open_size = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
-    assert layer_calls.example_of_zeros(open_size, (8, 8, 3)).shape == (1, 8, 8, 3)
+    assert tracing.example_of_zeros(open_size, (8, 8, 3)).shape == (1, 8, 8, 3)
     with pytest.raises(ValueError, match="pass input_shape"):
-        layer_calls.example_of_zeros(open_size)
+        tracing.example_of_zeros(open_size)

@@ -1,0 +1,1 @@
+"""What touches Keras' or TensorFlow's private API: graphs, layer kinds, call tracing, precision."""
