@@ -24,7 +24,7 @@ from sparse_lib.curvature import Batches, Subspace, exact
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.networks import wide_resnet
 from sparse_lib.experiment.networks.common import Style
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 # Examples of a batch (count).
 BATCH = 1000

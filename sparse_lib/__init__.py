@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparse_lib.api import is_weight_matrix, kernel_structures, sparse_kernels, sparsify, transfer_masks
-    from sparse_lib.functional import Objective
     from sparse_lib.masks import Masks
+    from sparse_lib.objective import Objective
     from sparse_lib.oneshot import OneShot
     from sparse_lib.optimizer import Growth, SparseOptimizer
     from sparse_lib.schedules import PolynomialSparsity, UpdateSchedule

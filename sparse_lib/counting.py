@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import keras
 
-from sparse_lib import functional
+from sparse_lib import objective
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib.kernel_uses import KernelUse, countable_layers, honest_uses, published_uses
@@ -85,7 +85,7 @@ class CostModel:
             raise ValueError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
         uses_of = honest_uses if rule == "honest" else published_uses
         with tracing.watch(countable_layers(model)) as calls:
-            functional.call(model, [], [], tracing.example_of_zeros(model, input_shape))
+            objective.call(model, [], [], tracing.example_of_zeros(model, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.

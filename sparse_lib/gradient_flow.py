@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sparse_lib import selection
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 
 class Norms(NamedTuple):

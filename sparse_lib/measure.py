@@ -12,13 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import counting, curvature, functional, landscape
+from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
 from sparse_lib.curvature.eigenpairs import Which
 from sparse_lib.curvature.mean import DataMean
 from sparse_lib.masks import Masks
+from sparse_lib.objective import LossFunction, Objective
 
-Loss: TypeAlias = functional.LossFunction | keras.losses.Loss | None
+Loss: TypeAlias = LossFunction | keras.losses.Loss | None
 
 
 class GradientFlow(NamedTuple):
@@ -334,11 +335,11 @@ class GradientFlowLogger(keras.callbacks.Callback):
             logs["sparsity"] = self._masks.sparsity()
 
 
-def _objective(model: keras.Model, loss: Loss) -> functional.Objective:
+def _objective(model: keras.Model, loss: Loss) -> Objective:
     if isinstance(loss, keras.losses.Loss):
         # `call` is the loss of each example; reduction and sample weights come after it.
-        return functional.Objective(model, loss.call)
-    return functional.Objective(model, loss)
+        return Objective(model, loss.call)
+    return Objective(model, loss)
 
 
 def _hessian(

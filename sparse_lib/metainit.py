@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional, gradient_flow, initializers
+from sparse_lib import gradient_flow, initializers
+from sparse_lib.objective import Objective
 
 Masks = Sequence[tf.Tensor | None]
 
 
 def gradient_quotient(
-    objective: functional.Objective,
+    objective: Objective,
     params: Sequence[tf.Tensor],
     masks: Masks,
     x: tf.Tensor,
@@ -89,7 +90,7 @@ def metainit(
     """
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
-    objective = functional.Objective(model)
+    objective = Objective(model)
     kernels = _Norms(gradient_flow.masked(objective.params(), masks))
     slope_of = _norm_slope(objective, kernels, masks, epsilon)
 
@@ -127,7 +128,7 @@ class _Norms:
 
 
 def _norm_slope(
-    objective: functional.Objective, kernels: _Norms, masks: Masks, epsilon: float
+    objective: Objective, kernels: _Norms, masks: Masks, epsilon: float
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Makes a function (norms, x, y) -> derivative of the gradient quotient by the norms.
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, scores, selection, synaptic_flow
 from sparse_lib._utils.did_you_mean import likest
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 from sparse_lib.scores import Batch, Tensors
 from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
 

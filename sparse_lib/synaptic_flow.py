@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional
+from sparse_lib import objective
 from sparse_lib.scores import Batch, Tensors
 
 
@@ -35,7 +35,7 @@ def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: 
     fixed = [unit.get(id(v), tf.abs)(tf.convert_to_tensor(v.value)) for v in rest]
     variables = [*model.trainable_variables, *rest]
     with _computing_in_float64(model) if float64 else nullcontext():
-        outputs = functional.call(model, variables, [*params, *fixed], inputs)
+        outputs = objective.call(model, variables, [*params, *fixed], inputs)
     dtype = tf.float64 if float64 else tf.float32
     return tf.add_n([tf.reduce_sum(tf.cast(z, dtype)) for z in tf.nest.flatten(outputs)])
 

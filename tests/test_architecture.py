@@ -162,7 +162,7 @@ def test_no_cycles():
     [
         ("sparse_lib.updaters", "from sparse_lib import masks\nimport sparse_lib.selection"),
         ("sparse_lib.updaters", "from .masks import Masks"),
-        ("sparse_lib.metainit", "from sparse_lib.functional import Objective"),
+        ("sparse_lib.metainit", "from sparse_lib.objective import Objective"),
         ("sparse_lib.optimizer", "from sparse_lib._utils.distribute import merge"),
         ("sparse_lib.curvature.operators", "from ..functional import Objective"),
         ("sparse_lib.curvature.operators", "from . import lanczos"),

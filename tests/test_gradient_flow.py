@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import gradient_flow
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 GRADIENTS = [
     tf.constant([[3.0, 4.0], [12.0, -2.0]]),

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import functional, gradient_flow, metainit
+from sparse_lib import gradient_flow, metainit
+from sparse_lib.objective import Objective
 
 _LAYERS = keras.layers
 
@@ -91,7 +92,7 @@ def test_quotient_equals_finite_differences(density, epsilon):
     params = [p + np.random.default_rng(p.size).normal(size=p.shape) for p in params]
     x, y = _batch(model, 20, 2, 4)
     masked = [p if m is None else p * m.numpy() for p, m in zip(params, masks, strict=True)]
-    found = metainit.gradient_quotient(functional.Objective(model), masked, masks, x, y, epsilon=epsilon)
+    found = metainit.gradient_quotient(Objective(model), masked, masks, x, y, epsilon=epsilon)
     assert found.dtype == tf.float64
     truth = _difference_quotient(params, masks, x, y, epsilon)
     assert float(found) == pytest.approx(truth, rel=1e-4)
@@ -100,7 +101,7 @@ def test_quotient_equals_finite_differences(density, epsilon):
 def test_quotient_of_a_quadratic_by_hand():
     # One weight w with loss (w x - y)^2 / 2: g = (w x - y) x, H g / g = x^2.
     model = keras.Sequential([keras.Input((1,)), _LAYERS.Dense(1, use_bias=False)])
-    objective = functional.Objective(model, lambda y, out: tf.square(out[:, 0] - y) / 2)
+    objective = Objective(model, lambda y, out: tf.square(out[:, 0] - y) / 2)
     quotient = metainit.gradient_quotient(
         objective, [tf.constant([[2.0]])], [None], tf.constant([[3.0]]), tf.constant([1.0])
     )
@@ -112,7 +113,7 @@ def test_slope_by_the_norms_equals_finite_differences_of_the_quotient(density):
     keras.utils.set_random_seed(1)
     model = _mlp("tanh", "float64", units=(5,))
     masks = _masks(model, density) if density else [None] * 4
-    objective = functional.Objective(model)
+    objective = Objective(model)
     kernels = metainit._Norms(gradient_flow.masked(objective.params(), masks))
     x, y = _batch(model, 20, 2, 4)
     slope_of = metainit._norm_slope(objective, kernels, masks, 1e-2)
@@ -157,7 +158,7 @@ def test_quotient_falls_and_only_norms_change(case):
         assert abs(new_norm - old_norm) > 0.01
         np.testing.assert_allclose(value / new_norm, old / old_norm, rtol=1e-4, atol=1e-9)
 
-    objective = functional.Objective(model)
+    objective = Objective(model)
     start = [
         value if mask is None else tf.where(mask, value, 0.0)
         for value, mask in zip(objective.params(), masks, strict=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import distributions, functional, scores, selection, synaptic_flow
+from sparse_lib import distributions, scores, selection, synaptic_flow
 from sparse_lib.api import sparse_kernels
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective, cross_entropy
 from sparse_lib.oneshot import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow
 
 layers = keras.layers
@@ -193,7 +193,7 @@ def test_grasp_keeps_the_highest_scores_of_the_tempered_loss():
     places = places_of_kernels(model)
 
     def cool_loss(y_true, logits):
-        return functional.cross_entropy(y_true, logits / 200.0)
+        return cross_entropy(y_true, logits / 200.0)
 
     by_temperature = {1.0: objective, 200.0: Objective(model, cool_loss)}
     kept = {}
@@ -352,7 +352,7 @@ def test_the_derivatives_are_traced_once_however_many_batches_there_are(method):
 
     def loss(y_true, logits):
         traces.append(1)
-        return functional.cross_entropy(y_true, logits)
+        return cross_entropy(y_true, logits)
 
     model = chain((6, 5, 3))
     x, y = data(shape=(6,))

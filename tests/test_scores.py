@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import scores
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 KERNELS = (0, 2)  # of kernel, bias, kernel, bias
 

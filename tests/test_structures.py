@@ -10,8 +10,8 @@ import tensorflow as tf
 
 import sparse_lib
 from sparse_lib import api, oneshot, schedules, structures, updaters
-from sparse_lib.functional import Objective
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.objective import Objective
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.structures import NM, UNSTRUCTURED, Block, Channel, ConstantFanIn, parse, select_globally
 from tests.test_updaters import MOMENT, kernel

@@ -11,8 +11,8 @@ from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.lanczos import lanczos, random_start
 from sparse_lib.curvature.operators import HessianOperator
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import LossFunction, Objective
 from sparse_lib.masks import Masks
+from sparse_lib.objective import LossFunction, Objective
 
 
 class Sharpness(NamedTuple):

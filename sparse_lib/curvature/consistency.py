@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.mean import DataMean
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 # Far above what the order of float32 sums does, far below what noise in the data or the layers does.
 _LOSS_TOLERANCE = 1e-5

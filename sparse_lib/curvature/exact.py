@@ -16,7 +16,7 @@ from sparse_lib.curvature.parts import Parts, fingerprint
 from sparse_lib.curvature.rows import by_rows
 from sparse_lib.curvature.structure import NoChainError, by_structure
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 Dtype = Literal["float64", "float32"]
 Structure = Literal["auto", "always", "never"]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pulled_back
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 Labels = Literal["model", "sampled", "data"]
 OutputMap = Callable[[tf.Tensor], tf.Tensor]

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.mean import DataMean
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 Tensors = Sequence[tf.Tensor]
 LinearMap = Callable[[Tensors], list[tf.Tensor]]

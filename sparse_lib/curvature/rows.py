@@ -12,7 +12,7 @@ from sparse_lib.curvature.mean import DataMean
 from sparse_lib.curvature.operators import pulled_back
 from sparse_lib.curvature.parts import Parts
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 
 def by_rows(

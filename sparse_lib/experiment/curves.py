@@ -14,9 +14,9 @@ from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.progress import Progress
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.stopping import Stop
-from sparse_lib.functional import Objective
 from sparse_lib.landscape import Bezier, CurveFit, Ends
 from sparse_lib.landscape.curve_fit import CHUNK, Examples, in_memory
+from sparse_lib.objective import Objective
 
 _DEGREES = {"quadratic": 2, "cubic": 3}
 # Between two states on the disk (seconds).

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional, gradient_flow, units
+from sparse_lib import dead_neurons, gradient_flow, objective
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.optimizer import SparseOptimizer
 
@@ -42,7 +42,7 @@ class Evaluator:
 
     def _evaluate_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self._model(images, training=False)
-        return functional.cross_entropy(labels, logits), logits
+        return objective.cross_entropy(labels, logits), logits
 
     def logits(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Losses and logits of all examples.
@@ -98,8 +98,8 @@ class Measurements:
         self._initial = [tf.constant(value) for value in initial]
         held = held_out(dataset)
         self._x, self._y = tf.constant(held.images[:held_size]), tf.constant(held.labels[:held_size])
-        self._objective = functional.Objective(model)
-        self._probe = units.UnitProbe(model)
+        self._objective = objective.Objective(model)
+        self._probe = dead_neurons.UnitProbe(model)
         self._evaluator = Evaluator(model)
         self._held = tf.function(self._held_scalars, autograph=False)
         self._norm = tf.function(self._gradient_norm, autograph=False)
@@ -145,7 +145,7 @@ class Measurements:
             ).total
         # With the same tensors as above, the graph holds this forward pass once.
         for layer, activity in self._probe.mean_absolute(self._x, params).items():
-            scalars[f"dead_units/{layer}"] = units.dormant_fraction(activity)
+            scalars[f"dead_units/{layer}"] = dead_neurons.dormant_fraction(activity)
         return scalars
 
     def scalars(self) -> dict[str, float]:

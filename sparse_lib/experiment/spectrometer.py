@@ -21,9 +21,9 @@ from sparse_lib.experiment.analyses import HessianSettings
 from sparse_lib.experiment.progress import Progress
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.stopping import Stop
-from sparse_lib.functional import Objective
 from sparse_lib.landscape import batch_norm
 from sparse_lib.masks import Masks
+from sparse_lib.objective import Objective
 
 _OPERATORS: dict[str, Callable[..., curvature.CurvatureOperator]] = {
     "hessian": curvature.HessianOperator,

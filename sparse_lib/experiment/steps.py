@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional, gradient_flow
+from sparse_lib import gradient_flow
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.encoded import EncodedImages
 from sparse_lib.experiment.data.resident import Resident
 from sparse_lib.experiment.data.stream import TrainingStream
 from sparse_lib.experiment.errors import SettingError
+from sparse_lib.objective import call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 
 # Steps of one compiled call; a static size, since XLA compiles for one. 100 steps hide the cost of a call.
@@ -209,7 +210,7 @@ class Steps:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
-            loss = tf.reduce_mean(functional.cross_entropy(labels, logits))
+            loss = tf.reduce_mean(cross_entropy(labels, logits))
             objective = self._smoothed(loss, logits)
             if self._penalty:
                 objective += self._gradient_penalty(images, labels)
@@ -231,8 +232,8 @@ class Steps:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
-            logits = functional.call(self._model, [], [], images, training=True)
-            loss = self._smoothed(tf.reduce_mean(functional.cross_entropy(labels, logits)), logits)
+            logits = call(self._model, [], [], images, training=True)
+            loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
         masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 

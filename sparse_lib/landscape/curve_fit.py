@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import selection
-from sparse_lib.functional import Objective
 from sparse_lib.landscape.paths import Bezier, Values, bernstein
+from sparse_lib.objective import Objective
 
 # Keeps the draws apart from other uses of the same seed.
 _STREAM = 0xBE21

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import functional
+from sparse_lib import objective
 from sparse_lib._utils import distribute
 from sparse_lib.landscape import batch_norm
 
@@ -41,7 +41,7 @@ class ModelEvaluator:
         model: keras.Model,
         data: Mapping[str, tuple[Any, Any]],
         *,
-        loss: functional.LossFunction | None = None,
+        loss: objective.LossFunction | None = None,
         batch_size: int = 1000,
     ) -> None:
         """Traces nothing yet.
@@ -58,7 +58,7 @@ class ModelEvaluator:
         for name, (x, y) in data.items():
             if not len(y) or len(x) != len(y):
                 raise ValueError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
-        self._objective, self._data, self._batch_size = functional.Objective(model, loss), dict(data), batch_size
+        self._objective, self._data, self._batch_size = objective.Objective(model, loss), dict(data), batch_size
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
         variable = model.variables[0].value if model.variables else None
@@ -73,7 +73,7 @@ class ModelEvaluator:
         return list(zip(losses, right, strict=True))
 
     def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = functional.call(self._objective.model, self._variables[: len(values)], values, x)
+        scores = objective.call(self._objective.model, self._variables[: len(values)], values, x)
         losses = self._objective.losses_of(scores, y)
         return losses, tf.argmax(scores, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.curvature import Batches, consistency
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 from tests.curvature.known import examples, flat_gradient, mean_cross_entropy, network
 
 layers = keras.layers

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from sparse_lib.curvature import Batches, HessianOperator, Subspace, both_ends, eigenpairs, extreme
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 from tests.curvature.known import SPECTRA, examples, matrix_of, network, operator_of, plain_hessian
 
 WHICH = {"largest": lambda v: -v, "smallest": lambda v: v, "magnitude": lambda v: -np.abs(v)}

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from sparse_lib.curvature import Batches, Subspace, exact, parts
 from sparse_lib.curvature.structure import hessian as structured
-from sparse_lib.functional import Objective, cross_entropy
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.objective import Objective, cross_entropy
 from tests.replicas import two_replicas
 
 layers = keras.layers

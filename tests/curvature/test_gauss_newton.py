@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.curvature import Batches, FisherOperator, GaussNewtonOperator, Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 from tests.curvature.known import dense, examples, network
 from tests.replicas import two_replicas
 

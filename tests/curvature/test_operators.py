@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from sparse_lib._utils import distribute
 from sparse_lib.curvature import Batches, Counted, GaussNewtonOperator, HessianOperator, Subspace, restricted, shifted
-from sparse_lib.functional import Objective
 from sparse_lib.masks import Masks
+from sparse_lib.objective import Objective
 from tests.curvature.known import NETWORKS, dense, examples, finite_difference, network, plain_hessian
 from tests.replicas import two_replicas
 

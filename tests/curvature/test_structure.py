@@ -10,8 +10,8 @@ from sparse_lib.curvature import Batches, Subspace
 from sparse_lib.curvature.parts import Parts
 from sparse_lib.curvature.structure import NoChainError, by_structure, gauss_newton
 from sparse_lib.curvature.structure import hessian as structured
-from sparse_lib.functional import Objective, cross_entropy
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.objective import Objective, cross_entropy
 
 layers = keras.layers
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import api, distributions, functional
+from sparse_lib import api, distributions
 from sparse_lib.experiment import sizes
 from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.networks import gru, mobilenet, resnet, vgg16, vit, wide_resnet
 from sparse_lib.experiment.networks.common import Dropout, Style
 from sparse_lib.experiment.networks.resnet import PaddedShortcut
+from sparse_lib.objective import Objective, call
 from tests.replicas import two_replicas
 
 IMAGENET, CIFAR = ((224, 224, 3), 1000), ((32, 32, 3), 10)
@@ -290,7 +291,7 @@ def test_weight_decay_is_that_of_the_sparse_kernels(name):
 def test_a_gradient_compiles_under_xla(name):
     model = built(name)
     x, y = tf.constant(inputs_of(model)), tf.constant([1, 0, 2])
-    objective = functional.Objective(model)
+    objective = Objective(model)
     # Small images leave a MobileNet one pixel, and its normalisation three numbers to amplify rounding by.
     training = not name.startswith("mobilenet")
 
@@ -417,7 +418,7 @@ def test_dropout_differs_between_replicas_and_measurements_do_not_move_it():
     layer = Dropout(0.5, seed=5, name="drop")
     model = keras.Sequential([keras.Input((50,)), layer])
     before = layer.noise.state.numpy()
-    functional.call(model, [], [], tf.ones((4, 50)), training=True)
+    call(model, [], [], tf.ones((4, 50)), training=True)
     np.testing.assert_array_equal(layer.noise.state.numpy(), before)
     strategy = two_replicas()
     with strategy.scope():

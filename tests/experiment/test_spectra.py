@@ -14,7 +14,7 @@ from sparse_lib.experiment import spectra, spectrometer
 from sparse_lib.experiment.analyses import HessianSettings
 from sparse_lib.experiment.checkpoints import Reader
 from sparse_lib.experiment.errors import Interrupted, RunError
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib._keras import precision
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 layers = keras.layers
 

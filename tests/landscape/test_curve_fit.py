@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import landscape
-from sparse_lib.functional import Objective
 from sparse_lib.landscape.curve_fit import CHUNK, CurveFit, Examples, in_memory
+from sparse_lib.objective import Objective
 
 X, Y = np.zeros((8, 1), np.float32), np.zeros(8, np.int32)
 DATA = in_memory(X, Y)

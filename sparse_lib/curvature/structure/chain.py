@@ -14,7 +14,7 @@ from sparse_lib.curvature.structure.coordinates import Coordinates
 from sparse_lib.curvature.structure.maps import Linear, Map, NoChainError, Slope, max_pool
 from sparse_lib.curvature.structure.weights import Conv, Dense, Norm
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective, cross_entropy, exact_derivatives
+from sparse_lib.objective import Objective, cross_entropy, exact_derivatives
 
 _LAYERS = keras.layers
 # At inference these return what they get.

@@ -13,7 +13,7 @@ from sparse_lib.curvature.structure.chain import Chain
 from sparse_lib.curvature.structure.maps import NoChainError
 from sparse_lib.curvature.structure.total import HessianTotal
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective
 
 # The Hessian of this many examples is compared with a Hessian-vector product before the others are added (count).
 _CHECKED_EXAMPLES = 256

@@ -10,7 +10,7 @@ from sparse_lib._keras import precision
 from sparse_lib.curvature.structure import gauss_newton, residual
 from sparse_lib.curvature.structure.chain import Chain
 from sparse_lib.curvature.structure.maps import NoChainError
-from sparse_lib.functional import cross_entropy
+from sparse_lib.objective import cross_entropy
 
 # What the Jacobians of a piece of a batch, or the activations of a larger piece, may take (bytes).
 _WORKSPACE = 2**27

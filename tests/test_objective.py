@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import functional
-from sparse_lib.functional import Objective
+from sparse_lib.objective import Objective, cross_entropy, exact_derivatives
 from tests.replicas import two_replicas
 
 layers = keras.layers
@@ -196,10 +195,10 @@ def test_moments_equal_tensorflow_s_and_are_taken_back(keepdims, dtype):
     x = tf.cast(make_batch()[0], dtype)
     original = tf.nn.moments
     expected = tf.nn.moments(x, [0, 2], keepdims=keepdims)
-    with functional.exact_derivatives():
+    with exact_derivatives():
         assert tf.nn.moments is not original
         result = tf.nn.moments(x, [0, 2], keepdims=keepdims)
-        with functional.exact_derivatives():
+        with exact_derivatives():
             pass
         assert tf.nn.moments is not original
     assert tf.nn.moments is original
@@ -332,7 +331,7 @@ def test_gradient_of_unused_and_gathered_variables_is_dense():
 )
 def test_loss_is_at_least_single_precision(dtype, expected):
     logits = tf.constant([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype)
-    losses = functional.cross_entropy(tf.constant([[2], [0]]), logits)
+    losses = cross_entropy(tf.constant([[2], [0]]), logits)
     assert losses.dtype == expected
     np.testing.assert_allclose(losses, [0.40760596444438, np.log(3.0)], rtol=1e-6)
 

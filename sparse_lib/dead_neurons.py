@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from sparse_lib import functional
+from sparse_lib import objective
 from sparse_lib._keras import tracing
 
 RECTIFIERS = frozenset(
@@ -134,7 +134,7 @@ class UnitProbe:
         """
         replaced = [] if params is None else self._model.trainable_variables
         with tracing.watch(list(self.layers.values())) as calls:
-            functional.call(self._model, replaced, params or [], x)
+            objective.call(self._model, replaced, params or [], x)
         by_layer: dict[int, list[tf.Tensor]] = {}
         for layer, _, outputs in calls:
             by_layer.setdefault(id(layer), []).append(_mean_over_units(layer, outputs))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import units
-from sparse_lib.units import UnitProbe
+from sparse_lib import dead_neurons
+from sparse_lib.dead_neurons import UnitProbe
 
 layers = keras.layers
 
@@ -14,16 +14,16 @@ layers = keras.layers
 def test_zero_fan_in_and_out_of_a_worked_example():
     mask = np.zeros((2, 1, 3, 4), bool)
     mask[1, 0, 0, 1] = mask[0, 0, 2, 1] = mask[0, 0, 2, 3] = True
-    np.testing.assert_array_equal(units.zero_fan_in(tf.constant(mask)), [1, 0, 1, 0])
-    np.testing.assert_array_equal(units.zero_fan_out(tf.constant(mask)), [0, 1, 0])
-    np.testing.assert_array_equal(units.zero_fan_in(tf.constant(mask[0, 0])), [1, 0, 1, 0])
+    np.testing.assert_array_equal(dead_neurons.zero_fan_in(tf.constant(mask)), [1, 0, 1, 0])
+    np.testing.assert_array_equal(dead_neurons.zero_fan_out(tf.constant(mask)), [0, 1, 0])
+    np.testing.assert_array_equal(dead_neurons.zero_fan_in(tf.constant(mask[0, 0])), [1, 0, 1, 0])
 
 
 def test_structurally_dead_units_of_a_chain():
     first = tf.constant([[True, False, True], [False, False, True]])
     second = tf.constant([[True, True], [True, False], [False, False]])
     third = tf.constant([[False], [True]])
-    dead = units.structurally_dead([first, second, third])
+    dead = dead_neurons.structurally_dead([first, second, third])
     # Unit 1 is never fed, unit 2 never read; in layer 2 unit 0 is never read.
     np.testing.assert_array_equal(dead[0], [False, True, True])
     np.testing.assert_array_equal(dead[1], [True, False])
@@ -34,7 +34,7 @@ def test_a_flattened_channel_is_dead_if_all_its_positions_are():
     conv = tf.ones((3, 3, 1, 2), tf.bool)
     dense = np.zeros((8, 5), bool)  # 4 positions x 2 channels, channels last
     dense[3, 4] = True
-    dead = units.structurally_dead([conv, tf.constant(dense)])
+    dead = dead_neurons.structurally_dead([conv, tf.constant(dense)])
     np.testing.assert_array_equal(dead[0], [True, False])
     np.testing.assert_array_equal(dead[1], [True, True, True, True, False])
 
@@ -44,7 +44,7 @@ def test_structurally_dead_units_do_not_move_the_output():
     shapes = [(6, 8), (8, 7), (7, 3)]
     masks = [rng.random(shape) < 0.15 for shape in shapes]
     weights = [np.where(m, rng.normal(size=m.shape), 0) for m in masks]
-    dead = units.structurally_dead([tf.constant(m) for m in masks])
+    dead = dead_neurons.structurally_dead([tf.constant(m) for m in masks])
     assert any(np.any(d) for d in dead[:2]) and not all(np.all(d) for d in dead[:2])
 
     def forward(x, scales):
@@ -59,7 +59,7 @@ def test_structurally_dead_units_do_not_move_the_output():
 
 def test_masks_that_are_no_chain_are_refused():
     with pytest.raises(ValueError, match="Kernel 1 has 5 inputs"):
-        units.structurally_dead([tf.ones((2, 4), tf.bool), tf.ones((5, 2), tf.bool)])
+        dead_neurons.structurally_dead([tf.ones((2, 4), tf.bool), tf.ones((5, 2), tf.bool)])
 
 
 def make_model():
@@ -155,12 +155,12 @@ def test_unknown_layers_are_refused():
     ],
 )
 def test_dormant_fraction(activity, tau, expected):
-    assert float(units.dormant_fraction(tf.constant(activity), tau)) == expected
+    assert float(dead_neurons.dormant_fraction(tf.constant(activity), tau)) == expected
 
 
 def test_dormant_fraction_does_not_depend_on_scale():
     activity = tf.constant(np.random.default_rng(0).exponential(size=100), tf.float32)
     for tau in (0.0, 0.1, 0.5):
-        assert units.dormant_fraction(activity, tau) == units.dormant_fraction(8 * activity, tau)
+        assert dead_neurons.dormant_fraction(activity, tau) == dead_neurons.dormant_fraction(8 * activity, tau)
     with pytest.raises(ValueError, match="tau must be at least 0"):
-        units.dormant_fraction(activity, -0.1)
+        dead_neurons.dormant_fraction(activity, -0.1)
