@@ -15,10 +15,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from sparse_lib import distributions, scores, selection, synaptic_flow
+from sparse_lib import distributions, selection
 from sparse_lib._utils.did_you_mean import likest
 from sparse_lib.objective import Objective
-from sparse_lib.scores import Batch, Tensors
+from sparse_lib.oneshot import scores, synflow
+from sparse_lib.oneshot.scores import Batch, Tensors
 from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
 
 Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
@@ -308,10 +309,10 @@ class SynFlow(OneShot):
     def scorer(self, problem: Problem) -> Scorer:
         """Scores |w| * dR/d|w|, see `scores.synflow` and `synaptic_flow.synaptic_flow`."""
         model = problem.objective.model
-        ones = synaptic_flow.example_of_ones(model, problem.batches)
+        ones = synflow.example_of_ones(model, problem.batches)
 
         def flow(params: Tensors) -> tf.Tensor:
-            return synaptic_flow.synaptic_flow(model, params, ones, float64=self.float64)
+            return synflow.synaptic_flow(model, params, ones, float64=self.float64)
 
         return tf.function(lambda params: scores.synflow(flow, params, problem.kernels))
 

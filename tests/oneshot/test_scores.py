@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import scores
 from sparse_lib.objective import Objective
+from sparse_lib.oneshot import scores
 
 KERNELS = (0, 2)  # of kernel, bias, kernel, bias
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import objective
-from sparse_lib.scores import Batch, Tensors
+from sparse_lib.oneshot.scores import Batch, Tensors
 
 
 def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True) -> tf.Tensor:

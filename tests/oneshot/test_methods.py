@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import distributions, scores, selection, synaptic_flow
+from sparse_lib import distributions, selection
 from sparse_lib.api import sparse_kernels
 from sparse_lib.objective import Objective, cross_entropy
-from sparse_lib.oneshot import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow
+from sparse_lib.oneshot import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow, scores, synflow
 
 layers = keras.layers
 
@@ -297,7 +297,7 @@ def synflow_scores(model, **settings):
 def test_synflow_of_a_network_beyond_float32_is_finite_and_conserved():
     model = chain((100,) * 40)
     params = [tf.abs(v.value) for v in model.trainable_variables]
-    flow = synaptic_flow.synaptic_flow(model, params, tf.ones((1, 100)))
+    flow = synflow.synaptic_flow(model, params, tf.ones((1, 100)))
     product = np.ones(100)
     for kernel in params:
         product = product @ kernel.numpy().astype(np.float64)
