@@ -8,7 +8,8 @@ import keras
 import pandas as pd
 
 from analysis import published_costs as published
-from sparse_lib import api, counting, distributions, micronet, schedules
+from sparse_lib import api, counting, distributions, schedules
+from sparse_lib.counting import micronet
 from sparse_lib.experiment import networks
 from sparse_lib.experiment.networks.common import Style
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
-from sparse_lib.micronet import LayerShape
+from sparse_lib.counting.micronet import LayerShape
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sparse_lib import counting, distributions, micronet
-from sparse_lib.micronet import LayerShape, scale_width
+from sparse_lib import counting, distributions
+from sparse_lib.counting import micronet
+from sparse_lib.counting.micronet import LayerShape, scale_width
 
-GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "counting.json").read_text())
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "counting.json").read_text())
 RESNET = GOLDEN["resnet50"]
 MOBILENETS = {variant: GOLDEN["mobilenet_v1"][variant] for variant in ("colab", "modern")}
 

@@ -9,8 +9,8 @@ import keras
 from sparse_lib import objective
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
-from sparse_lib.kernel_uses import KernelUse, countable_layers, honest_uses, published_uses
-from sparse_lib.micronet import LayerShape
+from sparse_lib.counting.micronet import LayerShape
+from sparse_lib.counting.operations import KernelUse, countable_layers, honest_uses, published_uses
 
 RULES = ("honest", "micronet")
 

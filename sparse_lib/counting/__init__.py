@@ -1,0 +1,25 @@
+"""FLOPs and bytes of sparse networks, by two rules."""
+
+from sparse_lib.counting.cost_model import (
+    CostModel,
+    LayerCost,
+    inference_flops,
+    layer_costs,
+    pruning_flops_per_sample,
+    size_bytes,
+    step_flops,
+    training_flops_per_sample,
+    width_multiplier,
+)
+
+__all__ = [
+    "CostModel",
+    "LayerCost",
+    "inference_flops",
+    "layer_costs",
+    "pruning_flops_per_sample",
+    "size_bytes",
+    "step_flops",
+    "training_flops_per_sample",
+    "width_multiplier",
+]
