@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
+from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
-from sparse_lib.curvature.mean import DataMean
 from sparse_lib.masks import Masks
 from sparse_lib.objective import LossFunction, Objective
 

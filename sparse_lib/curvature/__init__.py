@@ -6,7 +6,7 @@ known by its products; everything else takes any operator and never sees a model
 
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.callback import Sharpness, TopEigenvalue
-from sparse_lib.curvature.consistency import consistency
+from sparse_lib.curvature.determinism import consistency
 from sparse_lib.curvature.eigenpairs import Eigenpairs, both_ends, extreme
 from sparse_lib.curvature.estimate import Estimate
 from sparse_lib.curvature.gauss_newton import FisherOperator, GaussNewtonOperator

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from sparse_lib._keras import precision
 from sparse_lib.curvature.batches import Batches
-from sparse_lib.curvature.parts import Parts
-from sparse_lib.curvature.structure.chain import Chain
-from sparse_lib.curvature.structure.maps import NoChainError
-from sparse_lib.curvature.structure.total import HessianTotal
+from sparse_lib.curvature.exact.accumulator import HessianTotal
+from sparse_lib.curvature.exact.chain import Chain
+from sparse_lib.curvature.exact.linear_maps import NoChainError
+from sparse_lib.curvature.resumable import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 

@@ -7,9 +7,9 @@ import scipy.linalg.blas
 import tensorflow as tf
 
 from sparse_lib._keras import precision
-from sparse_lib.curvature.structure import gauss_newton, residual
-from sparse_lib.curvature.structure.chain import Chain
-from sparse_lib.curvature.structure.maps import NoChainError
+from sparse_lib.curvature.exact import gauss_newton_part, residual_part
+from sparse_lib.curvature.exact.chain import Chain
+from sparse_lib.curvature.exact.linear_maps import NoChainError
 from sparse_lib.objective import cross_entropy
 
 # What the Jacobians of a piece of a batch, or the activations of a larger piece, may take (bytes).
@@ -117,7 +117,9 @@ class HessianTotal:
     def _jacobian_of_batch(self, x: tf.Tensor) -> tf.Tensor:
         """J^T F, [n, (classes - 1) * examples]."""
         maps = self._chain.maps(self._params, x)
-        return gauss_newton.jacobian(maps, gauss_newton.pulled(maps, gauss_newton.softmax_factor(maps[-1].outputs)))
+        return gauss_newton_part.jacobian(
+            maps, gauss_newton_part.pulled(maps, gauss_newton_part.softmax_factor(maps[-1].outputs))
+        )
 
     def _residual_of_batch(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
         maps = self._chain.maps(self._params, x)
@@ -129,8 +131,8 @@ class HessianTotal:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(logits)
             losses = cross_entropy(y, logits)
-        cotangents = gauss_newton.pulled(maps, tape.gradient(losses, logits)[tf.newaxis])
-        return residual.blocks(maps, [c[0] for c in cotangents])
+        cotangents = gauss_newton_part.pulled(maps, tape.gradient(losses, logits)[tf.newaxis])
+        return residual_part.blocks(maps, [c[0] for c in cotangents])
 
 
 def _fitting(dtype: tf.DType, elements: int) -> int:

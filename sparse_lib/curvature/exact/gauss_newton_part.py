@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from sparse_lib.curvature.structure.maps import Map
-from sparse_lib.curvature.structure.weights import Weights
+from sparse_lib.curvature.exact.linear_maps import Map
+from sparse_lib.curvature.exact.weighted_layers import Weights
 
 
 def softmax_factor(logits: tf.Tensor) -> tf.Tensor:

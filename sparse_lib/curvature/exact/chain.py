@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.curvature.structure.coordinates import Coordinates
-from sparse_lib.curvature.structure.maps import Linear, Map, NoChainError, Slope, max_pool
-from sparse_lib.curvature.structure.weights import Conv, Dense, Norm
+from sparse_lib.curvature.exact.coordinates import Coordinates
+from sparse_lib.curvature.exact.linear_maps import Linear, Map, NoChainError, Slope, max_pool
+from sparse_lib.curvature.exact.weighted_layers import Conv, Dense, Norm
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective, cross_entropy, exact_derivatives
 

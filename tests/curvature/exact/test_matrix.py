@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import Batches, Subspace, exact, parts
-from sparse_lib.curvature.structure import hessian as structured
+from sparse_lib.curvature import Batches, Subspace, exact, resumable
+from sparse_lib.curvature.exact import by_structure as structured
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective, cross_entropy
 from tests.replicas import two_replicas
@@ -220,11 +220,11 @@ def test_a_stale_store_is_not_continued(change, tmp_path):
 
 
 def test_a_torn_file_is_never_read(tmp_path):
-    store = parts.Parts(tmp_path, "a")
+    store = resumable.Parts(tmp_path, "a")
     store.put(3, rows=np.ones(2))
     (tmp_path / "5.tmp").write_bytes(b"half")
-    assert parts.Parts(tmp_path, "a").numbers() == [3]
-    assert parts.Parts(tmp_path, "b").numbers() == []
+    assert resumable.Parts(tmp_path, "a").numbers() == [3]
+    assert resumable.Parts(tmp_path, "b").numbers() == []
 
 
 @pytest.mark.parametrize("structure", ["always", "never"])

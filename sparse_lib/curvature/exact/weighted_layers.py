@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib.curvature.structure.coordinates import Coordinates
-from sparse_lib.curvature.structure.maps import Map, NoChainError, one_channel, padding, transposed
+from sparse_lib.curvature.exact.coordinates import Coordinates
+from sparse_lib.curvature.exact.linear_maps import Map, NoChainError, one_channel, padding, transposed
 
 
 class Weights(Map):

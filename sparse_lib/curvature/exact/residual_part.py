@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.curvature.structure.maps import Map
-from sparse_lib.curvature.structure.weights import Weights
+from sparse_lib.curvature.exact.linear_maps import Map
+from sparse_lib.curvature.exact.weighted_layers import Weights
 
 
 def blocks(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from sparse_lib._keras import precision
 from sparse_lib.curvature.batches import Batches
-from sparse_lib.curvature.mean import DataMean
+from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.operators import pulled_back
-from sparse_lib.curvature.parts import Parts
+from sparse_lib.curvature.resumable import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 

@@ -7,9 +7,11 @@ import tensorflow as tf
 
 from sparse_lib._keras import precision
 from sparse_lib.curvature import Batches, Subspace
-from sparse_lib.curvature.parts import Parts
-from sparse_lib.curvature.structure import NoChainError, by_structure, gauss_newton
-from sparse_lib.curvature.structure import hessian as structured
+from sparse_lib.curvature.exact import by_structure as structured
+from sparse_lib.curvature.exact import gauss_newton_part
+from sparse_lib.curvature.exact.by_structure import by_structure
+from sparse_lib.curvature.exact.linear_maps import NoChainError
+from sparse_lib.curvature.resumable import Parts
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective, cross_entropy
 
@@ -309,7 +311,7 @@ def test_pieces_of_batches_add_up(monkeypatch):
     model = _fill(CHAINS["batch norm"]())
     x, y = _data(model)
     whole = _both(model, x, y, Subspace.all(model), batch_size=11)[0]
-    monkeypatch.setattr("sparse_lib.curvature.structure.total._WORKSPACE", 50_000)
+    monkeypatch.setattr("sparse_lib.curvature.exact.accumulator._WORKSPACE", 50_000)
     monkeypatch.setattr(structured, "_CHECKED_EXAMPLES", 2)
     found = _both(model, x, y, Subspace.all(model), batch_size=9)[0]
     _assert_equal(found, whole)
@@ -319,7 +321,7 @@ def test_pieces_of_batches_add_up(monkeypatch):
 def test_softmax_factor(scale):
     rng = np.random.default_rng(0)
     logits = tf.constant(scale * rng.standard_normal((6, 4)))
-    factor = gauss_newton.softmax_factor(logits).numpy()
+    factor = gauss_newton_part.softmax_factor(logits).numpy()
     assert factor.shape == (3, 6, 4)
     p = tf.nn.softmax(logits).numpy()
     true = [np.diag(q) - np.outer(q, q) for q in p]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib.curvature.batches import Batches
-from sparse_lib.curvature.mean import DataMean
+from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.objective import Objective
 
 # Far above what the order of float32 sums does, far below what noise in the data or the layers does.
