@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sparse_lib.experiment import cli
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 
 TABLES = {
     "resnet50": "ResNet-50, README of google-research/rigl: RigL by the published rule, as printed, and honestly",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from sparse_lib.experiment import cli
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

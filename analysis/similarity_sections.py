@@ -11,7 +11,7 @@ from analysis.figures import style
 from analysis.page import Section
 from analysis.sheets import Sheets
 from analysis.similarity import function, tables
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 
 def functions(case: Case, sheets: Sheets) -> Section:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparse_lib.experiment.checkpoints import Reader, available
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 # Statistics are no part of a solution: training does not move along them.
 _STATISTICS = ("moving_mean", "moving_variance", "seed_generator_state")

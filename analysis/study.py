@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 from absl import logging as absl_logging
 
-from sparse_lib.experiment import files, stopping
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment import files
+from sparse_lib.experiment.runtime import signals
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.stages import Job, Stage, last_step
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -281,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(logging.INFO)
-    stopping.interrupt()
+    signals.interrupt()
     try:
         study(plan, arguments.jobs)
     except RunError as error:

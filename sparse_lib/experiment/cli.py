@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
 # As in sparse_lib._utils.distribute, which imports TensorFlow.

@@ -23,7 +23,7 @@ from sparse_lib.experiment import (
     workers,
 )
 from sparse_lib.experiment import instability as copies
-from sparse_lib.experiment.errors import RunError, SettingError
+from sparse_lib.experiment.runtime.errors import RunError, SettingError
 
 
 def experiment() -> run.Experiment:

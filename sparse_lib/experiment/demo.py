@@ -18,9 +18,10 @@ from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib.experiment import cli, files, stages, stopping
-from sparse_lib.experiment.errors import RunError
-from sparse_lib.experiment.progress import duration
+from sparse_lib.experiment import cli, files, stages
+from sparse_lib.experiment.runtime import signals
+from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.progress import duration
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
@@ -205,7 +206,7 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
 
 def main() -> int:
     """Runs the demonstration that the flags describe."""
-    stopping.interrupt()
+    signals.interrupt()
     try:
         demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs)
     except KeyboardInterrupt:

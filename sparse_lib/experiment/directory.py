@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment import files
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 
 @contextmanager

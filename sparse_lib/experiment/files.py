@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparse_lib._utils.atomic import replacing
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 OPERATIVE_CONFIG = "operative_config.gin"
 METRICS = "metrics.jsonl"

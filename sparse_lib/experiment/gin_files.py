@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import gin
 
 from sparse_lib.experiment import gin_names
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 
 
 def parse(paths: Sequence[str], bindings: Sequence[str]) -> None:

@@ -20,11 +20,11 @@ from sparse_lib.experiment import curves, files, solutions
 from sparse_lib.experiment import directory as run_directory
 from sparse_lib.experiment.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split
-from sparse_lib.experiment.errors import RunError
-from sparse_lib.experiment.progress import Progress
 from sparse_lib.experiment.run import Experiment, versions
+from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.progress import Progress
+from sparse_lib.experiment.runtime.signals import Stop, when_asked
 from sparse_lib.experiment.solutions import PointEvaluator, Solution
-from sparse_lib.experiment.stopping import Stop, when_asked
 from sparse_lib.landscape import Score, batch_norm
 from sparse_lib.landscape.paths import evenly_spaced
 

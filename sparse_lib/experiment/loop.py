@@ -11,17 +11,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment import files, stopping
+from sparse_lib.experiment import files
 from sparse_lib.experiment.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.cost import Cost
 from sparse_lib.experiment.data import Dataset
-from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.measure import Measurements
-from sparse_lib.experiment.progress import Progress
+from sparse_lib.experiment.runtime import signals
+from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.progress import Progress
+from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.scalars import ScalarWriter
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import CHUNK, ChunkResult, Steps
-from sparse_lib.experiment.stopping import Stop
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
 
@@ -170,7 +171,7 @@ class Loop:
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
         self._progress = Progress(self._directory.resolve().name, self._settings.total_steps, step)
         try:
-            with stopping.when_asked() as stop:
+            with signals.when_asked() as stop:
                 self._train(step, stop, is_new=restored is None)
                 return self._result()
         finally:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 # Only a checkpoint of TensorFlow 2 describes its objects.
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"

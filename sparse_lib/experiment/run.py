@@ -22,7 +22,7 @@ from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
 from sparse_lib.experiment.measure import Evaluator, held_out
 from sparse_lib.experiment.networking import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.optimizing import OptimizerSettings
-from sparse_lib.experiment.progress import Progress
+from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import Sizes
 from sparse_lib.experiment.steps import Steps

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 
 _NOUNS: dict[Any, str] = {
     bool: "True or False",

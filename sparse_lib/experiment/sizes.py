@@ -8,8 +8,8 @@ from typing import Literal, Self
 import keras
 
 from sparse_lib.experiment import networks
-from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparse_lib.experiment import published
 from sparse_lib.experiment.checkpoints import Reader
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 _KERAS = (".keras", ".h5")
 _Path = str | os.PathLike[str]

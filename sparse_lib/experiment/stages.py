@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from sparse_lib.experiment import files
-from sparse_lib.experiment.errors import RunError
-from sparse_lib.experiment.progress import Progress
+from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.progress import Progress
 
 # Between looks at the running processes (seconds).
 _POLL = 0.3

@@ -14,7 +14,7 @@ from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.encoded import EncodedImages
 from sparse_lib.experiment.data.resident import Resident
 from sparse_lib.experiment.data.stream import TrainingStream
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from sparse_lib import schedules, updaters
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
 
 UPDATERS: dict[str, type[updaters.Updater]] = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from sparse_lib._utils import distribute
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 # What the writer tells the others about its directory in place of a step.
 FINISHED, EMPTY = -2, -1

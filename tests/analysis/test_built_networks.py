@@ -10,7 +10,7 @@ from analysis import networks, solutions
 from analysis.runs import load_runs
 from analysis.similarity import cka, tables, weights
 from sparse_lib.experiment import commands, gin_files, run
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 COMMON = [
     "network.network_name='mlp'",

@@ -17,7 +17,7 @@ import train
 from sparse_lib import schedules
 from sparse_lib.experiment import cli, commands, files
 from sparse_lib.experiment.checkpoints import available
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARY = ROOT / "sparse_lib"

@@ -13,7 +13,7 @@ import gin
 import pytest
 
 from sparse_lib.experiment import demo, gin_names, stages
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 # Stands in for train.py: notes when it ran, and leaves what a run leaves.
 FAKE = """

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sparse_lib.experiment import directory, files
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 CONFIG = "# Parameters:\ntraining.seed = 1\ntraining.total_steps = 10\n"
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from sparse_lib.experiment import files
-from sparse_lib.experiment.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError
 
 
 def test_atomic_replaces_at_once(tmp_path):

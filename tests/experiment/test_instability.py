@@ -18,9 +18,9 @@ import interpolate as entry_point
 from sparse_lib.experiment import cli, commands, files, gin_files, gin_names, instability, interpolation, run, solutions
 from sparse_lib.experiment.analyses import InterpolateSettings
 from sparse_lib.experiment.checkpoints import Reader, available
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.landscaping import InstabilitySettings
 from sparse_lib.experiment.loop import Loop
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps
 from tests.experiment import tiny
 

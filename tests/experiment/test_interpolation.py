@@ -23,8 +23,8 @@ from sparse_lib.experiment import cli, commands, curves, files, interpolation, r
 from sparse_lib.experiment.analyses import InterpolateSettings
 from sparse_lib.experiment.checkpoints import Reader
 from sparse_lib.experiment.data import Split, batch_indices
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.measure import Evaluator
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.sizes import MLPSettings
 from tests.experiment import tiny
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 from sparse_lib.experiment import files, loop, run
 from sparse_lib.experiment.checkpoints import Reader, available
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.networking import UnitScaledSettings
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps
 from tests.experiment import tiny
 from tests.replicas import two_replicas

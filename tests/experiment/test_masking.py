@@ -3,7 +3,7 @@
 import pytest
 
 from sparse_lib import structures
-from sparse_lib.experiment.errors import SettingError
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.updaters import SRigL
 from tests.experiment import tiny
 

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from sparse_lib import api, distributions
 from sparse_lib.experiment import sizes
-from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.networks import gru, mobilenet, resnet, vgg16, vit, wide_resnet
 from sparse_lib.experiment.networks.common import Dropout, Style
 from sparse_lib.experiment.networks.resnet import PaddedShortcut
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import Objective, call
 from tests.replicas import two_replicas
 

@@ -17,8 +17,8 @@ from sparse_lib.experiment import networks, published, run, sources
 from sparse_lib.experiment.data import Dataset, Split, load_dataset
 from sparse_lib.experiment.data.pixels import pixels
 from sparse_lib.experiment.data.preprocessing import preprocessing
-from sparse_lib.experiment.errors import RunError
 from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from tests.conftest import GOLDEN
 from tests.experiment import tiny

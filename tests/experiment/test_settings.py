@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
-from sparse_lib.experiment.errors import SettingError
 from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
 from sparse_lib.experiment.networking import NetworkSettings
 from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings, TrainingSettings
 from sparse_lib.experiment.sizes import LeNet5Settings
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings

@@ -7,8 +7,8 @@ import pytest
 from sparse_lib import api
 from sparse_lib.experiment import networks, run, sources
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.errors import RunError, SettingError
 from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.sizes import KerasModelSettings
 from tests.experiment import tiny
 

@@ -14,7 +14,7 @@ from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.data.encoded import EncodedImages, index_records
 from sparse_lib.experiment.data.pixels import pixels
 from sparse_lib.experiment.data.preprocessing import Preprocessing
-from sparse_lib.experiment.errors import Interrupted, SettingError
+from sparse_lib.experiment.runtime.errors import Interrupted, SettingError
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import Steps
 from tests.experiment import tiny

@@ -15,8 +15,8 @@ from sklearn.decomposition import PCA
 
 import interpolate as entry_point
 from sparse_lib.experiment import cli, commands, gin_files, gin_names, pictures, run, solutions, surfaces
-from sparse_lib.experiment.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.landscaping import SurfaceSettings
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "rigl", "update_freq": 5}}

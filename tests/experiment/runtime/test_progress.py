@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from sparse_lib.experiment import progress
-from sparse_lib.experiment.progress import Progress, duration
+from sparse_lib.experiment.runtime import progress
+from sparse_lib.experiment.runtime.progress import Progress, duration
 
 
 @pytest.mark.parametrize(

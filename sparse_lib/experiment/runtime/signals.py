@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from sparse_lib.experiment.errors import Interrupted
+from sparse_lib.experiment.runtime.errors import Interrupted
 
 
 class Stop:

@@ -1,0 +1,1 @@
+"""What a process needs while it works: error classes, progress, signals."""
