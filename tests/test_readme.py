@@ -29,7 +29,7 @@ from absl import flags
 import sparse_lib
 import train
 from sparse_lib.experiment import commands, gin_files
-from tests.experiment.test_data_tfds import pictures, prepare
+from tests.experiment.data.test_tfds import pictures, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,9 +11,9 @@ import tensorflow as tf
 from sparse_lib import gradient_flow
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
-from sparse_lib.experiment.data.encoded import EncodedImages
-from sparse_lib.experiment.data.resident import Resident
-from sparse_lib.experiment.data.stream import TrainingStream
+from sparse_lib.experiment.data.feeding.resident import Resident
+from sparse_lib.experiment.data.feeding.stream import TrainingStream
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer

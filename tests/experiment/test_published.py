@@ -15,14 +15,14 @@ import tensorflow as tf
 from sparse_lib import api
 from sparse_lib.experiment import networks, published, run, sources
 from sparse_lib.experiment.data import Dataset, Split, load_dataset
-from sparse_lib.experiment.data.pixels import pixels
-from sparse_lib.experiment.data.preprocessing import preprocessing
+from sparse_lib.experiment.data.feeding.pixels import pixels
+from sparse_lib.experiment.data.feeding.preprocessing import preprocessing
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from tests.conftest import GOLDEN
 from tests.experiment import tiny
-from tests.experiment.test_data_tfds import registered
+from tests.experiment.data.test_tfds import registered
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIXTURES = GOLDEN / "tf1"

@@ -11,9 +11,9 @@ import tensorflow as tf
 from sparse_lib.experiment import files
 from sparse_lib.experiment.checkpoints import Reader
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.data.encoded import EncodedImages, index_records
-from sparse_lib.experiment.data.pixels import pixels
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.feeding.pixels import pixels
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 from sparse_lib.experiment.runtime.errors import Interrupted, SettingError
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import Steps

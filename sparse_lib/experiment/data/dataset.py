@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparse_lib.experiment.data.encoded import EncodedImages
-from sparse_lib.experiment.data.pixels import Pixels, pixels
-from sparse_lib.experiment.data.preprocessing import LARGEST_PIXEL, Preprocessing
+from sparse_lib.experiment.data.feeding.pixels import Pixels, pixels
+from sparse_lib.experiment.data.feeding.preprocessing import LARGEST_PIXEL, Preprocessing
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
 # Training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
 _REPORTED = 50_000

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from sparse_lib.experiment.data import augmentation as variations
 from sparse_lib.experiment.data.dataset import Split
-from sparse_lib.experiment.data.pixels import Pixels
+from sparse_lib.experiment.data.feeding import augmentation as variations
+from sparse_lib.experiment.data.feeding.pixels import Pixels
 
 
 class Resident:

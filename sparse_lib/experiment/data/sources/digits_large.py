@@ -10,12 +10,7 @@ import numpy.typing as npt
 
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
 from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
-from sparse_lib.experiment.data.digits import (
-    SIZE,
-    digit_originals,
-    rendered_digits,
-    split_originals,
-)
+from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, rendered_digits, split_originals
 
 _LOG = logging.getLogger(__name__)
 _SPLITS = ("train", "validation", "test")

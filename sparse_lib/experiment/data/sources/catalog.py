@@ -4,13 +4,13 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from sparse_lib.experiment.data.arrays import load_npz
 from sparse_lib.experiment.data.dataset import Dataset
-from sparse_lib.experiment.data.digits import load_digits
-from sparse_lib.experiment.data.large import load_digits_large
-from sparse_lib.experiment.data.preprocessing import preprocessing as preprocessing_named
-from sparse_lib.experiment.data.text import load_text
-from sparse_lib.experiment.data.tfds import load_tfds
+from sparse_lib.experiment.data.feeding.preprocessing import preprocessing as preprocessing_named
+from sparse_lib.experiment.data.sources.digits import load_digits
+from sparse_lib.experiment.data.sources.digits_large import load_digits_large
+from sparse_lib.experiment.data.sources.npz import load_npz
+from sparse_lib.experiment.data.sources.text import load_text
+from sparse_lib.experiment.data.sources.tfds import load_tfds
 
 AUTO = "auto"
 AUGMENTATIONS = ("crop_flip", "inception")

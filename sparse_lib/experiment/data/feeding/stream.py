@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from sparse_lib.experiment.data import decoding, pipeline
-from sparse_lib.experiment.data.batches import batch_indices
-from sparse_lib.experiment.data.encoded import EncodedImages
+from sparse_lib.experiment.data.feeding import decoding, pipeline
+from sparse_lib.experiment.data.feeding.batches import batch_indices
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
 # Keeps these draws apart from others of the same seed.
 _STREAM = 0x14CE

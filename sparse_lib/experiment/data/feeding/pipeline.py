@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from sparse_lib.experiment.data import decoding
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.feeding import decoding
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # Batches that wait decoded, and batches whose files are read at the same time.
 AHEAD, READ_AT_ONCE = 2, 4

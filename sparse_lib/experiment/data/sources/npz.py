@@ -8,8 +8,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
-from sparse_lib.experiment.data.preprocessing import Preprocessing
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _VALIDATION = ("x_val", "y_val")

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment.data import Split, batch_indices, decoding
-from sparse_lib.experiment.data.encoded import EncodedImages, index_records
-from sparse_lib.experiment.data.pixels import pixels
-from sparse_lib.experiment.data.preprocessing import Preprocessing, preprocessing
-from sparse_lib.experiment.data.stream import TrainingStream, image_seeds
+from sparse_lib.experiment.data import Split, batch_indices
+from sparse_lib.experiment.data.feeding import decoding
+from sparse_lib.experiment.data.feeding.pixels import pixels
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing, preprocessing
+from sparse_lib.experiment.data.feeding.stream import TrainingStream, image_seeds
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 from tests.conftest import GOLDEN
 
 FIXTURE = GOLDEN / "tf1" / "preprocessing"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # A TFRecord is the length of its content, a checksum of the length, the content, and a checksum of that.
 _HEADER, _FOOTER = 12, 4
@@ -87,7 +87,7 @@ class EncodedImages:
             Iterator over `[size, height, width, channels]`; the last one may be shorter.
         """
         # TensorFlow takes seconds to import; sets in memory do without it.
-        from sparse_lib.experiment.data import pipeline  # noqa: PLC0415
+        from sparse_lib.experiment.data.feeding import pipeline  # noqa: PLC0415
 
         return pipeline.evaluation_batches(self.read, len(self), size, self.size, self.channels, self.preprocessing)
 

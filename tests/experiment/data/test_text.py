@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.data import load_dataset, text
-from sparse_lib.experiment.data.text import CONTEXT, load_text
+from sparse_lib.experiment.data import load_dataset
+from sparse_lib.experiment.data.sources import text
+from sparse_lib.experiment.data.sources.text import CONTEXT, load_text
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # Of the shorter side, as 224 of 256 pixels (Krizhevsky et al. 2012, and the published models since).
 CENTRAL = 0.875

@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.data import large, load_dataset
+from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data.cache import cache_directory, cached_arrays
-from sparse_lib.experiment.data.digits import digit_originals, rendered_digits, split_originals
-from sparse_lib.experiment.data.large import Recipe, load_digits_large, make_arrays
+from sparse_lib.experiment.data.sources import digits_large
+from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
+from sparse_lib.experiment.data.sources.digits_large import Recipe, load_digits_large, make_arrays
 
 SMALL = Recipe(train=400, validation=50, test=100)
 
@@ -34,7 +35,7 @@ def test_images_come_from_disjoint_originals_in_equal_parts(small):
 
 
 def test_making_is_a_function_of_the_recipe_alone(small, monkeypatch):
-    monkeypatch.setattr(large, "_BLOCK", 17)
+    monkeypatch.setattr(digits_large, "_BLOCK", 17)
     again = make_arrays(SMALL)
     for key, array in small.items():
         np.testing.assert_array_equal(again[key], array)
@@ -86,7 +87,7 @@ def test_scale_changes_the_spread_of_the_ink_as_much():
 
 
 def test_elastic_displacements_have_the_stated_size():
-    smooth = large._smoothing(SMALL.control_points)
+    smooth = digits_large._smoothing(SMALL.control_points)
     bumps = np.random.default_rng(0).standard_normal((4_000, 6, 6))
     fields = smooth @ bumps @ smooth.T
     np.testing.assert_allclose(fields.std(axis=0), 1, rtol=0.05)
@@ -94,7 +95,7 @@ def test_elastic_displacements_have_the_stated_size():
 
 def test_loading_makes_once_and_reads_after(tmp_path, monkeypatch, small):
     first = load_digits_large(cache_dir=tmp_path, recipe=SMALL)
-    monkeypatch.setattr(large, "make_arrays", lambda recipe: pytest.fail("made again"))
+    monkeypatch.setattr(digits_large, "make_arrays", lambda recipe: pytest.fail("made again"))
     second = load_digits_large(cache_dir=tmp_path, recipe=SMALL, validation_size=20)
     assert [len(first.train), len(first.validation), len(first.test)] == [400, 50, 100]
     assert [len(second.train), len(second.validation), len(second.test)] == [400, 20, 100]

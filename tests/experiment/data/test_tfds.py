@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from sparse_lib.experiment.data import load_dataset
-from sparse_lib.experiment.data import tfds as own_tfds
-from sparse_lib.experiment.data.encoded import EncodedImages
-from sparse_lib.experiment.data.pixels import Pixels
+from sparse_lib.experiment.data.feeding.pixels import Pixels
+from sparse_lib.experiment.data.sources import tfds as own_tfds
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
 
 def pictures(count, shape, seed):

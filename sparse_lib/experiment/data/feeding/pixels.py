@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # Images whose statistics are computed at a time: their float64 copy stays small.
 _BLOCK = 1000

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits as sklearn_digits
 from sparse_lib.experiment import data
 from sparse_lib.experiment.data import Dataset, Split, batch_indices, load_dataset
 from sparse_lib.experiment.data.dataset import dataset_from_arrays
-from sparse_lib.experiment.data.digits import digit_originals, rendered_digits, split_originals
 from sparse_lib.experiment.data.holdout import hold_out
+from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
 
 
 def split_of(count: int, *, size: int = 4, classes: int = 3) -> Split:

@@ -12,9 +12,9 @@ import numpy as np
 
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
 from sparse_lib.experiment.data.dataset import Dataset, Split, dataset_from_arrays
-from sparse_lib.experiment.data.encoded import EncodedImages, index_records
+from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
-from sparse_lib.experiment.data.preprocessing import Preprocessing
+from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 
 _LOG = logging.getLogger(__name__)
 _DECODE_BATCH = 256

@@ -1,0 +1,1 @@
+"""How training reads a data set: batch order, resident arrays, streams, decoding, augmentation."""

@@ -1,0 +1,1 @@
+"""Where data sets come from: embedded digits, TensorFlow Datasets, .npz files, text."""
