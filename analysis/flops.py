@@ -142,7 +142,7 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
     cli.import_tensorflow()
     from analysis import cost_tables
-    from sparse_lib.experiment import files
+    from sparse_lib.experiment.storage import files
 
     try:
         if asked.gin_config or asked.gin_bindings:

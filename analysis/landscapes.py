@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import methods
 from analysis.runs import IDENTITY, Runs
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 _LINE = "line"
 _POINTS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "coefficient", "split", "loss", "accuracy")

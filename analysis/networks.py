@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from sparse_lib.experiment import commands, files, gin_files
+from sparse_lib.experiment import commands, gin_files
 from sparse_lib.experiment.compose import WeightSource
+from sparse_lib.experiment.storage import files
 
 
 class Built(NamedTuple):

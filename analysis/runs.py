@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import methods, operative
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 # Columns that every frame begins with.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")

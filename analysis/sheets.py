@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import page
 from analysis.figures import style
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 MANIFEST = "report.json"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sparse_lib.experiment.checkpoints import Reader, available
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage.checkpoints import Reader, available
 
 # Statistics are no part of a solution: training does not move along them.
 _STATISTICS = ("moving_mean", "moving_variance", "seed_generator_state")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.runs import IDENTITY, Runs
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 _NAME = re.compile(r"^ckpt-(-?\d+)\.json$")
 _SUMMARY = (*IDENTITY, "number", "step", "lambda_max", "lambda_min", "negative", "trace")

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 from absl import logging as absl_logging
 
-from sparse_lib.experiment import files
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.stages import Job, Stage, last_step
+from sparse_lib.experiment.storage import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Length of the published runs, over which the published pruning schedule is laid out (step).

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sparse_lib.experiment import files, run
+from sparse_lib.experiment import run
 from sparse_lib.experiment.stages import Job, Stage, last_step
+from sparse_lib.experiment.storage import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from analysis import methods
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 # The colours that a page may replace for a dark background; no data has them.
 INK, MUTED, GRID = "#1f2328", "#666f79", "#dfe3e8"

@@ -12,7 +12,7 @@ from analysis import methods, networks, solutions
 from analysis.runs import IDENTITY, Runs
 from analysis.similarity import cka, embedding, function, masks, weights
 from analysis.solutions import Shelf
-from sparse_lib.experiment import files
+from sparse_lib.experiment.storage import files
 
 TO_PARENT = ("disagreement", "kl", "js", "error_jaccard")
 # More examples than units, or CKA is biased; a test set of the embedded digits has 360.

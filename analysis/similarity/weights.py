@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparse_lib.experiment.checkpoints import checkpoint_key
+from sparse_lib.experiment.storage.checkpoints import checkpoint_key
 from sparse_lib.landscape import matching
 
 Values = Mapping[str, np.ndarray]

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from sparse_lib import api, gradient_flow, initializers, metainit
 from sparse_lib.api import kernel_structures
-from sparse_lib.experiment import sources
 from sparse_lib.experiment.data import Dataset, Split, batch_indices
+from sparse_lib.experiment.storage import sources
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot import OneShot

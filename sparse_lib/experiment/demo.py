@@ -18,10 +18,11 @@ from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib.experiment import cli, files, stages
+from sparse_lib.experiment import cli, stages
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import duration
+from sparse_lib.experiment.storage import files
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"

@@ -11,8 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment import files
-from sparse_lib.experiment.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.cost import Cost
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.measure import Measurements
@@ -23,6 +21,8 @@ from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.scalars import ScalarWriter
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import CHUNK, ChunkResult, Steps
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
 

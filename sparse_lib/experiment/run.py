@@ -12,9 +12,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from sparse_lib.experiment import directory as run_directory
-from sparse_lib.experiment import files, sources, workers
-from sparse_lib.experiment.checkpoints import available
+from sparse_lib.experiment import workers
 from sparse_lib.experiment.compose import MaskInit, WeightSource, held_out_growth
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.loop import Loop
@@ -26,6 +24,8 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import Sizes
 from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.storage import files, run_directory, sources
+from sparse_lib.experiment.storage.checkpoints import available
 from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings, foreseen
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer import SparseOptimizer

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
-from sparse_lib.experiment import files
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
+from sparse_lib.experiment.storage import files
 
 # Between looks at the running processes (seconds).
 _POLL = 0.3

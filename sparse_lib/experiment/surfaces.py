@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from sparse_lib import landscape
-from sparse_lib.experiment import checkpoints, pictures, solutions
+from sparse_lib.experiment import pictures, solutions
 from sparse_lib.experiment.landscaping import SurfaceSettings
 from sparse_lib.experiment.pictures import Picture
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.solutions import Solution
+from sparse_lib.experiment.storage import checkpoints
 from sparse_lib.landscape import Plane
 
 

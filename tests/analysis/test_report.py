@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from analysis import contents, propagation, report
 from analysis.figures import style
-from sparse_lib.experiment.checkpoints import Checkpoints
+from sparse_lib.experiment.storage.checkpoints import Checkpoints
 from tests.analysis.test_page import Outline
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from analysis.runs import Runs, load_runs
 from analysis.similarity import tables
-from sparse_lib.experiment.checkpoints import Checkpoints
+from sparse_lib.experiment.storage.checkpoints import Checkpoints
 
 
 def top(directory: pathlib.Path) -> pathlib.Path:

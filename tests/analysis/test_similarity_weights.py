@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.similarity import weights
-from sparse_lib.experiment.checkpoints import checkpoint_key
+from sparse_lib.experiment.storage.checkpoints import checkpoint_key
 
 ONE = {"a": np.array([[1.0, 2.0]]), "b": np.array([2.0])}
 OTHER = {"a": np.array([[1.0, 0.0]]), "b": np.array([-2.0])}

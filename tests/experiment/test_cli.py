@@ -15,9 +15,10 @@ from absl.testing import flagsaver
 
 import train
 from sparse_lib import schedules
-from sparse_lib.experiment import cli, commands, files
-from sparse_lib.experiment.checkpoints import available
+from sparse_lib.experiment import cli, commands
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import available
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARY = ROOT / "sparse_lib"

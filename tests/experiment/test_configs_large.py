@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment import commands, files, gin_files, gin_names, run
-from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.experiment import commands, gin_files, gin_names, run
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import Reader
 from tests.experiment import tiny
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"

@@ -15,13 +15,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, files, gin_files, gin_names, instability, interpolation, run, solutions
+from sparse_lib.experiment import cli, commands, gin_files, gin_names, instability, interpolation, run, solutions
 from sparse_lib.experiment.analyses import InterpolateSettings
-from sparse_lib.experiment.checkpoints import Reader, available
 from sparse_lib.experiment.landscaping import InstabilitySettings
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import Reader, available
 from tests.experiment import tiny
 
 LAST = 24

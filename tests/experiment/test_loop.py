@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment import files, loop, run
-from sparse_lib.experiment.checkpoints import Reader, available
+from sparse_lib.experiment import loop, run
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.networking import UnitScaledSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import Reader, available
 from tests.experiment import tiny
 from tests.replicas import two_replicas
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from sparse_lib import landscape
 from sparse_lib.experiment import interpolation, run, solutions
 from sparse_lib.experiment.analyses import InterpolateSettings
-from sparse_lib.experiment.checkpoints import Checkpoints
 from sparse_lib.experiment.runtime.errors import SettingError
+from sparse_lib.experiment.storage.checkpoints import Checkpoints
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "static"}}

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, available
 
 ROOT = pathlib.Path(__file__).parents[2]
 LENGTH = [

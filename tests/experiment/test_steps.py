@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment import files
-from sparse_lib.experiment.checkpoints import Reader
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
@@ -17,6 +15,8 @@ from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_re
 from sparse_lib.experiment.runtime.errors import Interrupted, SettingError
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import Reader
 from tests.experiment import tiny
 from tests.replicas import two_replicas
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.checkpoints import Reader
+from sparse_lib.experiment.storage.checkpoints import Reader
 
 ROOT = pathlib.Path(__file__).parents[2]
 BINDINGS = {

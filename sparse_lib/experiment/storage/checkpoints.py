@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.atomic import TEMPORARY
-from sparse_lib.experiment.files import writing
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage.files import writing
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from sparse_lib.experiment import published
-from sparse_lib.experiment.checkpoints import Reader
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import rigl_tf1
+from sparse_lib.experiment.storage.checkpoints import Reader
 
 _KERAS = (".keras", ".h5")
 _Path = str | os.PathLike[str]
@@ -34,8 +34,8 @@ def load(path: _Path, model: keras.Model) -> None:
     """
     if is_keras_file(path):
         _load_keras_file(pathlib.Path(path), model)
-    elif found := published.prefix(path):
-        published.PublishedCheckpoint(found).load(model)
+    elif found := rigl_tf1.prefix(path):
+        rigl_tf1.PublishedCheckpoint(found).load(model)
     else:
         variables = {v.path: v for v in model.variables}
         stored = Reader(path).read_group("model", {p: tuple(v.shape) for p, v in variables.items()}, model.name)
@@ -59,8 +59,8 @@ def masks(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]
     """
     if is_keras_file(path):
         raise RunError(f"{path} holds weights without masks; give a checkpoint of a run.")
-    if found := published.prefix(path):
-        return published.PublishedCheckpoint(found).masks(model, list(kernels))
+    if found := rigl_tf1.prefix(path):
+        return rigl_tf1.PublishedCheckpoint(found).masks(model, list(kernels))
     shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
     return Reader(path).read_group("masks", shapes, f"the kernels of {model.name}")
 

@@ -13,18 +13,19 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api
-from sparse_lib.experiment import networks, published, run, sources
+from sparse_lib.experiment import networks, run
 from sparse_lib.experiment.data import Dataset, Split, load_dataset
 from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
+from sparse_lib.experiment.storage import rigl_tf1, sources
 from tests.conftest import GOLDEN
 from tests.experiment import tiny
 from tests.experiment.data.test_tfds import registered
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 FIXTURES = GOLDEN / "tf1"
 IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 EPSILON = 1.001e-5
@@ -111,7 +112,7 @@ def test_every_published_variable_has_its_place(network, golden, monkeypatch):
     variants = [name for name in variables if name.startswith(network)]
     for variant in variants:
         monkeypatch.setattr(tf.train, "load_checkpoint", lambda _, of=variables[variant]: Listed(of))
-        masks = published.PublishedCheckpoint("listed").masks(model, list(api.sparse_kernels(model)))
+        masks = rigl_tf1.PublishedCheckpoint("listed").masks(model, list(api.sparse_kernels(model)))
         # A mask that was stored is all ones here, and one that was not as well: count the names.
         assert sum(name.endswith("/mask") for name, _ in variables[variant]) == MASKED[variant]
         assert {name: mask.shape for name, mask in masks.items()} == {
@@ -343,10 +344,10 @@ def test_a_checkpoint_may_lie_in_several_files(variables, tmp_path):
 def test_a_published_checkpoint_is_told_from_one_of_a_run(variables, tmp_path):
     path = write(tmp_path / "model.ckpt-9", variables)
     for given in (path, f"{path}.index", f"{path}.data-00000-of-00001", tmp_path):
-        assert published.prefix(given) == str(path)
+        assert rigl_tf1.prefix(given) == str(path)
     tiny.train(tiny.experiment(training={"total_steps": 2}), tmp_path / "run")
     for given in (tmp_path / "run", tmp_path / "run" / "ckpt-2", tmp_path / "nothing", "nothing/ckpt-3"):
-        assert published.prefix(given) is None
+        assert rigl_tf1.prefix(given) is None
 
 
 REFUSED = {

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from sparse_lib.experiment import files
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files
 
 
 def test_atomic_replaces_at_once(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment import checkpoints
-from sparse_lib.experiment.checkpoints import Checkpoints, Reader, available, find
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import checkpoints
+from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader, available, find
 
 
 def state(offset: float = 0.0) -> dict[str, dict[str, tf.Variable]]:

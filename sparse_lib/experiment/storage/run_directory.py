@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sparse_lib._utils.atomic import TEMPORARY
-from sparse_lib.experiment import files
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files
 
 
 @contextmanager

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from sparse_lib.experiment import directory, files
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files, run_directory
 
 CONFIG = "# Parameters:\ntraining.seed = 1\ntraining.total_steps = 10\n"
 
@@ -28,60 +28,60 @@ def run(tmp_path):
 
 def test_locked_makes_the_directory(tmp_path):
     path = tmp_path / "a" / "b"
-    with directory.locked(path):
+    with run_directory.locked(path):
         assert list(path.iterdir()) == []
 
 
 def test_a_second_process_is_kept_out(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(RunError, match="Another process trains in"), directory.locked(tmp_path):
+    with pytest.raises(RunError, match="Another process trains in"), run_directory.locked(tmp_path):
         raise AssertionError
     os.close(handle)
-    with directory.locked(tmp_path):
+    with run_directory.locked(tmp_path):
         pass
-    with directory.locked(tmp_path):
+    with run_directory.locked(tmp_path):
         pass
 
 
 def test_an_unwritable_directory_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"--logdir=.*file/run cannot be written \(Not a directory\); choose another\.$"):
-        directory.locked(tmp_path / "file" / "run").__enter__()
+        run_directory.locked(tmp_path / "file" / "run").__enter__()
 
 
 def test_the_same_configuration_goes_on(run):
-    directory.check_claim(run, CONFIG, overwrite=False)
+    run_directory.check_claim(run, CONFIG, overwrite=False)
 
 
 def test_an_empty_directory_or_one_of_runs_is_free(run):
-    directory.check_claim(run.parent, CONFIG, overwrite=False)
+    run_directory.check_claim(run.parent, CONFIG, overwrite=False)
 
 
 def test_another_configuration_is_refused_by_its_first_difference(run):
     with pytest.raises(RunError) as caught:
-        directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=False)
+        run_directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=False)
     assert "(it has 'training.total_steps = 10', this command 'training.total_steps = 20')" in str(caught.value)
     with pytest.raises(RunError, match=r"it has 'less', this command 'mlp\.hidden_sizes = \(3,\)'"):
-        directory.check_claim(run, CONFIG + "mlp.hidden_sizes = (3,)\n", overwrite=False)
-    directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=True)
+        run_directory.check_claim(run, CONFIG + "mlp.hidden_sizes = (3,)\n", overwrite=False)
+    run_directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_files_of_somebody_else_are_refused(overwrite, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunError, match=r"is not a run of this suite \(it holds thesis\.tex and no operative_config"):
-        directory.check_claim(tmp_path, CONFIG, overwrite=overwrite)
+        run_directory.check_claim(tmp_path, CONFIG, overwrite=overwrite)
 
 
 def test_clear_deletes_the_run_and_nothing_else(run):
     (run / "notes.txt").touch()
-    directory.clear(run)
+    run_directory.clear(run)
     assert sorted(path.name for path in run.iterdir()) == ["lottery", "notes.txt"]
     assert (run / "lottery" / files.OPERATIVE_CONFIG).exists()
 
 
 def test_clear_leaves_what_is_no_run(tmp_path):
     (tmp_path / "ckpt-0.index").touch()
-    directory.clear(tmp_path)
+    run_directory.clear(tmp_path)
     assert (tmp_path / "ckpt-0.index").exists()
