@@ -86,7 +86,7 @@ def _described(asked: argparse.Namespace) -> dict[str, Any]:
     import keras
 
     from analysis import cost_tables
-    from sparse_lib.experiment import gin_files, gin_names
+    from sparse_lib.experiment.config import gin_files, gin_names
 
     gin_files.parse(asked.gin_config, asked.gin_bindings)
     named, masks, prune = gin_names.network(), gin_names.masks(), gin_names.pruning().build()

@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 
-from sparse_lib.experiment import commands, gin_files, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.steps import Steps
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sparse_lib import initializers, metainit
-from sparse_lib.experiment import gin_names, networks
+from sparse_lib.experiment import networks
+from sparse_lib.experiment.config import gin_names
 from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.networks.common import Style
 

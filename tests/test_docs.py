@@ -9,7 +9,8 @@ import pytest
 
 from analysis.figures import style
 from docs import make_configuration, make_pictures
-from sparse_lib.experiment import commands, gin_files, gin_names, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files, gin_names
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [

@@ -28,7 +28,8 @@ from absl import flags
 
 import sparse_lib
 import train
-from sparse_lib.experiment import commands, gin_files
+from sparse_lib.experiment import commands
+from sparse_lib.experiment.config import gin_files
 from tests.experiment.data.test_tfds import pictures, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -79,7 +79,7 @@ def parse_gin(preload: str | None = None) -> None:
       SettingError: for a missing file, an unknown name or a line that is not gin, in one line.
     """
     # It knows all settings, and with them TensorFlow, which --help does without.
-    from sparse_lib.experiment import gin_files
+    from sparse_lib.experiment.config import gin_files
 
     first = preload or flags.FLAGS.preload_gin_config
     bindings = list(flags.FLAGS.gin_bindings)

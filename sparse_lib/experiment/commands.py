@@ -10,8 +10,9 @@ from typing import Any
 from absl import flags, logging
 
 from sparse_lib._utils import distribute
-from sparse_lib.experiment import cli, gin_files, gin_names, interpolation, run, spectra, surfaces, workers
+from sparse_lib.experiment import cli, interpolation, run, spectra, surfaces, workers
 from sparse_lib.experiment import instability as copies
+from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment.analyses import InterpolateSettings
+from sparse_lib.experiment.config.analyses import InterpolateSettings
+from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Split
-from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop

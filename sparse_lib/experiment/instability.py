@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_lib.experiment import interpolation, run
-from sparse_lib.experiment.analyses import InterpolateSettings
-from sparse_lib.experiment.landscaping import InstabilitySettings
+from sparse_lib.experiment.config.analyses import InterpolateSettings
+from sparse_lib.experiment.config.landscape import InstabilitySettings
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress

@@ -17,7 +17,7 @@ from absl import logging
 
 from sparse_lib import landscape
 from sparse_lib.experiment import curves, solutions
-from sparse_lib.experiment.analyses import InterpolateSettings
+from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.run import Experiment, versions
 from sparse_lib.experiment.runtime.errors import RunError

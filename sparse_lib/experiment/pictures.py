@@ -13,8 +13,8 @@ from absl import logging
 
 from sparse_lib import landscape
 from sparse_lib.experiment import solutions
+from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.data import Split
-from sparse_lib.experiment.landscaping import SurfaceSettings
 from sparse_lib.experiment.run import Experiment, versions
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress

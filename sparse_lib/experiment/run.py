@@ -13,20 +13,20 @@ import numpy as np
 from absl import logging
 
 from sparse_lib.experiment import workers
-from sparse_lib.experiment.compose import MaskInit, WeightSource, held_out_growth
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, foreseen
+from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
+from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
+from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.loop import Loop
-from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
 from sparse_lib.experiment.measure import Evaluator, held_out
-from sparse_lib.experiment.networking import MetaInitSettings, NetworkSettings
-from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.modes import MaskInit, WeightSource, held_out_growth
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import Sizes
 from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import available
-from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings, foreseen
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import Updater

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from sparse_lib import curvature
-from sparse_lib.experiment.analyses import HessianSettings
+from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.signals import when_asked

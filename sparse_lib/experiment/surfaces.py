@@ -10,7 +10,7 @@ import numpy as np
 
 from sparse_lib import landscape
 from sparse_lib.experiment import pictures, solutions
-from sparse_lib.experiment.landscaping import SurfaceSettings
+from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.pictures import Picture
 from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError

@@ -9,7 +9,8 @@ import pytest
 from analysis import networks, solutions
 from analysis.runs import load_runs
 from analysis.similarity import cka, tables, weights
-from sparse_lib.experiment import commands, gin_files, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.runtime.errors import RunError
 
 COMMON = [

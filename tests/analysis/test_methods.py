@@ -6,8 +6,8 @@ import pytest
 
 from analysis import methods, operative
 from analysis.figures import style
+from sparse_lib.experiment.config.mask_updates import UPDATERS
 from sparse_lib.experiment.sizes import SIZES
-from sparse_lib.experiment.updating import UPDATERS
 from sparse_lib.oneshot import METHODS
 
 ROOT = pathlib.Path(__file__).parents[2]

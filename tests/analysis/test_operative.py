@@ -4,7 +4,8 @@ import gin
 import pytest
 
 from analysis import methods, operative
-from sparse_lib.experiment import commands, gin_files
+from sparse_lib.experiment import commands
+from sparse_lib.experiment.config import gin_files
 
 TEXT = """
 # Macros:

@@ -11,7 +11,8 @@ import pytest
 
 from analysis import runs as frames
 from analysis.runs import IDENTITY, load_runs
-from sparse_lib.experiment import commands, gin_files, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files
 from tests.test_readme import ROOT, run_fragments
 
 TINY = [

@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from analysis import study
-from sparse_lib.experiment import gin_files, gin_names
+from sparse_lib.experiment.config import gin_files, gin_names
 
 PLAN = study.Plan(pathlib.Path("/somewhere/study"), ("lenet5", "mlp"), "digits_large", 3, 2000)
 STAGES = study.stages(PLAN)

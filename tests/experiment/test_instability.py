@@ -15,9 +15,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, gin_files, gin_names, instability, interpolation, run, solutions
-from sparse_lib.experiment.analyses import InterpolateSettings
-from sparse_lib.experiment.landscaping import InstabilitySettings
+from sparse_lib.experiment import cli, commands, instability, interpolation, run, solutions
+from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.analyses import InterpolateSettings
+from sparse_lib.experiment.config.landscape import InstabilitySettings
 from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps

@@ -20,7 +20,7 @@ from absl.testing import flagsaver
 
 import interpolate as entry_point
 from sparse_lib.experiment import cli, commands, curves, interpolation, run, solutions
-from sparse_lib.experiment.analyses import InterpolateSettings
+from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.measure import Evaluator
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError

@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.experiment import loop, run
+from sparse_lib.experiment.config.network import UnitScaledSettings
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.loop import Loop
-from sparse_lib.experiment.networking import UnitScaledSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files

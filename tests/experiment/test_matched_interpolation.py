@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from sparse_lib import landscape
 from sparse_lib.experiment import interpolation, run, solutions
-from sparse_lib.experiment.analyses import InterpolateSettings
+from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
 from tests.experiment import tiny

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
-from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
-from sparse_lib.experiment.networking import NetworkSettings
-from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.config.analyses import HessianSettings, InterpolateSettings
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
+from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
+from sparse_lib.experiment.config.network import NetworkSettings
+from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings, TrainingSettings
 from sparse_lib.experiment.sizes import LeNet5Settings
-from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparse_lib import curvature
 from sparse_lib.experiment import spectra, spectrometer
-from sparse_lib.experiment.analyses import HessianSettings
+from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.objective import Objective

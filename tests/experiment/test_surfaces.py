@@ -14,8 +14,9 @@ from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, gin_files, gin_names, pictures, run, solutions, surfaces
-from sparse_lib.experiment.landscaping import SurfaceSettings
+from sparse_lib.experiment import cli, commands, pictures, run, solutions, surfaces
+from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from tests.experiment import tiny
 

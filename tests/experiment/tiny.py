@@ -7,14 +7,14 @@ import pathlib
 from typing import Any
 
 from sparse_lib.experiment import run
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
+from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
+from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
+from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Dataset, Split, load_dataset
-from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
-from sparse_lib.experiment.networking import MetaInitSettings, NetworkSettings
-from sparse_lib.experiment.optimizing import OptimizerSettings
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 SIZES = {
     "mlp": MLPSettings(hidden_sizes=(12, 8)),

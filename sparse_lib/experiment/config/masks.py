@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sparse_lib import distributions
-from sparse_lib.experiment.compose import Kernels, MaskSource
-from sparse_lib.experiment.networking import NetworkSettings
+from sparse_lib.experiment.config.network import NetworkSettings
+from sparse_lib.experiment.modes import Kernels, MaskSource
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
 from sparse_lib.oneshot import METHODS, OneShot

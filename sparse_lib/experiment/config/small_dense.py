@@ -10,8 +10,8 @@ import keras
 from absl import logging
 
 from sparse_lib import counting
-from sparse_lib.experiment.masking import MaskSettings
-from sparse_lib.experiment.networking import NetworkSettings
+from sparse_lib.experiment.config.masks import MaskSettings
+from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.settings import Settings
 from sparse_lib.experiment.sizes import Sizes
 

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from sparse_lib import counting, distributions
-from sparse_lib.experiment.networking import NetworkSettings
+from sparse_lib.experiment.config.network import NetworkSettings
+from sparse_lib.experiment.config.small_dense import SmallDenseSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings, WideResNetSettings
-from sparse_lib.experiment.small_dense import SmallDenseSettings
 
 IMAGE = (28, 28, 1)
 

@@ -11,20 +11,20 @@ from typing import Any
 import gin
 
 from sparse_lib.experiment import data as data_sets
-from sparse_lib.experiment.analyses import HessianSettings, InterpolateSettings
-from sparse_lib.experiment.landscaping import InstabilitySettings, SurfaceSettings
-from sparse_lib.experiment.masking import MaskSettings, OneShotSettings
-from sparse_lib.experiment.networking import (
+from sparse_lib.experiment.config.analyses import HessianSettings, InterpolateSettings
+from sparse_lib.experiment.config.landscape import InstabilitySettings, SurfaceSettings
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
+from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
+from sparse_lib.experiment.config.network import (
     LayerScaledSettings,
     MetaInitSettings,
     NetworkSettings,
     UnitScaledSettings,
 )
-from sparse_lib.experiment.optimizing import OptimizerSettings
+from sparse_lib.experiment.config.optimizer import OptimizerSettings
+from sparse_lib.experiment.config.small_dense import SmallDenseSettings
 from sparse_lib.experiment.settings import Settings, TrainingSettings
 from sparse_lib.experiment.sizes import SIZES as _SIZES
-from sparse_lib.experiment.small_dense import SmallDenseSettings
-from sparse_lib.experiment.updating import PruningSettings, UpdaterSettings
 
 _PARAMETERS: dict[str, list[str]] = {}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import gin
 
-from sparse_lib.experiment import gin_names
+from sparse_lib.experiment.config import gin_names
 from sparse_lib.experiment.runtime.errors import SettingError
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment import commands, gin_files, gin_names, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
 from tests.experiment import tiny
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.gin"))
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.gin"))
 FROM_PRUNING = ("lottery", "scratch")

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.api import sparsify
-from sparse_lib.experiment.compose import held_out_growth
-from sparse_lib.experiment.networking import LayerScaledSettings, UnitScaledSettings
+from sparse_lib.experiment.config.mask_updates import foreseen
+from sparse_lib.experiment.config.network import LayerScaledSettings, UnitScaledSettings
+from sparse_lib.experiment.modes import held_out_growth
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage.checkpoints import Reader
-from sparse_lib.experiment.updating import foreseen
 from sparse_lib.updaters import GraNet, RigL, RigLAuto, RigLGraSP, Static
 from tests.experiment import tiny
 

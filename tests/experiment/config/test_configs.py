@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment import commands, gin_files, run
+from sparse_lib.experiment import commands, run
+from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
 from tests.experiment import tiny
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 FOLDERS = {"configs": "lenet5", "mlp_configs": "mlp"}
 # What is shared, and what belongs to the other entry points.
 NO_TRAINING = ("base", "hessian", "instability", "interpolate", "surface")

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import api, initializers
-from sparse_lib.experiment.compose import MaskInit, WeightSource
+from sparse_lib.experiment.modes import MaskInit, WeightSource
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.settings import Settings
 from sparse_lib.experiment.sizes import SIZES, Sizes
