@@ -11,7 +11,7 @@ from sparse_lib.api import sparsify
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.networks import lenet5, mlp
 from sparse_lib.experiment.networks.common import Style
-from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
 
 BATCH = 128

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sparse_lib.experiment import run
 from sparse_lib.experiment.stages import Job, Stage, last_step
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.training import run
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)

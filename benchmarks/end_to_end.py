@@ -8,10 +8,11 @@ import sys
 import tempfile
 import time
 
-from sparse_lib.experiment import commands, run
+from sparse_lib.experiment import commands
 from sparse_lib.experiment.config import gin_files
-from sparse_lib.experiment.loop import Loop
-from sparse_lib.experiment.steps import Steps
+from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.loop import Loop
+from sparse_lib.experiment.training.steps import Steps
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUNS = {"LeNet5": ("configs/rigl.gin", 4000), "MLP": ("mlp_configs/rigl.gin", 8000)}

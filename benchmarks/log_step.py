@@ -5,7 +5,7 @@ import time
 
 from benchmarks import cases
 from sparse_lib.experiment.data import Dataset
-from sparse_lib.experiment.measure import Measurements
+from sparse_lib.experiment.training.metrics import Measurements
 
 
 def main(repeats: int = 7) -> None:

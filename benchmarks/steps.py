@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from benchmarks import cases, peers, timing
-from sparse_lib.experiment.steps import CHUNK
+from sparse_lib.experiment.training.steps import CHUNK
 
 # Calls of a chunk in a round: a round of each contestant takes one to three seconds.
 _CALLS = {"LeNet5": 3, "MLP": 12}

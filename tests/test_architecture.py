@@ -168,7 +168,7 @@ def test_no_cycles():
         ("sparse_lib.curvature.operators", "from . import lanczos"),
         ("sparse_lib.__init__", "from sparse_lib.api import sparsify"),
         ("sparse_lib.__init__", "from .curvature import spectrum"),
-        ("sparse_lib.experiment.loop", "import gin\nfrom sparse_lib import SparseOptimizer, api"),
+        ("sparse_lib.experiment.training.loop", "import gin\nfrom sparse_lib import SparseOptimizer, api"),
         ("sparse_lib.experiment.data", "def load():\n    import tensorflow_datasets as tfds"),
         ("sparse_lib.experiment.networks.lenet5", "from .. import data\nfrom . import shared"),
         ("analysis.figures", "import pandas as pd\nfrom matplotlib import pyplot"),

@@ -9,8 +9,9 @@ import pytest
 
 from analysis.figures import style
 from docs import make_configuration, make_pictures
-from sparse_lib.experiment import commands, run
+from sparse_lib.experiment import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.training import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [

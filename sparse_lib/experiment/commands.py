@@ -10,11 +10,12 @@ from typing import Any
 from absl import flags, logging
 
 from sparse_lib._utils import distribute
-from sparse_lib.experiment import cli, interpolation, run, spectra, surfaces, workers
+from sparse_lib.experiment import cli, interpolation, spectra, surfaces
 from sparse_lib.experiment import instability as copies
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
+from sparse_lib.experiment.training import multi_worker, run
 
 
 def experiment() -> run.Experiment:
@@ -51,7 +52,7 @@ def train(directory: pathlib.Path, *, overwrite: bool) -> None:
     described = experiment()
     with strategy.scope():
         result = run.train(described, directory, gin_files.operative(), overwrite=overwrite)
-        if not workers.is_writer():
+        if not multi_worker.is_writer():
             return
     logging.info(
         "%s: test accuracy %.4f, sparsity %.4f, %d active of %d parameters, %.0f steps/s",
@@ -74,7 +75,7 @@ def _analysis(command: Callable[..., None]) -> Callable[..., None]:
     def on_devices(*args: Any, **kwargs: Any) -> None:
         name = cli.strategy_name()
         if name == "multiworker":
-            if not workers.is_first():
+            if not multi_worker.is_first():
                 logging.info("The first worker does this, on its own devices; there is nothing to do for this one.")
                 return
             name = "mirrored"

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_lib.experiment import interpolation, run
+from sparse_lib.experiment import interpolation
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings
-from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.storage import checkpoints, files, run_directory
+from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.run import Experiment
 
 # Copies are stable where the error rises by less than 2% on the line between them (Frankle et al. 2020, section 3.2).
 STABLE = 0.02

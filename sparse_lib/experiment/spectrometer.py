@@ -18,9 +18,9 @@ from sparse_lib.curvature import exact
 from sparse_lib.curvature.resumable import Parts, fingerprint
 from sparse_lib.experiment import solutions
 from sparse_lib.experiment.config.analyses import HessianSettings
-from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
+from sparse_lib.experiment.training.run import Experiment
 from sparse_lib.landscape import batch_norm
 from sparse_lib.masks import Masks
 from sparse_lib.objective import Objective

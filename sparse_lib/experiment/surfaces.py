@@ -12,10 +12,10 @@ from sparse_lib import landscape
 from sparse_lib.experiment import pictures, solutions
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.pictures import Picture
-from sparse_lib.experiment.run import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.solutions import Solution
 from sparse_lib.experiment.storage import checkpoints
+from sparse_lib.experiment.training.run import Experiment
 from sparse_lib.landscape import Plane
 
 

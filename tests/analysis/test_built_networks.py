@@ -9,9 +9,10 @@ import pytest
 from analysis import networks, solutions
 from analysis.runs import load_runs
 from analysis.similarity import cka, tables, weights
-from sparse_lib.experiment import commands, run
+from sparse_lib.experiment import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.training import run
 
 COMMON = [
     "network.network_name='mlp'",

@@ -15,15 +15,16 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, instability, interpolation, run, solutions
+from sparse_lib.experiment import cli, commands, instability, interpolation, solutions
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings
-from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
-from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.loop import Loop
+from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
 
 LAST = 24

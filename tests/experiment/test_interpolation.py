@@ -19,14 +19,15 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, curves, interpolation, run, solutions
+from sparse_lib.experiment import cli, commands, curves, interpolation, solutions
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
-from sparse_lib.experiment.measure import Evaluator
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.sizes import MLPSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.metrics import Evaluator
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

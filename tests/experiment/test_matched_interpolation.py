@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import landscape
-from sparse_lib.experiment import interpolation, run, solutions
+from sparse_lib.experiment import interpolation, solutions
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
+from sparse_lib.experiment.training import run
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "static"}}

@@ -14,10 +14,11 @@ from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, pictures, run, solutions, surfaces
+from sparse_lib.experiment import cli, commands, pictures, solutions, surfaces
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
+from sparse_lib.experiment.training import run
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "rigl", "update_freq": 5}}

@@ -6,7 +6,6 @@ import json
 import pathlib
 from typing import Any
 
-from sparse_lib.experiment import run
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
@@ -15,6 +14,7 @@ from sparse_lib.experiment.data import Dataset, Split, load_dataset
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.training import run
 
 SIZES = {
     "mlp": MLPSettings(hidden_sizes=(12, 8)),

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment import commands, run
+from sparse_lib.experiment import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training import run
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api
-from sparse_lib.experiment import networks, run
+from sparse_lib.experiment import networks
 from sparse_lib.experiment.data import Dataset, Split, load_dataset
 from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing
@@ -21,6 +21,7 @@ from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from sparse_lib.experiment.storage import rigl_tf1, sources
+from sparse_lib.experiment.training import run
 from tests.conftest import GOLDEN
 from tests.experiment import tiny
 from tests.experiment.data.test_tfds import registered

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from sparse_lib import api
-from sparse_lib.experiment import networks, run
+from sparse_lib.experiment import networks
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.sizes import KerasModelSettings
 from sparse_lib.experiment.storage import sources
+from sparse_lib.experiment.training import run
 from tests.experiment import tiny
 
 IMAGE = (32, 32, 3)

@@ -12,7 +12,7 @@ import pytest
 
 from sparse_lib.experiment.storage.checkpoints import Reader, available
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LENGTH = [
     "training.total_steps=60",
     "training.log_freq=7",
@@ -59,7 +59,7 @@ def deadly(*args, **kwargs):
     return value
 {owner}.{name} = deadly
 """
-LOOP = {"imports": "from sparse_lib.experiment.loop import Loop", "owner": "Loop"}
+LOOP = {"imports": "from sparse_lib.experiment.training.loop import Loop", "owner": "Loop"}
 MOMENTS = {
     # Call 1 is the configuration, each checkpoint takes two: data, then index.
     "inside_a_save": {"imports": "", "owner": "os", "name": "replace", "call": 7, "before": True},

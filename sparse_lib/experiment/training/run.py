@@ -12,21 +12,21 @@ import keras
 import numpy as np
 from absl import logging
 
-from sparse_lib.experiment import workers
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, foreseen
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Dataset
-from sparse_lib.experiment.loop import Loop
-from sparse_lib.experiment.measure import Evaluator, held_out
 from sparse_lib.experiment.modes import MaskInit, WeightSource, held_out_growth
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.sizes import Sizes
-from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import available
+from sparse_lib.experiment.training import multi_worker
+from sparse_lib.experiment.training.loop import Loop
+from sparse_lib.experiment.training.metrics import Evaluator, held_out
+from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import Updater
@@ -160,8 +160,8 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
       RunError: if the directory belongs to somebody else or cannot be written, or the run fails.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
-    with workers.told_if_lost():
-        if workers.is_writer():
+    with multi_worker.told_if_lost():
+        if multi_worker.is_writer():
             return _write(experiment, directory, config, overwrite=overwrite)
         return _follow(experiment, directory)
 
@@ -171,10 +171,10 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
     with run_directory.locked(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
-            workers.agreed(workers.FINISHED)
+            multi_worker.agreed(multi_worker.FINISHED)
             return json.loads(result.read_text(encoding="utf8"))
         steps = [] if overwrite else available(directory)
-        workers.agreed(steps[-1] if steps else workers.EMPTY)
+        multi_worker.agreed(steps[-1] if steps else multi_worker.EMPTY)
         built = experiment.built(fresh=not steps)
         if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
@@ -189,11 +189,11 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
 
 
 def _follow(experiment: Experiment, directory: pathlib.Path) -> dict[str, Any]:
-    step = workers.agreed()
-    if step == workers.FINISHED:
+    step = multi_worker.agreed()
+    if step == multi_worker.FINISHED:
         return {}
-    with workers.copied(directory, step) as own:
-        built = experiment.built(fresh=step == workers.EMPTY)
+    with multi_worker.copied(directory, step) as own:
+        built = experiment.built(fresh=step == multi_worker.EMPTY)
         loop = Loop(directory=own, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
         return loop.run()
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment import loop, run
 from sparse_lib.experiment.config.network import UnitScaledSettings
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.loop import Loop
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
-from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.training import loop, run
+from sparse_lib.experiment.training.loop import Loop
+from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
 from tests.replicas import two_replicas
 
@@ -437,7 +437,7 @@ with strategy.scope():
 
 def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
     # Of their own process: its collective operations would meet those of the two replicas.
-    subprocess.run([sys.executable, "-c", ON_FOUR, str(tmp_path)], check=True, cwd=pathlib.Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", ON_FOUR, str(tmp_path)], check=True, cwd=pathlib.Path(__file__).parents[3])
     assert_trained_alike(rigl[1], tmp_path)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment import measure
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.measure import Evaluator, Measurements, held_out
 from sparse_lib.experiment.sizes import MLPSettings
+from sparse_lib.experiment.training import metrics
+from sparse_lib.experiment.training.metrics import Evaluator, Measurements, held_out
 from tests.experiment import tiny
 
 
@@ -28,7 +28,7 @@ def test_evaluation_is_that_of_numpy_however_it_is_cut(made, monkeypatch):
     shares = shifted / shifted.sum(1, keepdims=True)
     loss = -np.log(shares[np.arange(len(split)), split.labels]).mean()
     for pixels in (28 * 28 * 7, 28 * 28 * 50, 1, 10**9):
-        monkeypatch.setattr(measure, "_PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(metrics, "_PIXELS_AT_ONCE", pixels)
         found, right = Evaluator(made.model).evaluate(split)
         assert found == pytest.approx(loss, rel=1e-5)
         assert right == np.mean(logits.argmax(1) == split.labels)

@@ -15,7 +15,7 @@ import pytest
 
 from sparse_lib.experiment.storage.checkpoints import Reader
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 BINDINGS = {
     "training.total_steps": 40,
     "training.save_freq": 10,

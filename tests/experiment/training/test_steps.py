@@ -14,9 +14,9 @@ from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 from sparse_lib.experiment.runtime.errors import Interrupted, SettingError
 from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.steps import Steps
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
 from tests.replicas import two_replicas
 

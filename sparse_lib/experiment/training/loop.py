@@ -11,18 +11,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib.experiment.cost import Cost
 from sparse_lib.experiment.data import Dataset
-from sparse_lib.experiment.measure import Measurements
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
-from sparse_lib.experiment.scalars import ScalarWriter
 from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.steps import CHUNK, ChunkResult, Steps
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
+from sparse_lib.experiment.training.cost import Cost
+from sparse_lib.experiment.training.metrics import Measurements
+from sparse_lib.experiment.training.steps import CHUNK, ChunkResult, Steps
+from sparse_lib.experiment.training.tensorboard import ScalarWriter
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
 

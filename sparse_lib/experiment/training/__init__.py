@@ -1,0 +1,1 @@
+"""A training run: building, the loop, compiled steps, measurements."""
