@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from sparse_lib.experiment.analyses.solutions import SPLITS
 from sparse_lib.experiment.settings import Settings
-from sparse_lib.experiment.solutions import SPLITS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

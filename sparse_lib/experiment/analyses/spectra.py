@@ -11,10 +11,10 @@ import numpy as np
 from absl import logging
 
 from sparse_lib import curvature
+from sparse_lib.experiment.analyses.checkpoint_spectrum import Spectrometer
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.signals import when_asked
-from sparse_lib.experiment.spectrometer import Spectrometer
 from sparse_lib.experiment.storage import checkpoints, files
 from sparse_lib.experiment.training.run import Experiment
 

@@ -15,7 +15,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, instability, interpolation, solutions
+from sparse_lib.experiment import cli, commands
+from sparse_lib.experiment.analyses import instability, interpolation, solutions
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings
@@ -359,7 +360,7 @@ def test_the_command_line(call, tmp_path):
 
 @pytest.mark.parametrize("folder", ["configs", "mlp_configs"])
 def test_the_gin_file_asks_for_checkpoints_that_runs_save(folder):
-    root = pathlib.Path(__file__).parents[2] / folder
+    root = pathlib.Path(__file__).parents[3] / folder
     gin.clear_config()
     gin_files.parse([str(root / "base.gin"), str(root / "instability.gin")], [])
     asked, training = gin_names.instability(), gin_names.training()

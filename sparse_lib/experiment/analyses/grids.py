@@ -12,13 +12,13 @@ import numpy as np
 from absl import logging
 
 from sparse_lib import landscape
-from sparse_lib.experiment import solutions
+from sparse_lib.experiment.analyses import solutions
+from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, when_asked
-from sparse_lib.experiment.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.storage import files, run_directory
 from sparse_lib.experiment.training.run import Experiment, versions
 from sparse_lib.landscape import Plane, Score

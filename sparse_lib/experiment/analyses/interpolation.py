@@ -16,13 +16,13 @@ import numpy as np
 from absl import logging
 
 from sparse_lib import landscape
-from sparse_lib.experiment import curves, solutions
+from sparse_lib.experiment.analyses import curves, solutions
+from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, when_asked
-from sparse_lib.experiment.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.storage import files, run_directory
 from sparse_lib.experiment.training.run import Experiment, versions
 from sparse_lib.landscape import Score, batch_norm

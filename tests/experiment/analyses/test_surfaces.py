@@ -14,7 +14,8 @@ from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, pictures, solutions, surfaces
+from sparse_lib.experiment import cli, commands
+from sparse_lib.experiment.analyses import grids, solutions, surfaces
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
@@ -91,7 +92,7 @@ def test_directions_are_filter_normalised_and_live_on_the_mask(runs, tmp_path, m
         drawn[settings.space, settings.others] = picture.plane
         return {"lowest": {}}
 
-    monkeypatch.setattr(pictures, "draw", keep)
+    monkeypatch.setattr(grids, "draw", keep)
     for space, others in (("active", "zero"), ("all", "scale")):
         draw(runs, tmp_path, space=space, others=others)
     solution = values_of("mlp", runs())
@@ -373,7 +374,7 @@ def test_what_cannot_be_done_is_one_line(arguments, status, message, call, tmp_p
 
 @pytest.mark.parametrize("folder", ["configs", "mlp_configs"])
 def test_the_gin_file_says_what_the_defaults_are(folder):
-    path = pathlib.Path(__file__).parents[2] / folder / "surface.gin"
+    path = pathlib.Path(__file__).parents[3] / folder / "surface.gin"
     gin.clear_config()
     gin_files.parse([str(path)], [])
     assert gin_names.surface() == SurfaceSettings()

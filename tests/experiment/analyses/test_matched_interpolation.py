@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import landscape
-from sparse_lib.experiment import interpolation, solutions
+from sparse_lib.experiment.analyses import interpolation, solutions
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.storage.checkpoints import Checkpoints

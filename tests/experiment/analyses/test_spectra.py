@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import curvature
-from sparse_lib.experiment import spectra, spectrometer
+from sparse_lib.experiment.analyses import checkpoint_spectrum, spectra
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.objective import Objective
 from tests.experiment import tiny
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 RIGL = {
     "training": {**tiny.TRAINING, "save_update_pairs": True},
     "masks": {"distribution": "uniform", "sparsity": 0.9},
@@ -118,7 +118,7 @@ def test_change_across_mask_updates(of_run, finished):
     ("shape", "count"), [((28, 28, 1), 510), ((20,), 1000), ((32, 32, 3), 130), ((224, 224, 3), 2), ((999, 999, 3), 1)]
 )
 def test_a_pass_over_larger_images_holds_fewer(shape, count):
-    assert spectrometer.examples_at_once(shape) == count
+    assert checkpoint_spectrum.examples_at_once(shape) == count
 
 
 def test_what_is_there_stays(of_run, finished):
@@ -147,14 +147,14 @@ def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
 
 
 def test_a_hessian_that_is_not_symmetric_is_said(of_run, finished, caplog, monkeypatch):
-    hessian = spectrometer.exact.hessian
+    hessian = checkpoint_spectrum.exact.hessian
 
     def lopsided(*args, **options):
         return hessian(*args, **options)._replace(symmetry_error=2e-3)
 
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="symmetric"))
     assert "symmetric" not in caplog.text
-    monkeypatch.setattr(spectrometer.exact, "hessian", lopsided)
+    monkeypatch.setattr(checkpoint_spectrum.exact, "hessian", lopsided)
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="lopsided"))
     assert "is symmetric to 2.0e-03 only" in caplog.text
 
@@ -203,7 +203,7 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
 def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch, kept):
     chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
     spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))
-    put = spectrometer.Parts.put
+    put = checkpoint_spectrum.Parts.put
 
     there = []
 
@@ -213,7 +213,7 @@ def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeyp
         if len(there) == kept:
             raise Interrupted(15, number)
 
-    monkeypatch.setattr(spectrometer.Parts, "put", put_and_stop)
+    monkeypatch.setattr(checkpoint_spectrum.Parts, "put", put_and_stop)
     folder = f"parts{kept}"
     with pytest.raises(Interrupted):
         spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder=folder, **chosen))

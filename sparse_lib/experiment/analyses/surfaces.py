@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from sparse_lib import landscape
-from sparse_lib.experiment import pictures, solutions
+from sparse_lib.experiment.analyses import grids, solutions
+from sparse_lib.experiment.analyses.grids import Picture
+from sparse_lib.experiment.analyses.solutions import Solution
 from sparse_lib.experiment.config.landscape import SurfaceSettings
-from sparse_lib.experiment.pictures import Picture
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
-from sparse_lib.experiment.solutions import Solution
 from sparse_lib.experiment.storage import checkpoints
 from sparse_lib.experiment.training.run import Experiment
 from sparse_lib.landscape import Plane
@@ -71,7 +71,7 @@ def surface(
         decided_by=("radius", "seed", "space", "others"),
         notes={},
     )
-    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
 def plane(
@@ -116,7 +116,7 @@ def plane(
         decided_by=("margin",),
         notes={},
     )
-    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
 def trajectory(
@@ -162,7 +162,7 @@ def trajectory(
         decided_by=("margin", "space"),
         notes={"steps": steps, "explained_variance": found.explained.tolist()},
     )
-    return pictures.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
 def _reading(experiment: Experiment, *, with_masks: bool) -> tuple[keras.Model, Callable[..., Solution]]:

@@ -19,7 +19,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands, curves, interpolation, solutions
+from sparse_lib.experiment import cli, commands
+from sparse_lib.experiment.analyses import curves, interpolation, solutions
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
@@ -30,7 +31,7 @@ from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.metrics import Evaluator
 from tests.experiment import tiny
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SPLITS = ("train", "validation", "test")
 NORMED = MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)
 KINDS = {"mlp": ("mlp", None), "lenet5": ("lenet5", None), "norm": ("mlp", NORMED)}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_lib.experiment import interpolation
+from sparse_lib.experiment.analyses import interpolation
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings
 from sparse_lib.experiment.runtime.errors import RunError

@@ -1,0 +1,1 @@
+"""Measurements on finished runs: spectra, interpolation, loss surfaces, instability."""
