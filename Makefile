@@ -50,7 +50,7 @@ docs: $(READY) ## build the documentation site into site/; warnings are errors
 	@echo "docs: open site/index.html"
 
 demo: $(READY) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
-	@$(PY) -m sparse_lib.experiment.demo --out=$(DEMO_DIR)
+	@$(PY) -m sparse_lib.experiment.jobs.demo --out=$(DEMO_DIR)
 
 bench: $(READY) ## measure speed (the peers too after `make setup EXTRAS=bench`)
 	@$(PY) -m benchmarks.run

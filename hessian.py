@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 
-from sparse_lib.experiment import cli
+from sparse_lib.experiment.command_line import cli
 
 cli.define_common_flags()
 
@@ -17,7 +17,7 @@ cli.define_common_flags()
 def main() -> None:
     """Computes what is not there yet."""
     cli.import_tensorflow()
-    from sparse_lib.experiment import commands
+    from sparse_lib.experiment.command_line import commands
 
     commands.hessian(pathlib.Path(flags.FLAGS.logdir))
 

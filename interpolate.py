@@ -17,7 +17,7 @@ import pathlib
 
 from absl import flags
 
-from sparse_lib.experiment import cli
+from sparse_lib.experiment.command_line import cli
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
@@ -45,7 +45,7 @@ def define_mode() -> None:
 def main() -> None:
     """Evaluates what is not there yet."""
     cli.import_tensorflow()
-    from sparse_lib.experiment import commands
+    from sparse_lib.experiment.command_line import commands
 
     directory, mode = pathlib.Path(flags.FLAGS.logdir), flags.FLAGS.mode
     common = {"operative": flags.FLAGS.operative_gin, "overwrite": flags.FLAGS.overwrite}

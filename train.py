@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from sparse_lib.experiment import cli
+from sparse_lib.experiment.command_line import cli
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
@@ -26,7 +26,7 @@ def define_mode() -> None:
 def main() -> None:
     """Runs the mode that the flags ask for."""
     cli.import_tensorflow()
-    from sparse_lib.experiment import commands
+    from sparse_lib.experiment.command_line import commands
 
     directory = pathlib.Path(flags.FLAGS.logdir)
     if flags.FLAGS.mode == "eval":

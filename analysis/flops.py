@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sparse_lib.experiment import cli
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.runtime.errors import SettingError
 
 TABLES = {

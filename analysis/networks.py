@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.modes import WeightSource
 from sparse_lib.experiment.storage import files

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from sparse_lib.experiment import cli
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.runtime.errors import RunError
 
 

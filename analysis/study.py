@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from absl import logging as absl_logging
 
+from sparse_lib.experiment.jobs.stages import Job, Stage, last_step
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.stages import Job, Stage, last_step
 from sparse_lib.experiment.storage import files
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_lib.experiment.stages import Job, Stage, last_step
+from sparse_lib.experiment.jobs.stages import Job, Stage, last_step
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.training import run
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.loop import Loop

@@ -214,7 +214,7 @@ def test_lawful_imports(module, source):
         ("analysis.study", "import train"),
         ("interpolate", "from train import main"),
         ("benchmarks.run", "from hessian import main"),
-        ("sparse_lib.experiment.demo", "from analysis import report"),
+        ("sparse_lib.experiment.jobs.demo", "from analysis import report"),
         ("sparse_lib.helpers", ""),
     ],
 )

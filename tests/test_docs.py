@@ -9,7 +9,7 @@ import pytest
 
 from analysis.figures import style
 from docs import make_configuration, make_pictures
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.training import run
 

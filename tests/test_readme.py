@@ -28,7 +28,7 @@ from absl import flags
 
 import sparse_lib
 import train
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from tests.experiment.data.test_tfds import pictures, prepare
 

@@ -9,7 +9,7 @@ import pytest
 from analysis import networks, solutions
 from analysis.runs import load_runs
 from analysis.similarity import cka, tables, weights
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.training import run

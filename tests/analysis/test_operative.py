@@ -4,7 +4,7 @@ import gin
 import pytest
 
 from analysis import methods, operative
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 
 TEXT = """

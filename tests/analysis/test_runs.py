@@ -11,7 +11,7 @@ import pytest
 
 from analysis import runs as frames
 from analysis.runs import IDENTITY, load_runs
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.training import run
 from tests.test_readme import ROOT, run_fragments

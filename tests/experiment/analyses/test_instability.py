@@ -15,8 +15,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands
 from sparse_lib.experiment.analyses import instability, interpolation, solutions
+from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings

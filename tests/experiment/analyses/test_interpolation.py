@@ -19,8 +19,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands
 from sparse_lib.experiment.analyses import curves, interpolation, solutions
+from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError

@@ -14,8 +14,8 @@ from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
 import interpolate as entry_point
-from sparse_lib.experiment import cli, commands
 from sparse_lib.experiment.analyses import grids, solutions, surfaces
+from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment import commands
+from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader

@@ -15,12 +15,12 @@ from absl.testing import flagsaver
 
 import train
 from sparse_lib import schedules
-from sparse_lib.experiment import cli, commands
+from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import available
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LIBRARY = ROOT / "sparse_lib"
 TINY = {
     "network.network_name": "'mlp'",

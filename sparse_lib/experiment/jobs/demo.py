@@ -1,6 +1,6 @@
 """The demonstration: on the embedded digits, what the papers compare, in a few minutes on two cores.
 
-  python -m sparse_lib.experiment.demo --out=runs/demo
+  python -m sparse_lib.experiment.jobs.demo --out=runs/demo
 
 A LeNet5 is pruned to 95%; from its masks follow the lottery ticket and the scratch baselines; RigL and the dense
 network run beside them. Each run is a process of `train.py`, so that what is shown here can be typed by hand. A
@@ -18,13 +18,14 @@ from typing import Any
 
 from absl import flags, logging
 
-from sparse_lib.experiment import cli, stages
+from sparse_lib.experiment.command_line import cli
+from sparse_lib.experiment.jobs import stages
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import duration
 from sparse_lib.experiment.storage import files
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 TRAIN = ROOT / "train.py"
 
 STEPS = 3000

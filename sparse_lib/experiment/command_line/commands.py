@@ -10,9 +10,9 @@ from typing import Any
 from absl import flags, logging
 
 from sparse_lib._utils import distribute
-from sparse_lib.experiment import cli
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files

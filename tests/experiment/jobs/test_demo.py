@@ -12,8 +12,8 @@ import time
 import gin
 import pytest
 
-from sparse_lib.experiment import demo, stages
 from sparse_lib.experiment.config import gin_names
+from sparse_lib.experiment.jobs import demo, stages
 from sparse_lib.experiment.runtime.errors import RunError
 
 # Stands in for train.py: notes when it ran, and leaves what a run leaves.

@@ -18,7 +18,7 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
 # As in sparse_lib._utils.distribute, which imports TensorFlow.
 _STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
-_LIBRARY = str(pathlib.Path(__file__).parents[1])
+_LIBRARY = str(pathlib.Path(__file__).parents[2])
 
 
 def define_common_flags() -> None:

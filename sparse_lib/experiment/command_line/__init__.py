@@ -1,0 +1,1 @@
+"""Flags, exit statuses, and what each command does."""
