@@ -4,10 +4,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from analysis import claims, evidence, landscapes, spectra
-from analysis.runs import Runs
+from analysis import claims, evidence
+from analysis.records import landscapes, spectra
+from analysis.records.checkpoints import Shelf
+from analysis.records.runs import Runs
 from analysis.similarity import tables
-from analysis.solutions import Shelf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import cases, cells, claims, landscapes, page, propagation, sections, spectra
+from analysis import cases, cells, claims, page, propagation, sections
 from analysis.cases import Case
 from analysis.figures import accuracy, style
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
 from analysis.page import Section
-from analysis.runs import Runs, load_runs
+from analysis.records import landscapes, spectra
+from analysis.records.runs import Runs, load_runs
 from analysis.sheets import Sheets
 
 TITLE = "Sparse training: gradient flow and lottery tickets"

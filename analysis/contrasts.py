@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import methods, statistics
+from analysis import statistics
 from analysis.evidence import Evidence, Quantity, by_seed
+from analysis.records import methods
 from analysis.similarity import function
 from analysis.statistics import Interval
 

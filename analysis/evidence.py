@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from analysis import methods
-from analysis.landscapes import Paths
-from analysis.runs import EARLY, Runs
+from analysis.records import methods
+from analysis.records.checkpoints import Shelf
+from analysis.records.landscapes import Paths
+from analysis.records.runs import EARLY, Runs
+from analysis.records.spectra import Spectra
 from analysis.similarity import tables
-from analysis.solutions import Shelf
-from analysis.spectra import Spectra
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

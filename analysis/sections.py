@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from analysis import cells, claims, page, spectra
+from analysis import cells, claims, page
 from analysis.cases import Case
 from analysis.figures import masks as mask_figures
 from analysis.figures import spectra as spectra_figures
 from analysis.figures import style, training
 from analysis.page import Section
+from analysis.records import spectra
 from analysis.sheets import Sheets
 from analysis.similarity import tables
 from analysis.similarity_sections import functions, weights

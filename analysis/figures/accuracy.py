@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import methods
 from analysis.figures import style
+from analysis.records import methods
 
 _MISSING = "No run is finished: result.json has the final accuracy."
 

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import methods
 from analysis.figures import style
+from analysis.records import methods
 
 
 @style.styled

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
-from analysis import methods
+from analysis.records import methods
 from sparse_lib.experiment.storage import files
 
 # The colours that a page may replace for a dark background; no data has them.

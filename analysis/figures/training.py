@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import methods
 from analysis.figures import style
-from analysis.runs import EARLY
+from analysis.records import methods
+from analysis.records.runs import EARLY
 
 _PANELS_IN_A_ROW = 3
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import methods, networks, solutions
-from analysis.runs import IDENTITY, Runs
+from analysis.records import checkpoints, methods, networks
+from analysis.records.checkpoints import Shelf
+from analysis.records.runs import IDENTITY, Runs
 from analysis.similarity import cka, embedding, function, masks, weights
-from analysis.solutions import Shelf
 from sparse_lib.experiment.storage import files
 
 TO_PARENT = ("disagreement", "kl", "js", "error_jaccard")
@@ -158,7 +158,7 @@ def distances(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     """
     shelf = shelf or Shelf()
     rows = []
-    goals: dict[str, solutions.Values | None] = {}
+    goals: dict[str, checkpoints.Values | None] = {}
     for row in _with_parents(runs, finished=True):
         parent = row["parent"]
         if parent not in goals:
@@ -209,7 +209,7 @@ def representations(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*IDENTITY, "parent", "matched_l2"])
 
 
-def _matched(built: networks.Built, own: solutions.Values, goal: solutions.Values) -> float:
+def _matched(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
     try:
         return weights.matched(built.model, goal, own, restarts=1)
     except ValueError:
@@ -266,7 +266,7 @@ def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     wanted = runs.runs[(runs.runs["state"] == "finished") & ~bases.isin([*methods.DENSE, *methods.STATIC])]
     rows: list[dict[str, Any]] = []
 
-    def compare(row: Mapping[str, Any], compared: str, one: solutions.Values, other: solutions.Values) -> None:
+    def compare(row: Mapping[str, Any], compared: str, one: checkpoints.Values, other: checkpoints.Values) -> None:
         total = masks.overlap(one, other).iloc[-1]
         rows.append({**{k: row[k] for k in ("label", "method")}, "compared": compared, **total.drop("layer")})
 

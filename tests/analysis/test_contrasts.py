@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import contrasts, methods
+from analysis import contrasts
 from analysis.contrasts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.evidence import Evidence
-from analysis.runs import Runs
+from analysis.records import methods
+from analysis.records.runs import Runs
 from analysis.statistics import Interval
 
 NOTHING = pd.DataFrame()

@@ -7,10 +7,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis import methods, propagation
+from analysis import propagation
 from analysis.figures import accuracy, landscape, masks, similarity, spectra, style, training
 from analysis.figures import propagation as propagation_figures
-from analysis.runs import load_runs
+from analysis.records import methods
+from analysis.records.runs import load_runs
 
 
 def case_of(directory):

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import claims, evidence, landscapes, spectra
+from analysis import claims, evidence
 from analysis.contrasts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
-from analysis.runs import IDENTITY, Runs, load_runs
+from analysis.records import landscapes, spectra
+from analysis.records.runs import IDENTITY, Runs, load_runs
 from analysis.similarity import tables
 
 SEEDS = (0, 1, 2)

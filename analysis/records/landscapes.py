@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import methods
-from analysis.runs import IDENTITY, Runs
+from analysis.records import methods
+from analysis.records.runs import IDENTITY, Runs
 from sparse_lib.experiment.storage import files
 
 _LINE = "line"

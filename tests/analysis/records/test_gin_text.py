@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from analysis import methods, operative
+from analysis.records import gin_text, methods
 from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 
@@ -28,7 +28,7 @@ training.unknown = %NOWHERE
 
 
 def test_every_kind_of_value():
-    values = operative.parse(TEXT)
+    values = gin_text.parse(TEXT)
     assert values == {
         "masks.sparsity": 0.95,
         "masks.custom": {"dense1": 0.5, "dense2": 0.95},
@@ -43,11 +43,11 @@ def test_every_kind_of_value():
 
 @pytest.mark.parametrize("text", ["", "# nothing", "no statement here", "A = 1", "training.seed ="])
 def test_what_says_nothing(text):
-    assert set(operative.parse(text)) <= {"training.seed"}
+    assert set(gin_text.parse(text)) <= {"training.seed"}
 
 
 def test_a_macro_that_means_itself_ends():
-    assert "A" in operative.parse("A = %A\nx.y = %A")["x.y"]
+    assert "A" in gin_text.parse("A = %A\nx.y = %A")["x.y"]
 
 
 def test_reads_what_gin_writes():
@@ -56,7 +56,7 @@ def test_reads_what_gin_writes():
         bindings = ["masks.sparsity=0.75", "mask_updater.update_alg='rigl'", "training.seed=7", "STEPS=123"]
         gin_files.parse([], [*bindings, "training.total_steps=%STEPS", "mlp.hidden_sizes=(16, 8)"])
         commands.experiment()
-        values = operative.parse(gin_files.operative())
+        values = gin_text.parse(gin_files.operative())
     finally:
         gin.clear_config()
     assert values["masks.sparsity"] == 0.75

@@ -6,8 +6,8 @@ import gin
 import numpy as np
 import pytest
 
-from analysis import networks, solutions
-from analysis.runs import load_runs
+from analysis.records import checkpoints, networks
+from analysis.records.runs import load_runs
 from analysis.similarity import cka, tables, weights
 from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
@@ -66,12 +66,12 @@ def test_representations(trained):
 
 
 def test_solutions_are_trainable_values_alone(trained):
-    values = solutions.weights(trained / "prune")
+    values = checkpoints.weights(trained / "prune")
     assert {name.rpartition(".")[2] for name in values} == {"kernel", "bias", "gamma", "beta"}
-    active = solutions.masks(trained / "prune")
+    active = checkpoints.masks(trained / "prune")
     assert active["dense1.kernel"].mean() == pytest.approx(0.5, abs=1e-3)
     assert not values["mlp.dense1.kernel"][~active["dense1.kernel"]].any()
-    assert weights.l2(values, solutions.weights(trained / "prune" / "ckpt-0")) > 0
+    assert weights.l2(values, checkpoints.weights(trained / "prune" / "ckpt-0")) > 0
 
 
 def test_a_configuration_of_another_version_is_one_sentence(trained, tmp_path):

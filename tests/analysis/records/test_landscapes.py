@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import landscapes
-from analysis.runs import load_runs
+from analysis.records import landscapes
+from analysis.records.runs import load_runs
 
 
 def top(directory: pathlib.Path) -> pathlib.Path:

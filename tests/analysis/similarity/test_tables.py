@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from analysis.runs import Runs, load_runs
+from analysis.records.runs import Runs, load_runs
 from analysis.similarity import tables
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import methods, operative
+from analysis.records import gin_text, methods
 from sparse_lib.experiment.storage import files
 
 # Columns that every frame begins with.
@@ -195,7 +195,7 @@ def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"A file of {directory} cannot be read: {error}.")
     return {
         "path": str(directory),
-        "values": operative.parse(config),
+        "values": gin_text.parse(config),
         "metrics": lines(files.METRICS),
         "mask_updates": lines(files.MASK_UPDATES),
         "results": result,

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from analysis import spectra
-from analysis.runs import load_runs
+from analysis.records import spectra
+from analysis.records.runs import load_runs
 
 
 def top(directory: pathlib.Path) -> pathlib.Path:

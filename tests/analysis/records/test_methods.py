@@ -4,13 +4,13 @@ import pathlib
 
 import pytest
 
-from analysis import methods, operative
 from analysis.figures import style
+from analysis.records import gin_text, methods
 from sparse_lib.experiment.config.mask_updates import UPDATERS
 from sparse_lib.experiment.sizes import SIZES
 from sparse_lib.oneshot import METHODS
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 MASKS = {"network.mask_init_path": "runs/prune"}
 RIGL = {"mask_updater.update_alg": "rigl"}
 
@@ -74,7 +74,7 @@ def test_every_configuration_of_the_suite_has_a_name_of_its_own(folder):
     for path in sorted((ROOT / folder).glob("*.gin")):
         text = (ROOT / folder / "base.gin").read_text() + "\n" + path.read_text()
         if path.stem != "base" and "base.gin" in path.read_text():
-            names[path.stem] = methods.identify(operative.parse(text)).method
+            names[path.stem] = methods.identify(gin_text.parse(text)).method
     assert names["rigl"] == "rigl.plus.erk"
     assert names["rigl_from_prune"] == "rigl"
     assert names["lottery_rewind"] == "lottery_rewind"

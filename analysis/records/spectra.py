@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.runs import IDENTITY, Runs
+from analysis.records.runs import IDENTITY, Runs
 from sparse_lib.experiment.storage import files
 
 _NAME = re.compile(r"^ckpt-(-?\d+)\.json$")

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from analysis import runs as frames
-from analysis.runs import IDENTITY, load_runs
+from analysis.records import runs as frames
+from analysis.records.runs import IDENTITY, load_runs
 from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.training import run

@@ -1,0 +1,1 @@
+"""What runs wrote, as data frames."""
