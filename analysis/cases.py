@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from analysis import claims, evidence
+from analysis.claims import paper, quantities
 from analysis.records import landscapes, spectra
 from analysis.records.checkpoints import Shelf
 from analysis.records.runs import Runs
@@ -33,8 +33,8 @@ class Case:
     paths: landscapes.Paths
     spectra: spectra.Spectra
     predicted: tables.Predictions
-    evidence: evidence.Evidence
-    verdicts: Sequence[claims.Verdict]
+    evidence: quantities.Evidence
+    verdicts: Sequence[paper.Verdict]
     shelf: Shelf
 
     @property
@@ -68,6 +68,6 @@ def make_case(
     own_spectra = spectra.Spectra(*(frame[frame["run"].isin(names)] for frame in measured_spectra))
     predicted = tables.predictions(runs)
     shelf = Shelf()
-    gathered = evidence.gather(runs, predicted, own_paths, own_spectra, shelf)
-    verdicts = claims.judge(gathered)
+    gathered = quantities.gather(runs, predicted, own_paths, own_spectra, shelf)
+    verdicts = paper.judge(gathered)
     return Case(setting, sparsity, runs, own_paths, own_spectra, predicted, gathered, verdicts, shelf)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
-from analysis import contrasts, page
+from analysis import page
+from analysis.claims import effects
 from analysis.figures import style
 
 # Below figures over seeds.
@@ -42,7 +43,7 @@ def plus_minus(mean: float, std: float, *, percent: bool = False) -> str:
 
 def percent(value: float) -> str:
     """A fraction in percent; nothing for NaN."""
-    return contrasts.told(value, "points", sign=False)
+    return effects.told(value, "points", sign=False)
 
 
 def amount(value: float) -> str:

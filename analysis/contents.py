@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import cases, cells, claims, page, propagation, sections
+from analysis import cases, cells, page, propagation, sections
 from analysis.cases import Case
+from analysis.claims import paper
 from analysis.figures import accuracy, style
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
@@ -91,7 +92,7 @@ def _overview(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: Sequenc
         [page.link(case.title, case.slug), *(sum(v.status == s for v in case.verdicts) for s in page.STATUSES)]
         for case in every
     ]
-    section.add(page.table(f"What these runs say of {len(claims.CLAIMS)} claims of the paper.", heads, rows))
+    section.add(page.table(f"What these runs say of {len(paper.CLAIMS)} claims of the paper.", heads, rows))
     return section
 
 

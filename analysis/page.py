@@ -7,8 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
-from analysis.claims import Verdict
-from analysis.contrasts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Status
+from analysis.claims.effects import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Status
+from analysis.claims.paper import Verdict
 from analysis.figures import style
 
 _CSS = pathlib.Path(__file__).with_name("page.css")

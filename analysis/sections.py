@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from analysis import cells, claims, page
+from analysis import cells, page
 from analysis.cases import Case
+from analysis.claims import paper
 from analysis.figures import masks as mask_figures
 from analysis.figures import spectra as spectra_figures
 from analysis.figures import style, training
@@ -39,7 +40,7 @@ def case_section(case: Case, sheets: Sheets) -> Section:
     return whole
 
 
-def _verdict_tiles(verdicts: Sequence[claims.Verdict]) -> page.Markup:
+def _verdict_tiles(verdicts: Sequence[paper.Verdict]) -> page.Markup:
     said = dict(zip(page.STATUSES, ("supported", "not supported", "undecided", "lack data"), strict=True))
     counts = {status: sum(v.status == status for v in verdicts) for status in page.STATUSES}
     return page.tiles([(n, f"claims {said[status]}", status.replace(" ", "-")) for status, n in counts.items()])
@@ -48,7 +49,7 @@ def _verdict_tiles(verdicts: Sequence[claims.Verdict]) -> page.Markup:
 def _claims(case: Case, sheets: Sheets) -> Section:
     section = Section("The paper's claims")
     section.add(page.claims(case.verdicts))
-    sheets.data(f"{case.slug}/claims", claims.as_frame(case.verdicts))
+    sheets.data(f"{case.slug}/claims", paper.as_frame(case.verdicts))
     return section
 
 

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from analysis import page
-from analysis.claims import Claim, Verdict
-from analysis.contrasts import NOT_ENOUGH, SUPPORTED, Measured
+from analysis.claims.effects import NOT_ENOUGH, SUPPORTED, Measured
+from analysis.claims.paper import Claim, Verdict
+from analysis.claims.statistics import Interval
 from analysis.page import Section
-from analysis.statistics import Interval
 
 VOID = {"meta", "br", "link", "img", "hr", "input", "line", "rect", "circle", "path", "use"}
 

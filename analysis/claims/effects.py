@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import statistics
-from analysis.evidence import Evidence, Quantity, by_seed
+from analysis.claims import statistics
+from analysis.claims.quantities import Evidence, Quantity, by_seed
+from analysis.claims.statistics import Interval
 from analysis.records import methods
 from analysis.similarity import function
-from analysis.statistics import Interval
 
 Status = Literal["supported", "not supported", "undecided", "not enough data"]
 SUPPORTED: Status = "supported"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import evidence as measured_by
-from analysis.contrasts import (
+from analysis.claims import quantities as measured_by
+from analysis.claims.effects import (
     NOT_ENOUGH,
     Contrast,
     Measure,
@@ -19,7 +19,7 @@ from analysis.contrasts import (
     decide,
     told,
 )
-from analysis.evidence import Evidence
+from analysis.claims.quantities import Evidence
 
 # Methods stand for one another where a study has left one out: first the paper's, then the nearest.
 _RIGL = ("rigl.plus", "rigl", "rigl.plus.erk", "rigl.erk")

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import contrasts
-from analysis.contrasts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
-from analysis.evidence import Evidence
+from analysis.claims import effects
+from analysis.claims.effects import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from analysis.claims.quantities import Evidence
+from analysis.claims.statistics import Interval
 from analysis.records import methods
 from analysis.records.runs import Runs
-from analysis.statistics import Interval
 
 NOTHING = pd.DataFrame()
 RUNS = Runs(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
@@ -32,8 +32,8 @@ def quantity(**values: list[float]):
     return lambda _: frame
 
 
-def measured(mean: float, low: float, high: float) -> contrasts.Measured:
-    return contrasts.Measured(Interval(mean, low, high, 3, ""), "nats", "")
+def measured(mean: float, low: float, high: float) -> effects.Measured:
+    return effects.Measured(Interval(mean, low, high, 3, ""), "nats", "")
 
 
 @pytest.mark.parametrize(
@@ -50,42 +50,40 @@ def measured(mean: float, low: float, high: float) -> contrasts.Measured:
     ],
 )
 def test_decisions(interval, border, status):
-    assert contrasts.decide(measured(*interval), *border) == status
+    assert effects.decide(measured(*interval), *border) == status
 
 
 def test_differences_are_paired():
-    found = contrasts.Contrast(quantity(rigl=[1.0, 2.0, 3.5], set=[0.5, 1.0, 3.0]), [("rigl", "set")], "nats")(EVIDENCE)
+    found = effects.Contrast(quantity(rigl=[1.0, 2.0, 3.5], set=[0.5, 1.0, 3.0]), [("rigl", "set")], "nats")(EVIDENCE)
     expected = stats.ttest_rel([1, 2, 3.5], [0.5, 1, 3]).confidence_interval(0.95)
     np.testing.assert_allclose(found.interval[1:3], (expected.low, expected.high))
     assert found.sides == "RigL 2.17 nats, SET 1.5 nats"
 
 
 def test_ratios_are_means_of_logarithms():
-    found = contrasts.Contrast(quantity(rigl=[2.0, 8.0, 32.0], set=[1.0, 1.0, 4.0]), [("rigl", "set")], "times")(
-        EVIDENCE
-    )
+    found = effects.Contrast(quantity(rigl=[2.0, 8.0, 32.0], set=[1.0, 1.0, 4.0]), [("rigl", "set")], "times")(EVIDENCE)
     expected = stats.ttest_1samp(np.log([2, 8, 8]), 0).confidence_interval(0.95)
     assert found.interval.mean == pytest.approx(np.exp(np.log([2, 8, 8]).mean()))
     np.testing.assert_allclose(found.interval[1:3], np.exp([expected.low, expected.high]))
 
 
 def test_a_ratio_to_nothing_is_large_and_finite():
-    found = contrasts.Contrast(quantity(rigl=[1.0, 1.1], set=[0.0, 0.0]), [("rigl", "set")], "times")(EVIDENCE)
+    found = effects.Contrast(quantity(rigl=[1.0, 1.1], set=[0.0, 0.0]), [("rigl", "set")], "times")(EVIDENCE)
     assert 1e10 < found.interval.low <= found.interval.high < math.inf
 
 
 def test_the_preferred_methods_are_taken_unless_others_have_more_seeds():
     pairs = [("rigl.plus", "set.plus"), ("rigl", "set")]
     both = quantity(rigl__plus=[1.0, 1.0], set__plus=[0.0, 0.5], rigl=[5.0, 5.0], set=[1.0, 2.0])
-    assert contrasts.Contrast(both, pairs, "nats")(EVIDENCE).sides.startswith("RigL+")
+    assert effects.Contrast(both, pairs, "nats")(EVIDENCE).sides.startswith("RigL+")
     single = quantity(rigl__plus=[1.0], set__plus=[0.0], rigl=[5.0, 5.0], set=[1.0, 2.0])
-    assert contrasts.Contrast(single, pairs, "nats")(EVIDENCE).sides.startswith("RigL 5")
+    assert effects.Contrast(single, pairs, "nats")(EVIDENCE).sides.startswith("RigL 5")
 
 
 def test_variants_do_not_count():
     frame = quantity(rigl=[1.0, 1.0], set=[0.0, 0.1])(EVIDENCE)
     frame.loc[frame["method"] == "rigl", "label"] = "RigL, update_freq=500"
-    found = contrasts.Contrast(lambda _: frame, [("rigl", "set")], "nats")(EVIDENCE)
+    found = effects.Contrast(lambda _: frame, [("rigl", "set")], "nats")(EVIDENCE)
     assert found.missing == "runs of RigL and SET with this measurement"
 
 
@@ -99,13 +97,13 @@ def test_variants_do_not_count():
     ],
 )
 def test_what_is_missing(values, missing):
-    found = contrasts.Contrast(quantity(**values), [("rigl", "set")], "nats")(EVIDENCE)
+    found = effects.Contrast(quantity(**values), [("rigl", "set")], "nats")(EVIDENCE)
     assert found.missing == missing
-    assert contrasts.decide(found, 0, math.inf) == NOT_ENOUGH
+    assert effects.decide(found, 0, math.inf) == NOT_ENOUGH
 
 
 def test_single_quantity():
-    found = contrasts.Single(quantity(rigl=[1.0, 2.0, 3.0]), ["rigl.plus", "rigl"], "nats")(EVIDENCE)
+    found = effects.Single(quantity(rigl=[1.0, 2.0, 3.0]), ["rigl.plus", "rigl"], "nats")(EVIDENCE)
     expected = stats.ttest_1samp([1, 2, 3], 0).confidence_interval(0.95)
     np.testing.assert_allclose(found.interval[1:3], (expected.low, expected.high))
 
@@ -130,14 +128,14 @@ def around(mean: float, n: int = 5) -> np.ndarray:
     return (values + values.T) / 2
 
 
-TICKETS = contrasts.PairContrast("disagreement", "lottery", "prune", "points")
+TICKETS = effects.PairContrast("disagreement", "lottery", "prune", "points")
 
 
 def test_pairs_of_two_methods():
     frame = pd.concat([pairs("lottery", around(0.01), same=True), pairs("prune", around(0.05), same=False)])
     found = TICKETS(with_pairs(frame))
     assert found.interval.mean == pytest.approx(-0.04, abs=0.002)
-    assert contrasts.decide(found, -math.inf, 0.0) == SUPPORTED
+    assert effects.decide(found, -math.inf, 0.0) == SUPPORTED
     assert found.interval.n == 5
 
 
@@ -150,7 +148,7 @@ def test_two_runs_are_too_few_for_the_jackknife():
     frame = pd.concat([pairs("lottery", around(0.01, 2), same=True), pairs("prune", around(0.05), same=False)])
     found = TICKETS(with_pairs(frame))
     assert found.missing == "a third run of each"
-    assert contrasts.decide(found, -math.inf, 0.0) == NOT_ENOUGH
+    assert effects.decide(found, -math.inf, 0.0) == NOT_ENOUGH
 
 
 def test_families_of_different_parents_are_not_mixed():
@@ -165,16 +163,16 @@ def test_rank_correlation():
     noise = np.random.default_rng(0).normal(0, 0.01, (5, 3))
     flow = {name: list(place + noise[place]) for place, name in enumerate(names)}
     accuracy = {name: list(10 * place + noise[place]) for place, name in enumerate(names)}
-    found = contrasts.RankCorrelation(quantity(**flow), quantity(**accuracy))(EVIDENCE)
+    found = effects.RankCorrelation(quantity(**flow), quantity(**accuracy))(EVIDENCE)
     assert found.interval[:3] == pytest.approx((1.0, 1.0, 1.0))
-    against = contrasts.RankCorrelation(
+    against = effects.RankCorrelation(
         quantity(**flow), quantity(**dict(zip(names, reversed(accuracy.values()), strict=True)))
     )
     assert against(EVIDENCE).interval.mean == pytest.approx(-1.0)
     means = np.array([[np.mean(flow[name]), np.mean(accuracy[name])] for name in names])[[3, 0, 4, 1, 2]]
     means[:, 1] = [3.0, 1.0, 1.0, 7.0, 2.0]
-    np.testing.assert_allclose(contrasts._spearman(means[None]), stats.spearmanr(*means.T).statistic)
-    few = contrasts.RankCorrelation(quantity(**dict(list(flow.items())[:3])), quantity(**accuracy))
+    np.testing.assert_allclose(effects._spearman(means[None]), stats.spearmanr(*means.T).statistic)
+    few = effects.RankCorrelation(quantity(**dict(list(flow.items())[:3])), quantity(**accuracy))
     assert few(EVIDENCE).missing == "at least 4 sparse methods"
 
 
@@ -190,4 +188,4 @@ def test_rank_correlation():
     ],
 )
 def test_effects_in_words(value, unit, text):
-    assert contrasts.told(value, unit) == text
+    assert effects.told(value, unit) == text

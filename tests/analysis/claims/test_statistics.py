@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import statistics
+from analysis.claims import statistics
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])

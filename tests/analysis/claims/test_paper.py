@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import claims, evidence
-from analysis.contrasts import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from analysis.claims import paper, quantities
+from analysis.claims.effects import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.records import landscapes, spectra
 from analysis.records.runs import IDENTITY, Runs, load_runs
 from analysis.similarity import tables
@@ -26,10 +26,10 @@ def case_of(directory: pathlib.Path) -> Runs:
     return case
 
 
-def judged(runs: Runs, **frames: pd.DataFrame) -> dict[str, claims.Verdict]:
+def judged(runs: Runs, **frames: pd.DataFrame) -> dict[str, paper.Verdict]:
     """Verdicts on runs without checkpoints; frames take the place of what would be read from them."""
     predicted = tables.predictions(runs)
-    own = evidence.Evidence(
+    own = quantities.Evidence(
         **{
             "runs": runs,
             "pairs": tables.within_methods(runs, predicted),
@@ -40,7 +40,7 @@ def judged(runs: Runs, **frames: pd.DataFrame) -> dict[str, claims.Verdict]:
             **frames,
         }
     )
-    return {verdict.claim.name: verdict for verdict in claims.judge(own)}
+    return {verdict.claim.name: verdict for verdict in paper.judge(own)}
 
 
 def by_run(runs: Runs, **values: dict[str, list[float]]) -> pd.DataFrame:
@@ -205,17 +205,17 @@ def test_accuracy_of_tickets_is_that_above_their_own_parent(write_run):
 
 
 def test_every_claim_is_told_apart_and_has_a_range():
-    names = [claim.name for claim in claims.CLAIMS]
+    names = [claim.name for claim in paper.CLAIMS]
     assert len(set(names)) == len(names)
-    for claim in claims.CLAIMS:
+    for claim in paper.CLAIMS:
         assert np.isfinite(claim.low) or np.isfinite(claim.high)
         assert claim.statement.endswith(".")
         assert claim.paper
 
 
 def test_verdicts_as_a_frame(like_the_paper):
-    frame = claims.as_frame(list(judged(like_the_paper).values()))
-    assert len(frame) == len(claims.CLAIMS)
+    frame = paper.as_frame(list(judged(like_the_paper).values()))
+    assert len(frame) == len(paper.CLAIMS)
     row = frame.set_index("claim").loc["init_raises_gradient"]
     assert row["low"] < row["effect"] < row["high"]
     assert (row["unit"], row["n"], row["interval"]) == ("times", 3, "paired t-interval over seeds")
