@@ -85,7 +85,7 @@ def _described(asked: argparse.Namespace) -> dict[str, Any]:
     """Tables about the network that a gin configuration describes, by title."""
     import keras
 
-    from analysis import cost_tables
+    from analysis.flops import cost_tables
     from sparse_lib.experiment.config import gin_files, gin_names
 
     gin_files.parse(asked.gin_config, asked.gin_bindings)
@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     asked = _arguments(words)
     cli.import_tensorflow()
-    from analysis import cost_tables
+    from analysis.flops import cost_tables
     from sparse_lib.experiment.storage import files
 
     try:

@@ -7,12 +7,12 @@ import keras
 import pandas as pd
 import pytest
 
-from analysis import cost_tables, flops, published_costs
+from analysis.flops import __main__, cost_tables, published_costs
 from sparse_lib import counting
 from sparse_lib.experiment import networks
 from sparse_lib.experiment.networks.common import Style
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 DOCUMENT = ROOT / "docs" / "flops.md"
 
 
@@ -128,8 +128,8 @@ def test_the_honest_count_of_wrn_22_2_is_that_of_the_reproduction(masks, relativ
         f"masks.distribution = '{distribution}'",
         f"masks.sparsity = {sparsity}",
     ]
-    tables = flops._described(
-        flops._arguments([f"--gin_bindings={b}" for b in bindings] + ["--image=32x32x3", "--classes=10"])
+    tables = __main__._described(
+        __main__._arguments([f"--gin_bindings={b}" for b in bindings] + ["--image=32x32x3", "--classes=10"])
     )
     layers, training = tables.values()
     total = layers.iloc[-1]
@@ -153,15 +153,15 @@ def test_layers_add_up_and_a_pruned_network_is_averaged():
 
 
 def test_the_command_prints_and_writes(capsys, tmp_path):
-    assert flops.main(["--table=notebook", f"--out={tmp_path}"]) == 0
+    assert __main__.main(["--table=notebook", f"--out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
-    assert flops.TABLES["notebook"] in printed and "1141.544" in printed
+    assert __main__.TABLES["notebook"] in printed and "1141.544" in printed
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "notebook.csv"), cost_tables.notebook())
 
 
 def test_the_command_describes_any_network(capsys, tmp_path):
     config = ROOT / "mlp_configs" / "prune.gin"
-    assert flops.main([f"--gin_config={config}", "--image=28x28x1", "--classes=10", "--rule=micronet"]) == 0
+    assert __main__.main([f"--gin_config={config}", "--image=28x28x1", "--classes=10", "--rule=micronet"]) == 0
     printed = capsys.readouterr().out
     assert "mlp/dense2/kernel" in printed and "pruning" in printed and "micronet rule" in printed
 
@@ -174,22 +174,22 @@ def test_the_command_describes_any_network(capsys, tmp_path):
     ],
 )
 def test_failures_are_one_line(capsys, words, message):
-    assert flops.main(words) == 2
+    assert __main__.main(words) == 2
     told = capsys.readouterr().err
     assert told.startswith(message) and told.count("\n") == 1
 
 
 def test_contradictions_are_usage_errors(capsys):
     with pytest.raises(SystemExit, match="2"):
-        flops.main(["--table=widths", "--gin_config=configs/rigl.gin"])
+        __main__.main(["--table=widths", "--gin_config=configs/rigl.gin"])
     assert "give one of them" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        flops.main(["--image=224"])
+        __main__.main(["--image=224"])
     assert "HxWxC" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", flops.TABLES)
+@pytest.mark.parametrize("name", __main__.TABLES)
 def test_the_document_shows_what_the_command_prints(name):
     maker = {"notebook": cost_tables.notebook, "methods": cost_tables.methods, "widths": cost_tables.widths}.get(name)
     table = maker() if maker else cost_tables.readme(name)
-    assert flops.text(flops.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")
+    assert __main__.text(__main__.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import pandas as pd
 
-from analysis import published_costs as published
+from analysis.flops import published_costs as published
 from sparse_lib import api, counting, distributions, schedules
 from sparse_lib.counting import micronet
 from sparse_lib.experiment import networks

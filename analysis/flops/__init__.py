@@ -1,0 +1,1 @@
+"""Tables of FLOPs and sizes."""
