@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not pathlib.Path(top).is_dir():
             parser.error(f"--runs={top} is no directory; name one that holds runs.")
     cli.import_tensorflow()
-    from analysis import contents
+    from analysis.report import overview
 
     try:
-        written = contents.write(asked.runs, asked.out)
+        written = overview.write(asked.runs, asked.out)
     except RunError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import cases, cells, page, propagation, sections
-from analysis.cases import Case
+from analysis import propagation
 from analysis.claims import paper
 from analysis.figures import accuracy, style
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
-from analysis.page import Section
 from analysis.records import landscapes, spectra
 from analysis.records.runs import Runs, load_runs
-from analysis.sheets import Sheets
+from analysis.report import format, page, sections
+from analysis.report.case import Case, make_case
+from analysis.report.page import Section
+from analysis.report.writer import Sheets
 
 TITLE = "Sparse training: gradient flow and lottery tickets"
 _FOOTER = "Made by python -m analysis.report. The paper is arXiv 2010.03533."
@@ -40,7 +41,7 @@ def write(tops: Sequence[str | os.PathLike[str]], out: pathlib.Path) -> pathlib.
     runs = load_runs(tops)
     sheets = Sheets(out)
     paths, measured = landscapes.load_paths(tops, runs), spectra.load(runs)
-    every = [cases.make_case(*case, paths, measured) for case in runs.cases()]
+    every = [make_case(*case, paths, measured) for case in runs.cases()]
     parts = [_overview(tops, runs, every)]
     parts += [sections.case_section(case, sheets) for case in every]
     parts += [_across(runs, sheets), _initialisation(runs, sheets), _landscapes(tops, runs, sheets)]
@@ -182,7 +183,7 @@ def _all_runs(runs: Runs, sheets: Sheets) -> Section:
             page.method_name(row["label"], looks[row["label"]].colour),
             row["run"],
             row["seed"],
-            cells.percent(row["target_sparsity"]),
+            format.percent(row["target_sparsity"]),
             row["state"] if row["state"] != "unfinished" else f"step {row['step']:,} of {row['total_steps']:,}",
             f"{100 * final[row['run']]:.2f}%" if row["run"] in final.index else "",
         ]

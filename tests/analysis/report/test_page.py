@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from analysis import page
 from analysis.claims.effects import NOT_ENOUGH, SUPPORTED, Measured
 from analysis.claims.paper import Claim, Verdict
 from analysis.claims.statistics import Interval
-from analysis.page import Section
+from analysis.report import page
+from analysis.report.page import Section
 
 VOID = {"meta", "br", "link", "img", "hr", "input", "line", "rect", "circle", "path", "use"}
 

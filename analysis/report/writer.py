@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import page
 from analysis.figures import style
+from analysis.report import page
 from sparse_lib.experiment.storage import files
 
 MANIFEST = "report.json"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
-from analysis import page
 from analysis.claims import effects
 from analysis.figures import style
+from analysis.report import page
 
 # Below figures over seeds.
 BAND = "Lines are means over the runs of a method, bands reach from the smallest to the largest."

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from analysis import contents, propagation, report
+from analysis import propagation
 from analysis.figures import style
+from analysis.report import __main__, overview
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
-from tests.analysis.test_page import Outline
+from tests.analysis.report.test_page import Outline
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_a_study(write_run, tmp_path):
             save(directory, seed)
     write_run("scratch", 2, finished=False)
     out = tmp_path / "report"
-    assert report.main([f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0
+    assert __main__.main([f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0
     outline = outline_of(out)
     for words in (
         "MLP on digits, 90% sparse",
@@ -84,7 +85,7 @@ def test_a_study(write_run, tmp_path):
 
 def test_one_run(write_run, tmp_path):
     save(write_run("rigl_plus", 0, changes=[1.0], wrong=[1]), 0)
-    contents.write([tmp_path / "runs"], tmp_path / "report")
+    overview.write([tmp_path / "runs"], tmp_path / "report")
     outline = outline_of(tmp_path / "report")
     assert "1 run:" in outline.text
     assert "Not enough data for" in outline.text
@@ -93,7 +94,7 @@ def test_one_run(write_run, tmp_path):
 
 def test_an_empty_directory(tmp_path):
     (tmp_path / "runs").mkdir()
-    contents.write([tmp_path / "runs"], tmp_path / "report")
+    overview.write([tmp_path / "runs"], tmp_path / "report")
     outline = outline_of(tmp_path / "report")
     assert "There is no run below" in outline.text
     assert "python train.py" in outline.text
@@ -104,7 +105,7 @@ def test_runs_that_have_just_begun(write_run, tmp_path):
     write_run("lottery", 0, gradient_norm=[1.0], finished=False)
     begun = write_run("rigl_plus", 0, finished=False)
     (begun / "metrics.jsonl").unlink()
-    contents.write([tmp_path / "runs"], tmp_path / "report")
+    overview.write([tmp_path / "runs"], tmp_path / "report")
     text = outline_of(tmp_path / "report").text
     assert "No run is finished" in text
     assert "No run of this case is finished" in text
@@ -113,11 +114,11 @@ def test_runs_that_have_just_begun(write_run, tmp_path):
 def test_what_an_earlier_report_has_left_goes_and_what_others_have_stays(write_run, tmp_path):
     out = tmp_path / "report"
     write_run("rigl_plus", 0, changes=[1.0])
-    contents.write([tmp_path / "runs"], out)
+    overview.write([tmp_path / "runs"], out)
     stale = next(out.rglob("mask_updates.svg"))
     (out / "data" / "mine.csv").write_text("x")
     (tmp_path / "empty").mkdir()
-    contents.write([tmp_path / "empty"], out)
+    overview.write([tmp_path / "empty"], out)
     assert not stale.exists()
     assert (out / "data" / "mine.csv").exists()
 
@@ -132,14 +133,14 @@ def test_what_an_earlier_report_has_left_goes_and_what_others_have_stays(write_r
 )
 def test_a_wrong_command_line_ends_with_status_two(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        report.main(arguments)
+        __main__.main(arguments)
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert report.main([f"--runs={tmp_path}", f"--out={tmp_path / 'file' / 'report'}"]) == 1
+    assert __main__.main([f"--runs={tmp_path}", f"--out={tmp_path / 'file' / 'report'}"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert told.count("\n") == 1
@@ -153,7 +154,7 @@ def test_missing_and_damaged_checkpoints_are_told_and_left_out(write_run, tmp_pa
     save(damaged, 0)
     for path in damaged.glob("ckpt-100.data*"):
         path.write_bytes(b"")
-    contents.write([tmp_path / "runs"], tmp_path / "report")
+    overview.write([tmp_path / "runs"], tmp_path / "report")
     text = outline_of(tmp_path / "report").text
     assert "1/lottery/ckpt-100 is damaged" in text
     assert "0/scratch has none" in text
