@@ -15,7 +15,7 @@ from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
 from analysis.records import landscapes, spectra
 from analysis.records.runs import Runs, load_runs
-from analysis.report import format, page, sections
+from analysis.report import formatting, page, sections
 from analysis.report.case import Case, make_case
 from analysis.report.page import Section
 from analysis.report.writer import Sheets
@@ -183,7 +183,7 @@ def _all_runs(runs: Runs, sheets: Sheets) -> Section:
             page.method_name(row["label"], looks[row["label"]].colour),
             row["run"],
             row["seed"],
-            format.percent(row["target_sparsity"]),
+            formatting.percent(row["target_sparsity"]),
             row["state"] if row["state"] != "unfinished" else f"step {row['step']:,} of {row['total_steps']:,}",
             f"{100 * final[row['run']]:.2f}%" if row["run"] in final.index else "",
         ]

@@ -7,7 +7,7 @@ from analysis.figures import masks as mask_figures
 from analysis.figures import spectra as spectra_figures
 from analysis.figures import style, training
 from analysis.records import spectra
-from analysis.report import format, page
+from analysis.report import formatting, page
 from analysis.report.case import Case
 from analysis.report.page import Section
 from analysis.report.similarity import functions, weights
@@ -80,7 +80,7 @@ def _results(case: Case, sheets: Sheets) -> Section:
             [
                 page.method_name(label, look.colour),
                 len(own),
-                format.plus_minus(accuracy.mean(), accuracy.std(), percent=True),
+                formatting.plus_minus(accuracy.mean(), accuracy.std(), percent=True),
                 f"{100 * own['sparsity'].mean():.4g}%" if "sparsity" in own else "",
                 f"{own['active_parameters'].mean():,.0f}" if "active_parameters" in own else "",
                 *(_cost(own[cost].mean(), unit) for cost, unit in zip(costs, units, strict=True)),
@@ -99,20 +99,20 @@ def _gradients(case: Case, sheets: Sheets) -> Section:
     sheets.figure(
         section,
         f"{case.slug}/gradient_norm",
-        f"Norm of the gradient of the active weights on held-out images. {format.BAND} Dashed: dense initialisation "
+        f"Norm of the gradient of the active weights on held-out images. {formatting.BAND} Dashed: dense initialisation "
         "under a mask; dotted: masks that do not come from pruning.",
         lambda: training.gradient_norm(metrics),
     )
     sheets.figure(
         section,
         f"{case.slug}/mask_updates",
-        f"Change of the gradient norm by each mask update, on the same images. {format.BAND}",
+        f"Change of the gradient norm by each mask update, on the same images. {formatting.BAND}",
         lambda: training.mask_update_change(updates),
     )
     sheets.figure(
         section,
         f"{case.slug}/loss",
-        f"Training loss since the last log step, and test accuracy. {format.BAND}",
+        f"Training loss since the last log step, and test accuracy. {formatting.BAND}",
         lambda: training.loss(metrics),
     )
     return section
@@ -135,7 +135,7 @@ def _curvature(case: Case, sheets: Sheets) -> Section:
         section,
         f"{case.slug}/curvature",
         "Ends of the spectrum and number of negative eigenvalues at checkpoints, also those beside mask updates. "
-        f"{format.BAND}",
+        f"{formatting.BAND}",
         lambda: spectra_figures.extremes(summaries),
     )
     return section
@@ -163,7 +163,7 @@ def _masks(case: Case, sheets: Sheets) -> Section:
     sheets.figure(
         section,
         f"{case.slug}/mask_evolution",
-        f"How masks change. {format.BAND}",
+        f"How masks change. {formatting.BAND}",
         lambda: mask_figures.evolution(case.runs.metrics),
     )
     survivals = tables.survivals(case.runs, case.shelf)
@@ -184,7 +184,7 @@ def _masks(case: Case, sheets: Sheets) -> Section:
                 page.method_name(row["label"], looks[row["label"]].colour),
                 row["compared"],
                 row["n"],
-                *(format.percent(row[k]) for k in ("iou", "chance", "above_chance")),
+                *(formatting.percent(row[k]) for k in ("iou", "chance", "above_chance")),
             ]
             for row in table.to_dict("records")
         ]
@@ -197,7 +197,7 @@ def _masks(case: Case, sheets: Sheets) -> Section:
 
 
 def _cost(flops: float, of_dense: float | None) -> str:
-    return format.amount(flops) if of_dense is None else f"{flops / of_dense:.3g}"
+    return formatting.amount(flops) if of_dense is None else f"{flops / of_dense:.3g}"
 
 
 def _said(cost: str) -> str:

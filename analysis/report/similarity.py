@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import similarity as similarity_figures
 from analysis.figures import style
-from analysis.report import format, page
+from analysis.report import formatting, page
 from analysis.report.case import Case
 from analysis.report.page import Section
 from analysis.report.writer import Sheets
@@ -30,13 +30,13 @@ def functions(case: Case, sheets: Sheets) -> Section:
         [
             page.method_name(row["label"] + ("" if row["pairs_share_masks"] else " *"), looks[row["label"]].colour),
             row["networks"],
-            format.plus_minus(row["accuracy"], row["accuracy_std"], percent=True),
-            format.percent(row["ensemble"]),
-            format.plus_minus(row["disagreement"], row["disagreement_std"], percent=True),
-            format.plus_minus(row["pruned_disagreement"], row["pruned_disagreement_std"], percent=True),
-            format.number(row["kl"]),
-            format.number(row["js"]),
-            format.percent(row["error_jaccard"]),
+            formatting.plus_minus(row["accuracy"], row["accuracy_std"], percent=True),
+            formatting.percent(row["ensemble"]),
+            formatting.plus_minus(row["disagreement"], row["disagreement_std"], percent=True),
+            formatting.plus_minus(row["pruned_disagreement"], row["pruned_disagreement_std"], percent=True),
+            formatting.number(row["kl"]),
+            formatting.number(row["js"]),
+            formatting.percent(row["error_jaccard"]),
         ]
         for row in table.to_dict("records")
     ]
@@ -80,7 +80,7 @@ def weights(case: Case, sheets: Sheets) -> Section:
     if not distances.empty:
         heads = ["Method", "Start, L2", "End, L2", "Start, cosine", "End, cosine", "Start to end, L2"]
         caption = "Distances of weights to the pruned network whose masks a run takes. Mean and standard deviation."
-        section.add(format.means(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
+        section.add(formatting.means(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
     _representations(case, section, sheets)
     points, stress = tables.embedded(case.runs, case.shelf)
     sheets.data(f"{case.slug}/embedding", points)
@@ -95,7 +95,7 @@ def weights(case: Case, sheets: Sheets) -> Section:
     sheets.figure(
         section,
         f"{case.slug}/interpolation",
-        f"On the line from a run to the pruned network whose masks it takes. {format.BAND}",
+        f"On the line from a run to the pruned network whose masks it takes. {formatting.BAND}",
         lambda: landscape_figures.interpolation(to_parent),
     )
     ends = case.paths.barriers[~case.paths.barriers["from_start"].astype(bool)]
@@ -103,7 +103,7 @@ def weights(case: Case, sheets: Sheets) -> Section:
     if not loss.empty:
         heights = ("above_higher_end", "above_line", "largest_rise")
         columns = {name.replace("_", " ").capitalize(): name for name in heights}
-        section.add(format.means(loss, columns, "Barriers of the training loss between ends of training (nats)."))
+        section.add(formatting.means(loss, columns, "Barriers of the training loss between ends of training (nats)."))
     return section
 
 
@@ -121,4 +121,4 @@ def _representations(case: Case, section: Section, sheets: Sheets) -> None:
         "The same ends of training once hidden units are permuted to fit the pruned network's (an upper bound), and "
         "linear CKA of the activations of each layer on test images: 1 for equal up to rotation and scale."
     )
-    section.add(format.means(frame, {"End, matched L2": "matched_l2", **layers}, caption))
+    section.add(formatting.means(frame, {"End, matched L2": "matched_l2", **layers}, caption))

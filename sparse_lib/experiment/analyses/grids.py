@@ -15,7 +15,7 @@ from sparse_lib import landscape
 from sparse_lib.experiment.analyses import solutions
 from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.landscape import SurfaceSettings
-from sparse_lib.experiment.data import Split
+from sparse_lib.experiment.data import SPLITS, Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, when_asked
@@ -113,7 +113,7 @@ def _identity(experiment: Experiment, settings: SurfaceSettings, picture: Pictur
         "network": experiment.network.network_name,
         "activation": experiment.network.activation,
         "data": experiment.dataset.name,
-        "images": {name: len(getattr(experiment.dataset, name)) for name in solutions.SPLITS},
+        "images": {name: len(getattr(experiment.dataset, name)) for name in SPLITS},
         "sha256": [solution.sha256 for solution in picture.solutions],
     }
 
@@ -143,7 +143,7 @@ class _Evaluation(NamedTuple):
 def _evaluation(experiment: Experiment, settings: SurfaceSettings, model: keras.Model, picture: Picture) -> _Evaluation:
     dataset, statistics = experiment.dataset, picture.origin.statistics
     if settings.examples is not None:
-        parts: dict[str, Any] = {name: _first(getattr(dataset, name), settings.examples) for name in solutions.SPLITS}
+        parts: dict[str, Any] = {name: _first(getattr(dataset, name), settings.examples) for name in SPLITS}
         dataset = dataclasses.replace(dataset, **parts)
     evaluate = PointEvaluator(model, dataset, settings.splits)
 

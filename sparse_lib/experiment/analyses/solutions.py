@@ -8,13 +8,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from sparse_lib.experiment.data import Dataset, Split, batch_indices
+from sparse_lib.experiment.data import SPLITS, Dataset, Split, batch_indices
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training.metrics import Evaluator
 from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm, match
-
-SPLITS = ("train", "validation", "test")
 
 
 class Solution(NamedTuple):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from sparse_lib.experiment.analyses.solutions import SPLITS
+from sparse_lib.experiment.data import SPLITS
 from sparse_lib.experiment.settings import Settings
 
 

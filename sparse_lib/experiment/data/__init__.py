@@ -4,8 +4,8 @@ Nothing here imports TensorFlow when it is imported but what runs inside its gra
 `pipeline`, `resident` and `stream`.
 """
 
-from sparse_lib.experiment.data.dataset import Dataset, Split
+from sparse_lib.experiment.data.dataset import SPLITS, Dataset, Split
 from sparse_lib.experiment.data.feeding.batches import batch_indices
 from sparse_lib.experiment.data.sources.catalog import load_dataset
 
-__all__ = ["Dataset", "Split", "batch_indices", "load_dataset"]
+__all__ = ["SPLITS", "Dataset", "Split", "batch_indices", "load_dataset"]

@@ -12,6 +12,7 @@ from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
 # Training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
 _REPORTED = 50_000
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)

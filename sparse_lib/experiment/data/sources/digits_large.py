@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
-from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
+from sparse_lib.experiment.data.dataset import SPLITS, Dataset, dataset_from_arrays
 from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, rendered_digits, split_originals
 
 _LOG = logging.getLogger(__name__)
-_SPLITS = ("train", "validation", "test")
 # Images distorted at a time: bounds memory to some ten MB, and fits the caches.
 _BLOCK = 250
 
@@ -111,7 +110,7 @@ def make_arrays(recipe: Recipe) -> Arrays:
     canvas = rendered_digits(originals, recipe.digit_size)
     arrays = {}
     parts = split_originals(labels)
-    for stream, (split_name, part, count) in enumerate(zip(_SPLITS, parts, counts, strict=True)):
+    for stream, (split_name, part, count) in enumerate(zip(SPLITS, parts, counts, strict=True)):
         rng = np.random.default_rng([recipe.seed, stream])
         chosen = rng.permutation(np.resize(part, count))
         arrays[f"x_{split_name}"] = _distorted(canvas, chosen, recipe, rng)

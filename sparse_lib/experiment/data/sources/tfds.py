@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
-from sparse_lib.experiment.data.dataset import Dataset, Split, dataset_from_arrays
+from sparse_lib.experiment.data.dataset import SPLITS, Dataset, Split, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
@@ -19,7 +19,6 @@ from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_re
 _LOG = logging.getLogger(__name__)
 _DECODE_BATCH = 256
 _TEST_SEED = 1
-_SPLITS = ("train", "validation", "test")
 _PLACE = ("shard", "offset", "length")
 _NO_LABEL = -1
 
@@ -169,7 +168,7 @@ def _splits(name: str, builder: Any) -> list[tuple[str, Any]]:
         raise ValueError(
             f"The TFDS set '{name}' has no split 'train', only {sorted(builder.info.splits)}: choose another."
         )
-    return [(key, builder.info.splits[key]) for key in _SPLITS if key in builder.info.splits]
+    return [(key, builder.info.splits[key]) for key in SPLITS if key in builder.info.splits]
 
 
 def _check_memory(name: str, builder: Any, feature: Any, shape: tuple[int, int, int]) -> None:
@@ -194,7 +193,7 @@ def _file_stem(builder: Any) -> str:
 
 def _files(builder: Any) -> list[Path]:
     """The files of all splits, in order."""
-    return [Path(file) for key in _SPLITS if key in builder.info.splits for file in builder.info.splits[key].filepaths]
+    return [Path(file) for key in SPLITS if key in builder.info.splits for file in builder.info.splits[key].filepaths]
 
 
 def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
@@ -279,7 +278,7 @@ def _resized(image: Any, size: int, feature: Any) -> Any:
 
 
 def _divided(name: str, arrays: Arrays, validation_size: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    pairs = {key: (arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in _SPLITS if f"x_{key}" in arrays}
+    pairs = {key: (arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in SPLITS if f"x_{key}" in arrays}
     if "test" in pairs and (pairs["test"][1] == _NO_LABEL).all():
         # The answers to ImageNet's are secret: its validation images are what everybody tests on.
         del pairs["test"]
