@@ -123,7 +123,7 @@ def _may_import(importer: tuple[str, str], imported: tuple[str, str]) -> bool:
     if part != other_part:
         return list(PARTS).index(other_part) < list(PARTS).index(part)
     other = other if other in ROOMS[part] else SURFACE
-    if room == SURFACE or room == other:
+    if room in (SURFACE, other):
         return True
     if part == "core" and room in BESIDE_CORE:
         return other in BESIDE_CORE[room]

@@ -99,8 +99,8 @@ def _gradients(case: Case, sheets: Sheets) -> Section:
     sheets.figure(
         section,
         f"{case.slug}/gradient_norm",
-        f"Norm of the gradient of the active weights on held-out images. {formatting.BAND} Dashed: dense initialisation "
-        "under a mask; dotted: masks that do not come from pruning.",
+        f"Norm of the gradient of the active weights on held-out images. {formatting.BAND} Dashed: dense "
+        "initialisation under a mask; dotted: masks that do not come from pruning.",
         lambda: training.gradient_norm(metrics),
     )
     sheets.figure(
