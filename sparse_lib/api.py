@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
 from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
 
@@ -54,7 +55,7 @@ def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules)
         found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
         if not found and not callable(rule):
             there = [v.path for v in model.trainable_variables if _is_matrix(v)]
-            raise ValueError(f"{rule!r} fits no kernel of {model.name}; there are {likest(str(rule), there)}.")
+            raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {likest(str(rule), there)}.")
         chosen |= found
     return chosen
 
@@ -92,7 +93,7 @@ def sparse_kernels(
       ValueError: if the model is not built, or a pattern fits nothing.
     """
     if not model.built or not model.weights:
-        raise ValueError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
+        raise InputError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
     owners = _owners(model)
     chosen = _chosen(model, owners, include) - _chosen(model, owners, exclude)
     ordered = [v for v in model.trainable_variables if id(v) in chosen]
@@ -196,7 +197,7 @@ def sparsify(
 
 def _some(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
     if not kernels:
-        raise ValueError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
+        raise InputError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
     return kernels
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sparse_lib import objective
 from sparse_lib._keras import tracing
+from sparse_lib._utils.errors import InputError
 
 RECTIFIERS = frozenset(
     {
@@ -75,7 +76,7 @@ def structurally_dead(masks: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     for index, mask in enumerate(masks[1:]):
         units, inputs = dead[index].shape[0], mask.shape[-2]
         if inputs % units:
-            raise ValueError(
+            raise InputError(
                 f"Kernel {index + 1} has {inputs} inputs, which does not fit the {units} units of "
                 f"kernel {index}: pass the masks of consecutive layers in order."
             )
@@ -115,7 +116,7 @@ class UnitProbe:
             return
         unknown = [name for name in layers if name not in named]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"Model {model.name!r} has no layers {', '.join(unknown)}: choose from {', '.join(named)}."
             )
         self.layers = {name: named[name] for name in layers}
@@ -158,7 +159,7 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
         ValueError: If tau is negative.
     """
     if tau < 0:
-        raise ValueError(f"tau must be at least 0, got {tau}.")
+        raise InputError(f"tau must be at least 0, got {tau}.")
     # Not as a quotient, which a silent layer would make 0 / 0.
     dormant = mean_absolute <= tau * tf.reduce_mean(mean_absolute)
     return tf.reduce_mean(tf.cast(dormant, tf.float32))

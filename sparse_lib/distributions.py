@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.errors import InputError
 
 Shape = tuple[int, ...]
 
@@ -85,7 +86,7 @@ def sparsities(
     _check_sparsity("The overall sparsity", sparsity)
     for name, shape in shapes.items():
         if not shape or min(shape) < 1:
-            raise ValueError(f"Kernel {name!r} has shape {shape}; give at least one weight.")
+            raise InputError(f"Kernel {name!r} has shape {shape}; give at least one weight.")
     fixed = _fixed_sparsities(shapes, custom or {}, first_layer_dense)
     free = {name: tuple(shape) for name, shape in shapes.items() if name not in fixed}
 
@@ -173,12 +174,12 @@ def str_table_sparsities() -> list[float]:
 
 def _check_known(what: str, name: str, known: Mapping[str, object]) -> None:
     if name not in known:
-        raise ValueError(f"Unknown {what} {name!r}; use one of {sorted(known)}.")
+        raise InputError(f"Unknown {what} {name!r}; use one of {sorted(known)}.")
 
 
 def _check_sparsity(what: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise ValueError(f"{what} is {value}; give a fraction of zeros in [0, 1).")
+        raise InputError(f"{what} is {value}; give a fraction of zeros in [0, 1).")
 
 
 def _fixed_sparsities(
@@ -186,14 +187,14 @@ def _fixed_sparsities(
 ) -> dict[str, float]:
     unknown = sorted(set(custom) - set(shapes))
     if unknown:
-        raise ValueError(f"Custom sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+        raise InputError(f"Custom sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
     for name, value in custom.items():
         _check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}
     if first_layer_dense and shapes:
         first = next(iter(shapes))
         if fixed.setdefault(first, 0.0):
-            raise ValueError(
+            raise InputError(
                 f"The first kernel {first!r} has custom sparsity {fixed[first]}; "
                 "remove it or set first_layer_dense to False."
             )
@@ -243,7 +244,7 @@ def _from_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, f
     table = _str_table()
     row = table["sparsities"].get(f"{sparsity:.4f}")
     if row is None:
-        raise ValueError(f"The STR table has no overall sparsity {sparsity}; use one of {str_table_sparsities()}.")
+        raise InputError(f"The STR table has no overall sparsity {sparsity}; use one of {str_table_sparsities()}.")
     by_name = dict(zip(table["layers"], row, strict=True))
     if set(shapes) <= set(by_name):
         return {name: by_name[name] for name in shapes}
@@ -251,7 +252,7 @@ def _from_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, f
     for order in _str_orders():
         if given == [table["layers"][name] for name in order]:
             return {name: by_name[known] for name, known in zip(shapes, order, strict=True)}
-    raise ValueError(
+    raise InputError(
         "The STR table fits only the 54 kernels of a ResNet-50, by name or in order of its "
         f"layers; these {len(given)} kernels are others: use another distribution."
     )

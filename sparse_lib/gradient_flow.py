@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 
 
@@ -144,11 +145,11 @@ def effective_gradient_flow(
         ValueError: If p is neither 1 nor 2, the lists differ in length, or there is no mask.
     """
     if p not in (1, 2):
-        raise ValueError(f"p must be 1 or 2, got {p}.")
+        raise InputError(f"p must be 1 or 2, got {p}.")
     _check_aligned(gradients, masks, "mask")
     pairs = [(g, m) for g, m in zip(gradients, masks, strict=True) if m is not None]
     if not pairs:
-        raise ValueError("Effective gradient flow needs at least one masked layer, got none.")
+        raise InputError("Effective gradient flow needs at least one masked layer, got none.")
     layers = []
     for gradient, mask in pairs:
         active = tf.cast(selection.on_mask(mask, gradient), tf.float64)
@@ -239,7 +240,7 @@ def _square_sum(tensor: tf.Tensor) -> tf.Tensor:
 def _check_aligned(tensors: Sequence[object], others: Sequence[object], what: str) -> None:
     """Refuses empty lists and lists of different length."""
     if not tensors or len(tensors) != len(others):
-        raise ValueError(
+        raise InputError(
             f"Got {len(tensors)} tensors and {len(others)} {what} entries: pass one {what} entry "
             "for each of at least one tensor."
         )

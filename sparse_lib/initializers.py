@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 
 # Standard deviation of a unit normal that is cut off at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566103423978
@@ -116,7 +117,7 @@ def add_noise(values: tf.Tensor, stddev: float, *, seed: Seed, mask: tf.Tensor |
       ValueError: if the standard deviation is negative.
     """
     if not stddev >= 0:
-        raise ValueError(f"The noise has standard deviation {stddev}; give 0 or more.")
+        raise InputError(f"The noise has standard deviation {stddev}; give 0 or more.")
     values = tf.convert_to_tensor(values)
     noise = tf.cast(_draw(values.shape, "normal", seed), values.dtype)
     noisy = values + tf.cast(stddev, values.dtype) * noise
@@ -139,7 +140,7 @@ def seed_pair(seed: Seed) -> tf.Tensor:
 def _checked_mask(mask: Any) -> tf.Tensor:
     mask = tf.cast(mask, tf.bool)
     if mask.shape.rank == 0:
-        raise ValueError("The mask is a scalar; give the mask of a kernel.")
+        raise InputError("The mask is a scalar; give the mask of a kernel.")
     return mask
 
 
@@ -147,9 +148,9 @@ def _checked_method(method: str, scale: float) -> tuple[str, str]:
     fan_kind, _, distribution = method.partition("_")
     if fan_kind not in _FANS or distribution not in _SHAPES:
         known = [f"{fan}_{shape}" for fan in _FANS for shape in _SHAPES]
-        raise ValueError(f"Unknown initialisation {method!r}; use one of {known}.")
+        raise InputError(f"Unknown initialisation {method!r}; use one of {known}.")
     if not scale > 0:
-        raise ValueError(f"The initialisation has scale {scale}; give a positive number.")
+        raise InputError(f"The initialisation has scale {scale}; give a positive number.")
     return fan_kind, distribution
 
 

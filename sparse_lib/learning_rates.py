@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 
 @keras.saving.register_keras_serializable("sparse_lib")
 class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
@@ -32,11 +34,11 @@ class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int = 0,
     ) -> None:
         if len(boundaries) != len(factors):
-            raise ValueError(
+            raise InputError(
                 f"There are {len(boundaries)} boundaries and {len(factors)} factors; give one factor for each boundary."
             )
         if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
-            raise ValueError(f"The boundaries {list(boundaries)} do not rise; sort them.")
+            raise InputError(f"The boundaries {list(boundaries)} do not rise; sort them.")
         self.peak = float(peak)
         self.boundaries = [int(step) for step in boundaries]
         self.factors = [float(factor) for factor in factors]
@@ -91,16 +93,16 @@ def learning_rate_schedule(
       ValueError: if the kind is unknown or the numbers do not fit it.
     """
     if kind not in ("constant", "cosine", "piecewise"):
-        raise ValueError(f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'.")
+        raise InputError(f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'.")
     if not peak > 0:
-        raise ValueError(f"The peak learning rate is {peak}; give a positive number.")
+        raise InputError(f"The peak learning rate is {peak}; give a positive number.")
     if warmup_steps < 0:
-        raise ValueError(f"The warm-up has {warmup_steps} steps; give 0 or more.")
+        raise InputError(f"The warm-up has {warmup_steps} steps; give 0 or more.")
     if (kind == "piecewise") != bool(boundaries or factors):
-        raise ValueError("Give boundaries and factors to the piecewise schedule, and only to it.")
+        raise InputError("Give boundaries and factors to the piecewise schedule, and only to it.")
     if kind == "cosine":
         if total_steps is None or total_steps <= warmup_steps:
-            raise ValueError(
+            raise InputError(
                 f"A cosine needs total_steps after its {warmup_steps} steps of warm-up, not {total_steps}."
             )
         return keras.optimizers.schedules.CosineDecay(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.errors import InputError
 
 
 class StoredMasks(NamedTuple):
@@ -58,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> StoredMasks:
             names, structures = archive["names"].tolist(), archive["structures"].tolist()
             values = [_unpacked(archive[f"bits_{i}"], archive[f"shape_{i}"]) for i in range(len(names))]
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} holds no masks, or not all of them: give a file that masks.save(path) wrote."
         ) from error
     return StoredMasks(names, values, structures)
@@ -84,13 +85,13 @@ def check_same_kernels(
       ValueError: names the first kernel that differs, or the numbers of kernels.
     """
     if len(names) != len(own):
-        raise ValueError(
+        raise InputError(
             f"The masks from {source} are of {len(names)} kernels ({', '.join(names)}) and this network has {len(own)} "
             f"sparse ones ({', '.join(own)}): choose the same ones with include= and exclude=."
         )
     for name, shape, own_name, own_shape in zip(names, shapes, own, own_shapes, strict=True):
         if tuple(shape) != tuple(own_shape):
-            raise ValueError(
+            raise InputError(
                 f"The mask of {name} from {source} is of shape {tuple(shape)} and kernel {own_name} of shape "
                 f"{tuple(own_shape)}: build the network with the same layers in the same order."
             )

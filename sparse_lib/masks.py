@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from sparse_lib import mask_files, selection
 from sparse_lib._utils import distribute
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
@@ -105,7 +106,7 @@ class Masks(tf.Module):
         self.kernels = list(kernels)
         self.names = list(names) if names is not None else [k.path for k in self.kernels]
         if len({id(k) for k in self.kernels}) != len(self.kernels):
-            raise ValueError(f"Each kernel takes one mask; got a kernel twice among {', '.join(self.names)}.")
+            raise InputError(f"Each kernel takes one mask; got a kernel twice among {', '.join(self.names)}.")
         self.structures = [UNSTRUCTURED] * len(self.kernels) if structures is None else list(structures)
         checked = self._checked([tf.ones(k.shape, tf.bool) for k in self.kernels] if values is None else values)
         self.initial = [kernel.numpy() for kernel in self.kernels]
@@ -116,17 +117,17 @@ class Masks(tf.Module):
 
     def _checked(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         if len(values) != len(self.kernels):
-            raise ValueError(f"Got {len(values)} masks for {len(self.kernels)} kernels; give one for each.")
+            raise InputError(f"Got {len(values)} masks for {len(self.kernels)} kernels; give one for each.")
         tensors = [tf.convert_to_tensor(value) for value in values]
         parts = zip(self.names, self.kernels, tensors, self.structures, strict=True)
         for name, kernel, value, structure in parts:
             if value.dtype != tf.bool or tuple(value.shape) != tuple(kernel.shape):
-                raise ValueError(
+                raise InputError(
                     f"The mask of {name} must be boolean of shape {tuple(kernel.shape)}; got {value.dtype.name} of "
                     f"shape {tuple(value.shape)}."
                 )
             if not structure.fits(value):
-                raise ValueError(
+                raise InputError(
                     f"The mask of {name} does not keep to structure {structure}: make it with that structure, or leave "
                     "the structure out."
                 )

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import gradient_flow, initializers
+from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 
 Masks = Sequence[tf.Tensor | None]
@@ -103,7 +104,7 @@ def metainit(
         velocity = momentum * velocity - learning_rate * tf.sign(slope_of(norms, x, y))
         norms = tf.maximum(norms + velocity, epsilon)
     if not bool(tf.reduce_all(tf.math.is_finite(norms))):
-        raise ValueError(f"MetaInit met losses of {model.name!r} that are not finite; start from smaller weights.")
+        raise InputError(f"MetaInit met losses of {model.name!r} that are not finite; start from smaller weights.")
     return kernels.rescaled(norms)
 
 
@@ -204,13 +205,13 @@ def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def _check_masks(masks: Masks, variables: Sequence[keras.Variable]) -> None:
     if len(masks) != len(variables):
-        raise ValueError(
+        raise InputError(
             f"There are {len(masks)} masks for {len(variables)} trainable variables; give one for "
             "each, None where all weights are active."
         )
     for mask, variable in zip(masks, variables, strict=True):
         if mask is not None and tuple(mask.shape) != tuple(variable.shape):
-            raise ValueError(
+            raise InputError(
                 f"The mask of {variable.path} has shape {tuple(mask.shape)}, its variable "
                 f"{tuple(variable.shape)}; give masks in order of model.trainable_variables."
             )
@@ -220,7 +221,7 @@ def _input_shape(model: keras.Model, given: Sequence[int] | None) -> tuple[int, 
     batched = getattr(model, "input_shape", None)
     shape = batched[1:] if given is None and isinstance(batched, tuple) else given
     if shape is None or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(
+        raise InputError(
             f"MetaInit cannot draw inputs for {model.name!r}, whose input shape is {shape}; give "
             "input_shape=, the shape of one input."
         )

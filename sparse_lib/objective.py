@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 LossFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _TF_MOMENTS, _TF_MAX_POOL = tf.nn.moments, tf.nn.max_pool
@@ -149,7 +151,7 @@ class Objective:
             ValueError: If the model has no variables yet.
         """
         if not self.model.built:
-            raise ValueError(
+            raise InputError(
                 f"Model {self.model.name!r} is not built: call it on a batch once before it is given to Objective."
             )
 
@@ -177,7 +179,7 @@ class Objective:
         """
         variables = self.model.trainable_variables
         if len(params) != len(variables):
-            raise ValueError(
+            raise InputError(
                 f"Got {len(params)} parameter tensors for {len(variables)} trainable variables: "
                 "pass one for each, in the order of model.trainable_variables."
             )
@@ -215,7 +217,7 @@ class Objective:
         """
         losses = (self.loss or cross_entropy)(y, outputs)
         if losses.shape.rank != 1:
-            raise ValueError(
+            raise InputError(
                 f"The loss function returned shape {losses.shape}, one value per example is "
                 "needed: use reduction=None for Keras losses."
             )
@@ -301,7 +303,7 @@ class Objective:
             ValueError: If the number of vectors differs from the number of parameters.
         """
         if len(vectors) != len(params):
-            raise ValueError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")
+            raise InputError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")
         params = [tf.convert_to_tensor(p) for p in params]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(params)

@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateSchedule:
@@ -35,14 +37,14 @@ class UpdateSchedule:
 
     def __post_init__(self) -> None:
         if self.frequency < 1:
-            raise ValueError(f"The update frequency is {self.frequency}; give at least 1 step.")
+            raise InputError(f"The update frequency is {self.frequency}; give at least 1 step.")
         if self.begin < 0 or (self.end is not None and self.end < 0):
-            raise ValueError(
+            raise InputError(
                 f"Updates run from step {self.begin} to {self.end}; give steps of at least 0, and "
                 "end=None for updates that never stop."
             )
         if self.end is not None and self.end < self.begin and not self.never:
-            raise ValueError(
+            raise InputError(
                 f"No update lies between begin={self.begin} and end={self.end}; give a later end, "
                 "or UpdateSchedule.no_updates() if that is what you want."
             )
@@ -212,7 +214,7 @@ class LearningRateScaled:
                 reference = float(self.learning_rate(tf.constant(0, tf.int64)))
             object.__setattr__(self, "reference", reference)
         if not reference > 0:
-            raise ValueError(
+            raise InputError(
                 f"The reference learning rate is {reference}; give reference=, the peak of the learning rate."
             )
 
@@ -251,7 +253,7 @@ class PolynomialSparsity:
         _check_fraction("The final sparsity", self.final)
         _check_power(self.power)
         if not 0 <= self.begin < self.end:
-            raise ValueError(f"Pruning runs from step {self.begin} to {self.end}; give an end after the begin.")
+            raise InputError(f"Pruning runs from step {self.begin} to {self.end}; give an end after the begin.")
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the target sparsity at a step, a float32 scalar."""
@@ -268,12 +270,12 @@ def _progress(step: Any, begin: int, end: int | None) -> tf.Tensor:
 
 def _check_fraction(what: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{what} is {value}; give a fraction in [0, 1].")
+        raise InputError(f"{what} is {value}; give a fraction in [0, 1].")
 
 
 def _check_end(what: str, end: int | None) -> None:
     if end is None or end < 1:
-        raise ValueError(
+        raise InputError(
             f"{what} needs the step at which it reaches 0, not {end}: give an end of at least 1, "
             "or choose a constant drop fraction or one scaled by the learning rate."
         )
@@ -281,4 +283,4 @@ def _check_end(what: str, end: int | None) -> None:
 
 def _check_power(power: float) -> None:
     if not power > 0:
-        raise ValueError(f"The power is {power}; give a positive number.")
+        raise InputError(f"The power is {power}; give a positive number.")

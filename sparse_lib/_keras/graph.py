@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from sparse_lib._utils.errors import InputError
+
 Shape = tuple[int | None, ...]
 
 
@@ -97,7 +99,7 @@ def is_graph(operation: Any) -> bool:
 def _functional(model: keras.Model) -> Any:
     inner = model._functional if isinstance(model, keras.Sequential) else model
     if not hasattr(inner, "_nodes_by_depth"):
-        raise ValueError(
+        raise InputError(
             f"Model {model.name!r} has no graph of layers to read: make it functional or sequential, with a "
             "keras.Input, instead of subclassed or unbuilt."
         )

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib._keras.tracing import all_layers
+from sparse_lib._utils.errors import InputError
 
 _FLOATS = (tf.float64, tf.float32, tf.bfloat16, tf.float16)
 
@@ -33,7 +34,7 @@ def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
     layers = _all_parts(model)
     quantised = [layer.name for layer in layers if layer.quantization_mode is not None]
     if quantised:
-        raise ValueError(
+        raise InputError(
             f"Layer {quantised[0]!r} is quantised and has no {dtype} arithmetic: pass the model before it."
         )
     inputs = [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
@@ -90,7 +91,7 @@ def check_float64(function: Any) -> None:
     for node in nodes:
         is_from_double = node.op == "Cast" and node.attr["SrcT"].type == tf.float64.as_datatype_enum
         if is_from_double and node.attr["DstT"].type in narrow:
-            raise ValueError(
+            raise InputError(
                 f"The model converts float64 to a shorter type at {node.name}: compute in the layer's own dtype there, "
                 "or pass dtype='float32'."
             )

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 Shape = tuple[int, ...]
 
 
@@ -52,13 +54,13 @@ def example_of_zeros(model: keras.Model, input_shape: Shape | None = None) -> tf
         ValueError: If the model is not built or its input shape not known.
     """
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on a batch once.")
+        raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
     if input_shape is not None:
         return tf.zeros((1, *input_shape), model.compute_dtype)
     specs = model.inputs[0] if isinstance(model, keras.Sequential) else getattr(model, "input", None)
     shapes = [tuple(spec.shape[1:]) for spec in keras.tree.flatten(specs) if spec is not None]
     if not shapes or any(None in shape for shape in shapes):
-        raise ValueError(
+        raise InputError(
             f"The input shape of model {model.name!r} is not known: pass input_shape, without the batch dimension."
         )
     return keras.tree.map_structure(lambda t: tf.zeros((1, *t.shape[1:]), t.dtype), specs)

@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
 
 
@@ -24,7 +26,7 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
       ValueError: for an unknown name or a device that this machine does not have.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
+        raise InputError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
     if name == "multiworker":
         # Before anything asks for devices: collective operations cannot be set up later.
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -35,7 +37,7 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
         return tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else tf.distribute.get_strategy()
     if name == "gpu":
         if not gpus:
-            raise ValueError("--strategy=gpu needs a GPU and TensorFlow sees none; use --strategy=cpu.")
+            raise InputError("--strategy=gpu needs a GPU and TensorFlow sees none; use --strategy=cpu.")
         return tf.distribute.OneDeviceStrategy("/gpu:0")
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")

@@ -9,6 +9,7 @@ import keras
 from sparse_lib import objective
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
+from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
 from sparse_lib.counting.operations import KernelUse, countable_layers, honest_uses, published_uses
 
@@ -82,7 +83,7 @@ class CostModel:
                 kernel that the rule cannot count.
         """
         if rule not in RULES:
-            raise ValueError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
+            raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
         uses_of = honest_uses if rule == "honest" else published_uses
         with tracing.watch(countable_layers(model)) as calls:
             objective.call(model, [], [], tracing.example_of_zeros(model, input_shape))
@@ -112,7 +113,7 @@ class CostModel:
         names = [uses[0].name for uses in self._uses]
         unclear = [name for name in masks if names.count(name) != 1]
         if unclear:
-            raise ValueError(
+            raise InputError(
                 f"Masks name {', '.join(unclear)}, but each must name exactly one of the kernels "
                 f"that the model uses: {', '.join(names)}."
             )
@@ -203,13 +204,13 @@ def step_flops(
     """
     key = method.lower().replace("-", "").replace("_", "")
     if key not in _WEIGHT_GRADIENTS:
-        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}.")
+        raise InputError(f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}.")
     kind = _WEIGHT_GRADIENTS[key]
     if kind == "all dense":
         return 3 * dense_flops
     if kind == "backward set":
         if backward_flops is None:
-            raise ValueError(f"Method {method!r} needs backward_flops, the FLOPs of the set B.")
+            raise InputError(f"Method {method!r} needs backward_flops, the FLOPs of the set B.")
         return 2 * sparse_flops + backward_flops
     needs_dense = kind == "dense" or (kind == "dense at updates" and is_mask_update)
     return 2 * sparse_flops + (dense_flops if needs_dense else sparse_flops)
@@ -242,7 +243,7 @@ def training_flops_per_sample(
         ValueError: If the method is unknown or the frequency is not positive.
     """
     if frequency < 1:
-        raise ValueError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
+        raise InputError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
     step, update = (
         step_flops(method, dense_flops, sparse_flops, is_update, backward_flops) for is_update in (False, True)
     )
@@ -266,7 +267,7 @@ def pruning_flops_per_sample(flops_at: Callable[[float], float], sparsities: Ite
     """
     steps = [3 * flops_at(sparsity) for sparsity in sparsities]
     if not steps:
-        raise ValueError("The average over pruning needs at least one step.")
+        raise InputError("The average over pruning needs at least one step.")
     return sum(steps) / len(steps)
 
 
@@ -287,7 +288,7 @@ def width_multiplier(cost: Callable[[float], float], budget: float, resolution: 
     """
     low, high = 1, resolution
     if cost(low / resolution) >= 2 * budget:
-        raise ValueError(f"The narrowest network costs {cost(low / resolution):,}, but the budget is {budget:,.0f}.")
+        raise InputError(f"The narrowest network costs {cost(low / resolution):,}, but the budget is {budget:,.0f}.")
     while cost(high / resolution) < budget:
         low, high = high, 2 * high
     # The lowest width that reaches the budget; the one below it may be nearer.
@@ -303,7 +304,7 @@ def _cost(uses: Sequence[KernelUse | LayerShape], nnz: int | None) -> LayerCost:
     kernel = uses[0]
     nnz = kernel.size if nnz is None else int(nnz)
     if not 0 <= nnz <= kernel.size:
-        raise ValueError(
+        raise InputError(
             f"{kernel.name} has {kernel.size} weights, so its number of active weights must be "
             f"from 0 to {kernel.size}, got {nnz}."
         )

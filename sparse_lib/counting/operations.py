@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
+from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
 
 _CONVOLUTIONS = (
@@ -111,7 +112,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
         elif id(layer) in cells:
             continue
         elif isinstance(layer, _REPEATING) or getattr(layer, "kernel", None) is not None:
-            raise ValueError(
+            raise InputError(
                 f"Cannot count layer {layer.name!r} of type {type(layer).__name__}: only dense and "
                 "convolution layers that are called directly and Keras' recurrent cells have a counting rule."
             )
@@ -232,7 +233,7 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
         sides = (_window(layer, inputs), layer.kernel_size, layer.strides)
         is_square = all(len(set(side)) == 1 for side in sides)
     if not is_square or max(layer.dilation_rate) > 1 or getattr(layer, "groups", 1) > 1:
-        raise ValueError(
+        raise InputError(
             f"Rule 'micronet' cannot count layer {layer.name!r}: it is defined for Dense on "
             "vectors, and square Conv2D and DepthwiseConv2D; use rule 'honest'."
         )

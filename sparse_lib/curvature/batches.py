@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 _ADVICE = "pass (x, y) arrays, a tf.data.Dataset of (x, y) batches, or a list of (x, y) batches"
 
 
@@ -47,7 +49,7 @@ class Batches:
             ValueError: For no examples, arrays of unequal length, an infinite dataset, or anything else.
         """
         if batch_size < 1:
-            raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
+            raise InputError(f"The batch size must be at least 1, got {batch_size}.")
         if isinstance(data, tf.data.Dataset):
             return cls._of_dataset(data, batch_size)
         if not isinstance(data, tuple):
@@ -58,13 +60,13 @@ class Batches:
     @classmethod
     def _of_dataset(cls, data: tf.data.Dataset, batch_size: int) -> Self:
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("The dataset is infinite: take a finite number of batches of it, `dataset.take(n)`.")
+            raise InputError("The dataset is infinite: take a finite number of batches of it, `dataset.take(n)`.")
         if not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
-            raise ValueError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
+            raise InputError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
         source = data.rebatch(batch_size).prefetch(1)
         examples = sum(count(x) for x, _ in source)
         if examples == 0:
-            raise ValueError(f"The data set is empty: {_ADVICE}.")
+            raise InputError(f"The data set is empty: {_ADVICE}.")
         return cls(source, examples, batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
@@ -93,7 +95,7 @@ def _joined(data: Any) -> tuple[Any, Any]:
     """The arrays of a list of batches."""
     pairs = list(data) if isinstance(data, Iterable) else []
     if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"Batches cannot be made of {type(data).__name__}: {_ADVICE}.")
+        raise InputError(f"Batches cannot be made of {type(data).__name__}: {_ADVICE}.")
     batches = [(x, y) for x, y in pairs]
     return keras.tree.map_structure(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *batches)
 
@@ -103,11 +105,11 @@ class _Arrays:
 
     def __init__(self, data: tuple[Any, ...], batch_size: int) -> None:
         if len(data) != 2:
-            raise ValueError(f"Got a tuple of {len(data)} parts: {_ADVICE}.")
+            raise InputError(f"Got a tuple of {len(data)} parts: {_ADVICE}.")
         self._data = keras.tree.map_structure(lambda a: a if hasattr(a, "shape") else np.asarray(a), data)
         lengths = [array.shape[0] if len(array.shape) else 0 for array in keras.tree.flatten(self._data)]
         if len(set(lengths)) != 1 or not lengths[0]:
-            raise ValueError(f"Arrays have {', '.join(map(str, lengths))} examples: pass equally many of each, not 0.")
+            raise InputError(f"Arrays have {', '.join(map(str, lengths))} examples: pass equally many of each, not 0.")
         self.examples = int(lengths[0])
         self._batch_size = batch_size
 

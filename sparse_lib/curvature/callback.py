@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.lanczos import lanczos, random_start
 from sparse_lib.curvature.operators import HessianOperator
@@ -73,7 +74,7 @@ class TopEigenvalue(keras.callbacks.Callback):
         """
         super().__init__()
         if not 0 < share <= 1 or steps < 1:
-            raise ValueError(f"share must be in (0, 1] and steps at least 1; got {share} and {steps}.")
+            raise InputError(f"share must be in (0, 1] and steps at least 1; got {share} and {steps}.")
         self.measurements: list[Sharpness] = []
         self._batches = Batches.of(data, batch_size)
         self._loss = loss

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.objective import Objective
@@ -43,7 +44,7 @@ def consistency(
     loss, again = float(loss), float(again)
     change = float(tf.linalg.global_norm([a - b for a, b in zip(gradient, other, strict=True)]))
     if not np.isfinite([loss, float(square)]).all():
-        raise ValueError(
+        raise InputError(
             f"The loss is {loss:g} at these weights and its gradient has norm {np.sqrt(square):g}: choose weights from "
             "before training diverged, or check the data for NaN."
         )
@@ -52,7 +53,7 @@ def consistency(
         reasons = "a shuffled or augmented dataset, or a layer that draws random numbers such as dropout"
         if training:
             reasons += ", or batch norm in training mode on batches that are shuffled (pass training=False)"
-        raise ValueError(
+        raise InputError(
             f"Two passes over the data differ: loss {loss:.9g} and {again:.9g}, gradients by {change:.3g}. Look for "
             f"{reasons}."
         )

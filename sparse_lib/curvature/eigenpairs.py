@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator, eigsh
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.lanczos import Lanczos, lanczos, random_start
 from sparse_lib.curvature.operators import Counted, shifted
 
@@ -75,7 +76,7 @@ def extreme(
         ValueError: For k or `which` out of range, products that are not finite, or no convergence.
     """
     if which not in get_args(Which):
-        raise ValueError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")
+        raise InputError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")
     (found,) = _find(operator, k, (which,), _Search(tolerance, max_iterations, seed))
     return found
 
@@ -111,7 +112,7 @@ class _Search(NamedTuple):
 def _find(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Search) -> list[Eigenpairs]:
     size = operator.shape[0]
     if not 1 <= k <= size:
-        raise ValueError(f"k must be 1 to {size}; got {k}.")
+        raise InputError(f"k must be 1 to {size}; got {k}.")
     counted = Counted(operator)
     if size <= max(_DENSE, 2 * k * len(sides) + 1):
         pairs = [_dense(counted)] * len(sides)
@@ -134,7 +135,7 @@ def _outermost(side: Which, values: np.ndarray, k: int) -> np.ndarray:
 def _dense(operator: LinearOperator) -> _Pairs:
     matrix = operator.matmat(np.eye(operator.shape[0]))
     if not np.isfinite(matrix).all():
-        raise ValueError("A product with the matrix is not finite: check the loss at these weights first.")
+        raise InputError("A product with the matrix is not finite: check the loss at these weights first.")
     return np.linalg.eigh((matrix + matrix.T) / 2)
 
 
@@ -206,7 +207,7 @@ def _restarted(
             counted, k, which="LM", v0=start, ncv=length, tol=search.tolerance, maxiter=search.max_iterations
         )
     except ArpackNoConvergence as error:
-        raise ValueError(
+        raise InputError(
             f"Only {len(error.eigenvalues)} of {k} eigenpairs converged in {length + counted.products} products: "
             "raise tolerance or max_iterations, or ask for fewer."
         ) from error

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pulled_back
 from sparse_lib.curvature.subspace import Subspace
@@ -95,7 +96,7 @@ class FisherOperator(OutputCurvatureOperator):
             ValueError: For unknown labels, no samples, or a loss that is no likelihood of the model's labels.
         """
         if labels not in get_args(Labels) or samples < 1:
-            raise ValueError(
+            raise InputError(
                 f"labels must be one of {', '.join(get_args(Labels))} and samples at least 1; "
                 f"got {labels!r} and {samples}."
             )
@@ -110,10 +111,10 @@ class FisherOperator(OutputCurvatureOperator):
         x, y = next(iter(self._batches))
         outputs = _wide(_one_tensor(self.objective.outputs(self._params, x, training=self._training)))
         if outputs.shape.rank != 2:
-            raise ValueError(f"Labels of the model need outputs of shape [n, classes]; got {outputs.shape}.")
+            raise InputError(f"Labels of the model need outputs of shape [n, classes]; got {outputs.shape}.")
         mean = self._sum_over_classes(outputs, y, lambda probability, score: probability * score)
         if not float(tf.reduce_max(tf.abs(mean))) < _SCORE_TOLERANCE:
-            raise ValueError(
+            raise InputError(
                 "The loss is not the cross-entropy of softmax(outputs), so the model's labels do not follow from "
                 "it: use labels='data', or GaussNewtonOperator."
             )
@@ -156,7 +157,7 @@ class FisherOperator(OutputCurvatureOperator):
 
 def _one_tensor(outputs: tf.Tensor) -> tf.Tensor:
     if not tf.is_tensor(outputs):
-        raise ValueError("The model returns several outputs; Gauss-Newton and Fisher matrices need a single tensor.")
+        raise InputError("The model returns several outputs; Gauss-Newton and Fisher matrices need a single tensor.")
     return outputs
 
 

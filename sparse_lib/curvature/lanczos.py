@@ -8,6 +8,8 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator
 
+from sparse_lib._utils.errors import InputError
+
 # A direction that is this much shorter than the matrix is long is rounding error.
 _BREAKDOWN = 100 * np.finfo(np.float64).eps
 # Steps between questions whether it is enough.
@@ -146,7 +148,7 @@ def _together(
     enough: Callable[[Lanczos], bool] | None,
 ) -> list[Lanczos]:
     if steps < 1:
-        raise ValueError(f"Lanczos needs at least one step, got {steps}.")
+        raise InputError(f"Lanczos needs at least one step, got {steps}.")
     runs = [_iterate(np.asarray(start, np.float64), steps, [seed, i], enough) for i, start in enumerate(starts)]
     vectors = [next(run) for run in runs]
     results: list[Lanczos] = []
@@ -154,7 +156,7 @@ def _together(
     while not results:
         products = operator.matmat(np.stack(vectors, axis=1)).T
         if not np.isfinite(products).all():
-            raise ValueError("A product with the matrix is not finite: check the loss at these weights first.")
+            raise InputError("A product with the matrix is not finite: check the loss at these weights first.")
         vectors = []
         for run, product in zip(runs, products, strict=True):
             try:
@@ -170,7 +172,7 @@ def _iterate(start: np.ndarray, steps: int, seed: Sequence[int], enough: Callabl
     steps = min(steps, size)
     length = np.linalg.norm(start)
     if not 0 < length < np.inf:
-        raise ValueError(f"Lanczos cannot start from a vector of length {length:g}.")
+        raise InputError(f"Lanczos cannot start from a vector of length {length:g}.")
     basis = np.empty((steps, size))
     diagonal, off_diagonal = np.zeros(steps), np.zeros(steps)
     basis[0] = start / length

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy.sparse import eye_array
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.subspace import Subspace
@@ -164,7 +165,7 @@ def pulled_back(
 def _fitting(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
     tensors = [tf.convert_to_tensor(p) for p in params]
     if [tuple(t.shape) for t in tensors] != list(subspace.shapes):
-        raise ValueError(
+        raise InputError(
             f"The subspace is of {len(subspace.shapes)} variables of other shapes than the {len(tensors)} parameters: "
             "take it from the objective's model."
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.estimate import Estimate, signs
 from sparse_lib.curvature.lanczos import lanczos_many
 
@@ -137,7 +138,7 @@ def quadrature(
         ValueError: For numbers out of range or products that are not finite.
     """
     if precision <= 0 or min(max_probes, steps) < 1:
-        raise ValueError(
+        raise InputError(
             f"precision must be positive, max_probes and steps at least 1; got {precision}, {max_probes} and {steps}."
         )
     size = operator.shape[0]

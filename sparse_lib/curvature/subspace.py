@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
 
 
@@ -37,7 +38,7 @@ class Subspace:
             ValueError: If no entry is chosen.
         """
         if self.size == 0:
-            raise ValueError(f"No weight of {', '.join(self.names)} is active: choose variables with active weights.")
+            raise InputError(f"No weight of {', '.join(self.names)} is active: choose variables with active weights.")
 
     @classmethod
     def active(cls, model: keras.Model, masks: Masks | None = None) -> Self:
@@ -55,9 +56,9 @@ class Subspace:
         """
         variables = model.trainable_variables
         if not variables:
-            raise ValueError(f"Model {model.name!r} has no trainable variables: build it, or unfreeze a layer.")
+            raise InputError(f"Model {model.name!r} has no trainable variables: build it, or unfreeze a layer.")
         if masks is not None and not {id(k) for k in masks.kernels} <= {id(v) for v in model.variables}:
-            raise ValueError(f"The masks are not those of model {model.name!r}: pass the masks of its own kernels.")
+            raise InputError(f"The masks are not those of model {model.name!r}: pass the masks of its own kernels.")
         aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
         chosen = [
             np.arange(np.prod(v.shape), dtype=np.int64) if m is None else np.flatnonzero(m.numpy())
@@ -101,7 +102,7 @@ class Subspace:
             matches = [bool(which(name)) for name in self.names]
         if not any(len(index) for index, match in zip(self.indices, matches, strict=True) if match):
             choices = ", ".join(name for name, index in zip(self.names, self.indices, strict=True) if len(index))
-            raise ValueError(f"No active weight is in a variable that matches {which!r}: choose among {choices}.")
+            raise InputError(f"No active weight is in a variable that matches {which!r}: choose among {choices}.")
         empty = np.zeros(0, np.int64)
         chosen = [index if match else empty for index, match in zip(self.indices, matches, strict=True)]
         return type(self)(self.shapes, self.names, tuple(chosen))
@@ -130,11 +131,11 @@ class Subspace:
             ValueError: If it has other variables or coordinates that are not in this subspace.
         """
         if part.shapes != self.shapes:
-            raise ValueError("The two subspaces are of different models: take both from one.")
+            raise InputError("The two subspaces are of different models: take both from one.")
         own, wanted = self._flat_indices, part._flat_indices
         found = np.searchsorted(own, wanted)
         if not np.array_equal(own[np.minimum(found, self.size - 1)], wanted):
-            raise ValueError("The part has coordinates outside of this subspace: take it from `only`.")
+            raise InputError("The part has coordinates outside of this subspace: take it from `only`.")
         return found
 
     def gather(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:

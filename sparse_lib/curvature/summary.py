@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.eigenpairs import Eigenpairs
 from sparse_lib.curvature.quadrature import Quadrature
 
@@ -83,7 +84,7 @@ def summarize(eigenvalues: np.ndarray, *, tolerance: float | None = None, dtype:
     """
     values = np.asarray(eigenvalues, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
-        raise ValueError("The spectrum is empty or not finite: compute it again from weights with a finite loss.")
+        raise InputError("The spectrum is empty or not finite: compute it again from weights with a finite loss.")
     magnitudes = np.abs(values)
     tolerance = max(tolerance or 0.0, float_tolerance(magnitudes.max(), dtype))
     moments = _moments(values, np.ones(len(values)), tolerance)
@@ -124,7 +125,7 @@ def summarize_estimates(
     """
     count = len(spectrum.probes)
     if count < 2:
-        raise ValueError(f"Error bars need at least two probes, got {count}.")
+        raise InputError(f"Error bars need at least two probes, got {count}.")
     ends = largest.values[0], smallest.values[0]
     tolerance = max(tolerance or 0.0, float_tolerance(max(map(abs, ends)), dtype))
 
@@ -180,7 +181,7 @@ def stability_limit(learning_rate: float, momentum: float = 0.0, *, nesterov: bo
         ValueError: For a learning rate that is not positive or a momentum out of range.
     """
     if not learning_rate > 0 or not 0 <= momentum < 1:
-        raise ValueError(f"Needs a positive learning rate and a momentum in [0, 1); got {learning_rate}, {momentum}.")
+        raise InputError(f"Needs a positive learning rate and a momentum in [0, 1); got {learning_rate}, {momentum}.")
     limit = 2 * (1 + momentum) / learning_rate
     return limit / (1 + 2 * momentum) if nesterov else limit
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.estimate import Estimate, signs
 
 # One call of a model's operator takes four vectors at once for half the price.
@@ -55,7 +56,7 @@ def traces(
         ValueError: For a precision or numbers out of range.
     """
     if precision <= 0 or max_probes < 2 or sketch < 0:
-        raise ValueError(
+        raise InputError(
             "precision must be positive, max_probes at least 2 and sketch not negative; "
             f"got {precision}, {max_probes} and {sketch}."
         )

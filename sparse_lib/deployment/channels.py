@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sparse_lib._keras.graph import Call, Graph, graph, rebuild
+from sparse_lib._utils.errors import InputError
 from sparse_lib.deployment.rules import Constants, Rule, agreed, rule, unknown
 
 
@@ -81,7 +82,7 @@ def _made_anew(layer: Any, changes: Mapping[str, Any]) -> Any:
     try:
         return type(layer).from_config({**layer.get_config(), **changes})
     except (NotImplementedError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"Layer {layer.name!r} of type {type(layer).__name__} cannot be made from its configuration: give it "
             "get_config() and from_config()."
         ) from error

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from sparse_lib._keras import tracing
 from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def convert(model: keras.Model, *, sparse: bool = True, batch: int | None = 1) -
       ValueError: if the model is not built or LiteRT has no operations for it; names the layers.
     """
     if not model.built:
-        raise ValueError(f"Model {model.name!r} is not built: call it on a batch once.")
+        raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(model, batch))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -62,7 +63,7 @@ def convert(model: keras.Model, *, sparse: bool = True, batch: int | None = 1) -
             # The converter's error has no public class, and many lines.
             if type(error).__name__ != "ConverterError":
                 raise
-            raise ValueError(_refusal(model, str(error))) from error
+            raise InputError(_refusal(model, str(error))) from error
 
 
 def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = True, batch: int | None = 1) -> int:
@@ -106,10 +107,10 @@ def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
     interpreter = _interpreter(content, threads=1)
     ends = (interpreter.get_input_details(), interpreter.get_output_details())
     if any(len(end) > 1 for end in ends):
-        raise ValueError("The model has several inputs or outputs: call a tf.lite.Interpreter yourself.")
+        raise InputError("The model has several inputs or outputs: call a tf.lite.Interpreter yourself.")
     (inputs,), (made,) = ends
     if not len(x) or len(x) % inputs["shape"][0]:
-        raise ValueError(f"{len(x)} examples do not fill batches of {inputs['shape'][0]}: give a multiple of it.")
+        raise InputError(f"{len(x)} examples do not fill batches of {inputs['shape'][0]}: give a multiple of it.")
     results = []
     for batch in x.reshape(-1, *inputs["shape"]):
         interpreter.set_tensor(inputs["index"], batch.astype(inputs["dtype"]))
@@ -136,7 +137,7 @@ def latency(contents: Mapping[str, bytes], *, runs: int = 50, warmups: int = 5, 
       ValueError: if nothing is to be measured.
     """
     if not contents or runs < 1:
-        raise ValueError(f"There is nothing to measure in {len(contents)} models and {runs} runs: give one of each.")
+        raise InputError(f"There is nothing to measure in {len(contents)} models and {runs} runs: give one of each.")
     interpreters = {name: _ready(_interpreter(content, threads)) for name, content in contents.items()}
     times: dict[str, list[float]] = {name: [] for name in contents}
     for _ in range(warmups + runs):

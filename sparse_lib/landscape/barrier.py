@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
+
 
 class Peak(NamedTuple):
     """Where a path stands highest above something.
@@ -65,9 +67,9 @@ def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
     """
     places, heights = np.asarray(coefficients, np.float64), np.asarray(values, np.float64)
     if places.shape != heights.shape or places.ndim != 1:
-        raise ValueError(f"Give one value a coefficient; got shapes {heights.shape} and {places.shape}.")
+        raise InputError(f"Give one value a coefficient; got shapes {heights.shape} and {places.shape}.")
     if not {0.0, 1.0} <= set(places.tolist()):
-        raise ValueError("A barrier is measured from the ends of the path: have 0 and 1 among the coefficients.")
+        raise InputError("A barrier is measured from the ends of the path: have 0 and 1 among the coefficients.")
     order = np.argsort(places, kind="stable")
     order = order[(places[order] >= 0) & (places[order] <= 1)]
     places, heights = places[order], heights[order]

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import tracing
+from sparse_lib._utils.errors import InputError
 
 
 def norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -69,7 +70,7 @@ class BatchNormEstimator:
         tensors = [tf.convert_to_tensor(value) for value in values]
         each = [[v.numpy() for v in self._of_batch(tensors, tf.convert_to_tensor(batch))] for batch in batches]
         if not each:
-            raise ValueError("Batch-norm statistics are estimated from data: give at least one batch.")
+            raise InputError("Batch-norm statistics are estimated from data: give at least one batch.")
         return [np.mean(part, axis=0, dtype=np.float64).astype(part[0].dtype) for part in zip(*each, strict=True)]
 
     def _batch_statistics(self, values: list[tf.Tensor], inputs: tf.Tensor) -> list[tf.Tensor]:

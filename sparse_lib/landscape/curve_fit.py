@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Bezier, Values, bernstein
 from sparse_lib.objective import Objective
 
@@ -86,13 +87,13 @@ class CurveFit:
         variables = objective.model.trainable_variables
         line = Bezier((start, end))
         if degree < 2:
-            raise ValueError(f"A curve of degree {degree} has no point to learn: choose 2 or more.")
+            raise InputError(f"A curve of degree {degree} has no point to learn: choose 2 or more.")
         if [np.shape(value) for value in start] != [tuple(v.shape) for v in variables]:
-            raise ValueError(f"The ends do not have the shapes of the trainable variables of {objective.model.name!r}.")
+            raise InputError(f"The ends do not have the shapes of the trainable variables of {objective.model.name!r}.")
         masks = [None] * len(variables) if masks is None else masks
         for mask, a, b in zip(masks, start, end, strict=True):
             if mask is not None and (np.any(np.asarray(a)[~mask]) or np.any(np.asarray(b)[~mask])):
-                raise ValueError("An end of the curve leaves the subspace: make it zero off the masks, or give others.")
+                raise InputError("An end of the curve leaves the subspace: make it zero off the masks, or give others.")
         self._objective, self._examples = objective, examples
         self._degree, self._batch_size, self._seed = degree, batch_size, seed
         self._start, self._end = list(start), list(end)
@@ -146,7 +147,7 @@ class CurveFit:
         losses = np.concatenate([self._run(*chunk).numpy() for chunk in chunks])
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
-            raise ValueError(
+            raise InputError(
                 f"The loss along the curve is {losses[bad[0]]} at step {first + bad[0]}: lower the learning rate."
             )
         return losses

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from sparse_lib import objective
 from sparse_lib._utils import distribute
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape import batch_norm
 
 
@@ -57,7 +58,7 @@ class ModelEvaluator:
         """
         for name, (x, y) in data.items():
             if not len(y) or len(x) != len(y):
-                raise ValueError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
+                raise InputError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
         self._objective, self._data, self._batch_size = objective.Objective(model, loss), dict(data), batch_size
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
@@ -93,7 +94,7 @@ class ModelEvaluator:
           ValueError: for another number of values or statistics than the model has.
         """
         if len(values) != self._trainable or len(statistics) not in (0, len(self._variables) - self._trainable):
-            raise ValueError(
+            raise InputError(
                 f"Got {len(values)} values and {len(statistics)} statistics; model {self._objective.model.name!r} has "
                 f"{self._trainable} trainable variables and {len(self._variables) - self._trainable} statistics."
             )

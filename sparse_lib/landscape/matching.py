@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import LayerCall, Shape
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 
 # The axes of a variable that run over hidden units: (axis, name of the layer whose outputs they are).
@@ -119,7 +120,7 @@ def match(
       ValueError: if the layers form no chain, values do not fit, or there is no start.
     """
     if restarts < 1:
-        raise ValueError(f"restarts={restarts} tries nothing: choose at least 1.")
+        raise InputError(f"restarts={restarts} tries nothing: choose at least 1.")
     found = chain(model, input_shape)
     variables = model.trainable_variables
     fixed, moving = _checked(variables, reference), _checked(variables, params)
@@ -159,7 +160,7 @@ def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
         inputs: Axes = ((-2, name),) if name else ()
         if is_kernel_layer:
             if layer.name in units:
-                raise ValueError(
+                raise InputError(
                     f"Two layers are called {layer.name!r}: give every layer of a chain a name of its own."
                 )
             name = None if layer.kernel is kernels[-1] else layer.name
@@ -179,7 +180,7 @@ def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int
     for weight in model.weights:
         for axis, name in axes[id(weight)]:
             if weight.shape[axis] % units[name]:
-                raise ValueError(
+                raise InputError(
                     f"{weight.path} has {weight.shape[axis]} entries along axis {axis}, which the {units[name]} units "
                     f"of layer {name!r} do not divide: a network that splits up its channels cannot be matched."
                 )
@@ -202,14 +203,14 @@ def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[Layer
     advice = "only networks whose layers form a chain can be matched"
     for call in calls:
         if call.inputs is not tensor:
-            raise ValueError(
+            raise InputError(
                 f"Layer {call.layer.name!r} takes something else than the output of the layer before it: {advice}."
             )
         tensor = call.outputs
     covered = {id(weight) for call in calls for weight in call.layer.weights}
     is_whole = outputs is tensor and all(id(weight) in covered for weight in model.weights)
     if not is_whole or len({id(call.layer) for call in calls}) < len(calls):
-        raise ValueError(
+        raise InputError(
             f"Model {model.name!r} does more than to call each of its layers once, one after the other: {advice}."
         )
     return calls
@@ -226,7 +227,7 @@ def _check_layer(layer: keras.Layer, rank: int) -> None:
     elif isinstance(layer, _KERNEL):
         fits &= getattr(layer, "groups", 1) == 1
     if not fits:
-        raise ValueError(
+        raise InputError(
             f"Layer {layer.name!r} of type {type(layer).__name__} cannot be matched: a permutation of its channels is "
             "not known to pass through it."
         )
@@ -235,7 +236,7 @@ def _check_layer(layer: keras.Layer, rank: int) -> None:
 def _checked(variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
     arrays = [np.asarray(value, np.float64) for value in values]
     if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
-        raise ValueError(
+        raise InputError(
             "The two solutions must be of the model: give one array of its shape for each trainable variable."
         )
     return arrays

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
+
 Values = Sequence[np.ndarray]
 MaskMode = Literal["own", "start", "end", "union", "none"]
 # Nodes of the Gauss-Legendre rule behind `Bezier.length`: far more than the smooth speed of a cubic needs.
@@ -31,7 +33,7 @@ def evenly_spaced(start: float, end: float, points: int) -> list[float]:
       ValueError: for fewer than two points, or a start that is not below the end.
     """
     if points < 2 or not start < end:
-        raise ValueError(f"A path needs at least 2 points from a start below its end; got {points}, {start}, {end}.")
+        raise InputError(f"A path needs at least 2 points from a start below its end; got {points}, {start}, {end}.")
     first, last = Fraction(str(start)), Fraction(str(end))
     return [float(first + (last - first) * i / (points - 1)) for i in range(points)]
 
@@ -88,7 +90,7 @@ class Bezier:
         """
         shapes = [[np.shape(value) for value in point] for point in self.points]
         if len(shapes) < 2 or any(of_point != shapes[0] for of_point in shapes):
-            raise ValueError("A path needs two or more points, each a list of arrays of the same shapes.")
+            raise InputError("A path needs two or more points, each a list of arrays of the same shapes.")
 
     @property
     def degree(self) -> int:
@@ -200,7 +202,7 @@ def masked_ends(
         "none": (dense, dense, dense),
     }
     if mode not in modes:
-        raise ValueError(f"Masks {mode!r} are not known; use one of {', '.join(modes)}.")
+        raise InputError(f"Masks {mode!r} are not known; use one of {', '.join(modes)}.")
     of_start, of_end, of_path = modes[mode]
     return Ends(_masked(start, of_start), _masked(end, of_end), list(of_path))
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 
 # Three solutions whose triangle is flatter than this, relative to its sides, lie on a line.
@@ -38,7 +39,7 @@ class Plane:
         """
         shapes = [[np.shape(value) for value in values] for values in (self.origin, self.x, self.y)]
         if not shapes[0] == shapes[1] == shapes[2]:
-            raise ValueError("A plane needs an origin and two directions, each a list of arrays of the same shapes.")
+            raise InputError("A plane needs an origin and two directions, each a list of arrays of the same shapes.")
 
     def __call__(self, a: float, b: float) -> list[np.ndarray]:
         """The weights at a place of the plane.
@@ -107,7 +108,7 @@ def plane_through(first: Values, second: Values, third: Values) -> Triangle:
     v = [b - along * a for a, b in zip(x, w, strict=True)]
     height = np.sqrt(inner(v, v))
     if not width or height <= _FLAT * length:
-        raise ValueError("The three solutions lie on a line: choose three that differ, or interpolate between two.")
+        raise InputError("The three solutions lie on a line: choose three that differ, or interpolate between two.")
     plane = Plane(first, x, [part / height for part in v])
     return Triangle(plane, np.array([[0.0, 0.0], [width, 0.0], [along, height]]))
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.evaluation import Evaluate, Scores
 from sparse_lib.landscape.plane import Plane
 
@@ -41,7 +42,7 @@ def axis_around_zero(radius: float, points: int) -> np.ndarray:
       ValueError: for an even number, fewer than three, or a radius that is not positive.
     """
     if points < 3 or points % 2 == 0 or not radius > 0:
-        raise ValueError(f"A grid around 0 needs an odd number of points from 3 and a radius; got {points}, {radius}.")
+        raise InputError(f"A grid around 0 needs an odd number of points from 3 and a radius; got {points}, {radius}.")
     half = points // 2
     return radius * np.arange(-half, half + 1) / half
 
@@ -62,7 +63,7 @@ def axis_over(coordinates: Axis, margin: float, points: int) -> np.ndarray:
     """
     low, high = float(np.min(coordinates)), float(np.max(coordinates))
     if points < 2 or not low < high:
-        raise ValueError(f"An axis needs at least 2 points and an extent; got {points} from {low} to {high}.")
+        raise InputError(f"An axis needs at least 2 points and an extent; got {points} from {low} to {high}.")
     beyond = margin * (high - low)
     return np.linspace(low - beyond, high + beyond, points)
 

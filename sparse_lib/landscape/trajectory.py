@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 from sparse_lib.landscape.plane import Plane
 
@@ -48,13 +49,13 @@ def principal_plane(points: Sequence[Values], masks: Sequence[np.ndarray | None]
     last = points[-1]
     chosen = [slice(None) if m is None else np.flatnonzero(m) for m in (masks or [None] * len(last))]
     if any([np.shape(a) for a in point] != [np.shape(a) for a in last] for point in points):
-        raise ValueError("A trajectory needs points of one network: lists of arrays of the same shapes.")
+        raise InputError("A trajectory needs points of one network: lists of arrays of the same shapes.")
     offsets = np.stack([_offset(point, last, chosen) for point in points])
     earlier = offsets[:-1]
     centred = earlier - earlier.mean(0)
     _, scales, components = np.linalg.svd(centred, full_matrices=False)
     if len(scales) < 2 or scales[1] <= _FLAT * scales[0]:
-        raise ValueError("The points lie on a line and span no plane: give at least four different ones.")
+        raise InputError("The points lie on a line and span no plane: give at least four different ones.")
     x, y = (component * (1.0 if component @ offsets[0] >= 0 else -1.0) for component in components[:2])
     plane = Plane(last, _as_values(x, last, chosen), _as_values(y, last, chosen))
     return Trajectory(plane, offsets @ np.stack([x, y], 1), scales**2 / np.sum(scales**2))

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, selection
 from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot import scores, synflow
 from sparse_lib.oneshot.scores import Batch, Tensors
@@ -48,10 +49,10 @@ class Problem:
           ValueError: if there are none, or they are not pairs.
         """
         if self.batches is None:
-            raise ValueError("This method scores weights with data: give it batches of (x, y).")
+            raise InputError("This method scores weights with data: give it batches of (x, y).")
         batches = list(self.batches)
         if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
-            raise ValueError("Batches are pairs: give [(x, y)] if all the data are one batch.")
+            raise InputError("Batches are pairs: give [(x, y)] if all the data are one batch.")
         return [tf.nest.map_structure(tf.convert_to_tensor, tuple(batch)) for batch in batches]
 
 
@@ -84,13 +85,13 @@ class OneShot(abc.ABC):
         """
         for value in (self.sparsity, *(self.layer_sparsities or {}).values()):
             if not 0 <= value < 1:
-                raise ValueError(f"A sparsity is {value}: give a fraction of zeros in [0, 1).")
+                raise InputError(f"A sparsity is {value}: give a fraction of zeros in [0, 1).")
         if self.scope not in ("global", "layer"):
-            raise ValueError(f"Unknown scope {self.scope!r}: use 'global' or 'layer'.")
+            raise InputError(f"Unknown scope {self.scope!r}: use 'global' or 'layer'.")
         if self.layer_sparsities is not None and self.scope != "layer":
-            raise ValueError("Layer sparsities need scope='layer'; a global ranking finds its own.")
+            raise InputError("Layer sparsities need scope='layer'; a global ranking finds its own.")
         if self.min_per_layer < 0 or self.rounds < 1:
-            raise ValueError(
+            raise InputError(
                 f"Got min_per_layer={self.min_per_layer} and rounds={self.rounds}: give at least 0 "
                 "weights and at least 1 round."
             )
@@ -167,7 +168,7 @@ class OneShot(abc.ABC):
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
         if unknown:
-            raise ValueError(f"Layer sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+            raise InputError(f"Layer sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
         if self.scope == "global":
             groups, sparsities = [list(range(len(each)))], [self.sparsity]
@@ -182,7 +183,7 @@ class OneShot(abc.ABC):
         for group, count in zip(groups, kept, strict=True):
             least = sum(min(each[i], self.min_per_layer) for i in group)
             if least > count:
-                raise ValueError(
+                raise InputError(
                     f"min_per_layer={self.min_per_layer} asks for {least} weights and the sparsity "
                     f"leaves {count}: lower one of the two."
                 )
@@ -220,12 +221,12 @@ class OneShot(abc.ABC):
         method = type(self).__name__
         for name, score in zip(names, found, strict=True):
             if not tf.reduce_all(tf.math.is_finite(score)):
-                raise ValueError(
+                raise InputError(
                     f"{method} scores of {name} are not finite: check weights and data for NaN and "
                     "for values that overflow."
                 )
         if not any(tf.reduce_any(score != 0) for score in found):
-            raise ValueError(
+            raise InputError(
                 f"All {method} scores are zero, no signal passes the network: start from larger "
                 "weights, and let the model return logits, not probabilities."
             )
@@ -281,9 +282,9 @@ class GraSP(OneShot):
         """
         super().__post_init__()
         if self.temperature <= 0:
-            raise ValueError(f"The temperature is {self.temperature}: give a positive number.")
+            raise InputError(f"The temperature is {self.temperature}: give a positive number.")
         if self.rounds != 1:
-            raise ValueError(f"GraSP is defined for 1 round, not {self.rounds}: leave rounds at 1.")
+            raise InputError(f"GraSP is defined for 1 round, not {self.rounds}: leave rounds at 1.")
 
     def scorer(self, problem: Problem) -> Scorer:
         """Scores w * (H g) of the loss at that temperature, see `scores.grasp`."""
@@ -356,7 +357,7 @@ def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> lis
     places = {id(v): i for i, v in enumerate(model.trainable_variables)}
     missing = [name for name, kernel in kernels.items() if id(kernel) not in places]
     if missing or not kernels:
-        raise ValueError(
+        raise InputError(
             f"{missing or 'No kernels'} cannot be pruned: give trainable variables of model {model.name!r}."
         )
     return [places[id(kernel)] for kernel in kernels.values()]

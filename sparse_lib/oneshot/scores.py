@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 Tensors = Sequence[tf.Tensor]
 Batch = tuple[Any, Any]
 
@@ -160,5 +162,5 @@ def _mean(per_batch: Callable[[Any, Any], list[tf.Tensor]], batches: Sequence[Ba
         sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
         examples += count
     if not examples:
-        raise ValueError("There are no examples to score weights with: give at least one batch.")
+        raise InputError("There are no examples to score weights with: give at least one batch.")
     return [s / tf.cast(examples, s.dtype) for s in sums]

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import objective
+from sparse_lib._utils.errors import InputError
 from sparse_lib.oneshot.scores import Batch, Tensors
 
 
@@ -58,7 +59,7 @@ def example_of_ones(model: keras.Model, batches: Iterable[Batch] | None) -> Any:
         like = inputs[0] if isinstance(model, keras.Sequential) else model.input
         return tf.nest.map_structure(lambda t: tf.ones((1, *t.shape[1:]), t.dtype), like)
     if batches is None:
-        raise ValueError(f"Model {model.name!r} does not fix the shape of its inputs: give batches that do.")
+        raise InputError(f"Model {model.name!r} does not fix the shape of its inputs: give batches that do.")
     like = next(iter(batches))[0]
     return tf.nest.map_structure(lambda t: tf.ones_like(t[:1]), like)
 

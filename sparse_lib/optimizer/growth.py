@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.updaters import Updater
 
 
@@ -43,12 +44,12 @@ class GrowthSource:
         self.function = growth_gradient if callable(growth_gradient) else None
         self.batches = 1 if callable(growth_gradient) else growth_gradient
         if updater.needs_hessian and self.function is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(updater).__name__} needs Hessian-gradient products: pass a callable growth_gradient that "
                 "returns Growth(gradients, hessian_gradients)."
             )
         if not 1 <= self.batches <= self._schedule.frequency:
-            raise ValueError(
+            raise InputError(
                 f"growth_gradient={self.batches} must be between 1 and the update frequency, "
                 f"{self._schedule.frequency}."
             )

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib._utils import distribute
+from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.steps import Steps
@@ -92,14 +93,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         trainable = {id(v) for v in variables}
         missing = [n for n, k in zip(self.masks.names, self.masks.kernels, strict=True) if id(k) not in trainable]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"The masked kernels {', '.join(missing)} are not among the trainable variables; build the masks "
                 "from the model that is trained, and leave frozen layers out of them."
             )
         owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
         mine = (self._distribution_strategy, self.inner._distribution_strategy)
         if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
-            raise ValueError(
+            raise InputError(
                 "The model lives under another tf.distribute strategy than its optimizer; create the model and both "
                 "optimizers inside the same `with strategy.scope():`."
             )
@@ -172,7 +173,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         # it is something else.
         del value
         if hasattr(self, "inner") and self._distribution_strategy.num_replicas_in_sync > 1:
-            raise ValueError(
+            raise InputError(
                 "Loss scaling (float16) looks at the gradients of the first replica alone, so that an overflow of "
                 "another one would reach the weights: use mixed_bfloat16, or pass auto_scale_loss=False to compile."
             )
@@ -242,10 +243,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1 and tf.distribute.in_cross_replica_context():
-            raise ValueError("Gradients are per replica: call the optimizer inside strategy.run(...).")
+            raise InputError("Gradients are per replica: call the optimizer inside strategy.run(...).")
         if not self.built:
             if trainable_variables is None or replicas > 1:
-                raise ValueError("Call optimizer.build(model.trainable_variables) before the first step.")
+                raise InputError("Call optimizer.build(model.trainable_variables) before the first step.")
             self.build(trainable_variables)
         aligned = self._aligned(list(grads), trainable_variables)
         for tracked in self._tracked:
@@ -263,13 +264,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         known = self._trainable_variables
         variables = known if variables is None else list(variables)
         if len(grads) != len(variables):
-            raise ValueError(f"Got {len(grads)} gradients for {len(variables)} variables; give one for each.")
+            raise InputError(f"Got {len(grads)} gradients for {len(variables)} variables; give one for each.")
         if all(g is None for g in grads):
-            raise ValueError("No variable has a gradient; compute the loss from the model's outputs inside the tape.")
+            raise InputError("No variable has a gradient; compute the loss from the model's outputs inside the tape.")
         given = {self._var_key(v): g for v, g in zip(variables, grads, strict=True)}
         unknown = [v.path for v in variables if self._var_key(v) not in self._trainable_variables_indices]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"The optimizer was built without {', '.join(unknown)}; make a new one for the new set of variables."
             )
         return [given.get(self._var_key(v)) for v in known]
@@ -306,7 +307,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         saved = self._saved()
         if len(store.keys()) != len(saved):
-            raise ValueError(
+            raise InputError(
                 f"The file holds {len(store.keys())} optimizer variables and masks, this SparseOptimizer {len(saved)}; "
                 "build it as the saved one was: same kernels, inner optimizer and updater."
             )
@@ -324,7 +325,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Raises:
           ValueError: always; masks belong to a live model.
         """
-        raise ValueError(
+        raise InputError(
             "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), make "
             "masks from the loaded kernels and compile with a new SparseOptimizer."
         )
@@ -332,16 +333,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
 def _check_inner(inner: keras.optimizers.Optimizer) -> None:
     if inner.gradient_accumulation_steps:
-        raise ValueError(
+        raise InputError(
             "Keras's gradient_accumulation_steps fails under tf.distribute; leave it out, and use growth_gradient=k to "
             "average the growth gradient over k batches."
         )
     if isinstance(inner, (SparseOptimizer, getattr(keras.optimizers, "MultiOptimizer", ()))):
-        raise ValueError(f"The slots of a {type(inner).__name__} cannot be masked; give a plain Keras optimizer.")
+        raise InputError(f"The slots of a {type(inner).__name__} cannot be masked; give a plain Keras optimizer.")
     if isinstance(inner, keras.optimizers.LossScaleOptimizer) or inner.loss_scale_factor:
-        raise ValueError(
+        raise InputError(
             "Loss scaling (float16) belongs around the SparseOptimizer, where model.compile puts it under "
             "mixed_float16, not into it: leave it out of the inner optimizer, or use float32 or mixed_bfloat16."
         )
     if inner.built:
-        raise ValueError("The inner optimizer is already built; pass a new one, so that its slots can be masked.")
+        raise InputError("The inner optimizer is already built; pass a new one, so that its slots can be masked.")

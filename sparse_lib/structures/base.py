@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Structure(abc.ABC):
         """
         fixed = self.fixed_sparsity
         if fixed is not None and sparsity and abs(sparsity - fixed) > 1e-6:
-            raise ValueError(
+            raise InputError(
                 f"Structure {self} has a sparsity of {fixed:.6g}, not {sparsity:.6g}: ask for 1 - n/m, or for 0 to "
                 "start dense."
             )

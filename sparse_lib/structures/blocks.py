@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures.base import Structure
 
 
@@ -77,7 +78,7 @@ class Block(_Parts):
           ValueError: if one is below 1.
         """
         if min(self.inputs, self.columns) < 1:
-            raise ValueError(f"A block has sides of at least 1; got {self}, give for example Block(4, 4).")
+            raise InputError(f"A block has sides of at least 1; got {self}, give for example Block(4, 4).")
 
     def __str__(self) -> str:
         """Its name in configurations."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures.base import Structure
 
 
@@ -130,7 +131,7 @@ class NM(Grouped):
           ValueError: if there are not 0 < n < m.
         """
         if not 0 < self.n < self.m:
-            raise ValueError(f"N:M sparsity keeps n of m weights, 0 < n < m; got {self}, give for example NM(2, 4).")
+            raise InputError(f"N:M sparsity keeps n of m weights, 0 < n < m; got {self}, give for example NM(2, 4).")
 
     def __str__(self) -> str:
         """Its name in configurations."""
@@ -150,7 +151,7 @@ class NM(Grouped):
         """All weights, or n of each m."""
         size = self.size(shape)
         if abs(weights - size * self.n / self.m) > 1 and weights != size:
-            raise ValueError(
+            raise InputError(
                 f"{self} sparsity leaves {self.n / self.m:.4f} of the weights, {weights / size:.4f} was asked for: "
                 f"make the sparsity {self.fixed_sparsity:.4g} and the distribution uniform, or the layer dense with 0."
             )

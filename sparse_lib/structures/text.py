@@ -2,6 +2,7 @@
 
 import re
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures.base import UNSTRUCTURED, Structure
 from sparse_lib.structures.blocks import Block, Channel
 from sparse_lib.structures.grouped import NM, ConstantFanIn
@@ -27,7 +28,7 @@ def parse(text: str) -> Structure:
         return NM(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
         return Block(int(match[1]), int(match[2]))
-    raise ValueError(
+    raise InputError(
         f"Unknown structure {text!r}: use N:M such as '2:4', 'block:4x4' (inputs x outputs), "
         f"{', '.join(map(repr, _PLAIN))}."
     )

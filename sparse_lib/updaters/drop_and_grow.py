@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import tensorflow as tf
 
 from sparse_lib import schedules, selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, random_uniform
 from sparse_lib.updaters.redistribution import redistribute
@@ -46,7 +47,7 @@ class DropAndGrow(Updater):
         """
         check_drop_fraction(self)
         if self.growth_init not in get_args(GrowthInit):
-            raise ValueError(f"growth_init={self.growth_init!r} is not known; use {', '.join(get_args(GrowthInit))}.")
+            raise InputError(f"growth_init={self.growth_init!r} is not known; use {', '.join(get_args(GrowthInit))}.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Refuses redistribution where a kernel cannot hold one weight more or less."""
@@ -129,7 +130,7 @@ def check_drop_fraction(updater: Any) -> None:
     if callable(updater.drop_fraction):
         return
     if updater.end_step is None:
-        raise ValueError(
+        raise InputError(
             f"{type(updater).__name__} anneals its drop fraction to zero at end_step: give end_step, or a callable "
             "drop_fraction such as schedules.Constant(0.3)."
         )
@@ -140,7 +141,7 @@ def check_free(structures: Sequence[Structure], what: str, remedy: str) -> None:
     """Raises a ValueError if a structure does not let a kernel hold any number of weights."""
     fixed = [structure for structure in structures if not structure.is_free]
     if fixed:
-        raise ValueError(f"{what} changes how many weights a kernel has, which structure {fixed[0]} fixes: {remedy}.")
+        raise InputError(f"{what} changes how many weights a kernel has, which structure {fixed[0]} fixes: {remedy}.")
 
 
 def share(count: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:

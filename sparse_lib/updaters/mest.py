@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update
 from sparse_lib.updaters.drop_and_grow import check_free, share
@@ -36,7 +37,7 @@ class MEST(SET):
         """
         super().__post_init__()
         if self.soft_bound and self.redistribute:
-            raise ValueError("MEST keeps each kernel's budget with soft_bound; leave redistribute out.")
+            raise InputError("MEST keeps each kernel's budget with soft_bound; leave redistribute out.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Refuses the soft bound where a kernel cannot hold weights on top of its budget."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure, select_globally
 from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, shrink
 
@@ -35,7 +36,7 @@ class Prune(Updater):
           ValueError: for an unknown scope.
         """
         if self.scope not in ("layer", "global"):
-            raise ValueError(f"scope={self.scope!r} is not known; use layer or global.")
+            raise InputError(f"scope={self.scope!r} is not known; use layer or global.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Refuses a final sparsity that a structure cannot have."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import ConstantFanIn, Structure
 from sparse_lib.updaters.base import Kernel, Moment, Update
 from sparse_lib.updaters.drop_and_grow import share
@@ -40,7 +41,7 @@ class SRigL(RigL):
         """
         super().__post_init__()
         if not 0 <= self.ablation_threshold <= 1:
-            raise ValueError(f"ablation_threshold is {self.ablation_threshold}; give a fraction in [0, 1].")
+            raise InputError(f"ablation_threshold is {self.ablation_threshold}; give a fraction in [0, 1].")
 
     @property
     def state_specs(self) -> tuple[str, ...]:
@@ -52,12 +53,12 @@ class SRigL(RigL):
         super().check_structures(structures)
         others = [structure for structure in structures if not isinstance(structure, ConstantFanIn)]
         if others:
-            raise ValueError(
+            raise InputError(
                 f"SRigL needs a constant fan-in and the masks are {others[0]}: make them with "
                 "structure=ConstantFanIn(), or use RigL."
             )
         if any(not -len(structures) <= place < len(structures) for place in self.spared):
-            raise ValueError(
+            raise InputError(
                 f"spared={tuple(self.spared)} names no kernel: there are {len(structures)} sparse ones, from 0."
             )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.errors import InputError
 from sparse_lib.updaters.base import Kernel, Moment, State, Update, Updater
 
 
@@ -36,7 +37,7 @@ class TopKAST(Updater):
           ValueError: if `extra_density` is no fraction.
         """
         if not 0 <= self.extra_density <= 1:
-            raise ValueError(f"extra_density is {self.extra_density}; give a fraction in [0, 1].")
+            raise InputError(f"extra_density is {self.extra_density}; give a fraction in [0, 1].")
 
     @property
     def state_specs(self) -> tuple[str, ...]:

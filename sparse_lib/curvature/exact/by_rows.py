@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.operators import pulled_back
@@ -65,7 +66,7 @@ def by_rows(
             count = tf.constant(min(rows_at_once, section.stop - first))
             rows = mean(batches, list(params), wanted, count)[0].numpy()
             if not np.isfinite(rows).all():
-                raise ValueError(
+                raise InputError(
                     f"The Hessian of {subspace.names[section.places[0]]} is not finite: choose weights from before "
                     "training diverged, or check the data for NaN."
                 )
@@ -87,7 +88,7 @@ def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: B
         function = gradient.get_concrete_function(list(params), x, y)
     except (TypeError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"The model fails in float64: {reason} Pass dtype='float32'.") from error
+        raise InputError(f"The model fails in float64: {reason} Pass dtype='float32'.") from error
     precision.check_float64(function)
 
 

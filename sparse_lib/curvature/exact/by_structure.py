@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.exact.accumulator import HessianTotal
 from sparse_lib.curvature.exact.chain import Chain
@@ -73,7 +74,7 @@ def by_structure(
     matrix = total.matrix()
     matrix /= batches.examples
     if not np.isfinite(matrix).all():
-        raise ValueError(_NOT_FINITE)
+        raise InputError(_NOT_FINITE)
     return matrix, error
 
 
@@ -118,7 +119,7 @@ def _product_error(
     product = objective.hvp(params, precision.cast(x, dtype.name), y, tensors, training=training)
     true = subspace.gather(product).numpy().astype(np.float64)
     if not (np.isfinite(found).all() and np.isfinite(true).all()):
-        raise ValueError(_NOT_FINITE)
+        raise InputError(_NOT_FINITE)
     error = float(np.abs(found - true).max() / (np.abs(true).max() or 1.0))
     if error > np.sqrt(np.finfo(dtype.as_numpy_dtype).eps):
         raise NoChainError(f"the structured Hessian differs from a Hessian-vector product by {error:.1g}")

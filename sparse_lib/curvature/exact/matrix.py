@@ -11,6 +11,7 @@ import scipy.linalg
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.exact.by_rows import by_rows
 from sparse_lib.curvature.exact.by_structure import by_structure
@@ -127,7 +128,7 @@ def hessian(
             except NoChainError as found:
                 reason = str(found)
                 if structure == "always":
-                    raise ValueError(f"The Hessian has no known structure: {reason}. Use structure='auto'.") from found
+                    raise InputError(f"The Hessian has no known structure: {reason}. Use structure='auto'.") from found
         matrix = by_rows(objective, values, batches, subspace, parts=parts("rows"), rows_at_once=rows_at_once, **whole)
     return ExactHessian(matrix, "rows", reason, _symmetrise(matrix), None, batches.examples, dtype)
 
@@ -180,13 +181,13 @@ def _arrays(
 
 def _check(size: int, dtype: Dtype, structure: str, rows_at_once: int, limit: int) -> None:
     if dtype not in get_args(Dtype) or structure not in get_args(Structure) or rows_at_once < 1:
-        raise ValueError(
+        raise InputError(
             f"dtype is float64 or float32, structure auto, always or never, rows_at_once at least 1; got {dtype!r}, "
             f"{structure!r} and {rows_at_once}."
         )
     if size > limit:
         gigabytes = memory_needed(size, dtype) / 1e9
-        raise ValueError(
+        raise InputError(
             f"The exact Hessian of {size:,} parameters takes {gigabytes:.1f} GB, and {limit:,} are the limit: ask for "
             "the largest eigenvalues or the spectral density, for fewer coordinates such as one layer, or raise the "
             "limit."

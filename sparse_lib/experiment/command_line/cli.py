@@ -1,10 +1,8 @@
 """Command lines: flags, gin files, and failures told in one line."""
 
 import contextlib
-import dis
 import logging as standard_logging
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -13,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
 # As in sparse_lib._utils.distribute, which imports TensorFlow.
 _STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
-_LIBRARY = str(pathlib.Path(__file__).parents[2])
 
 
 def define_common_flags() -> None:
@@ -97,7 +95,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Runs an entry point and exits: with 0, 2 for a command line that cannot be meant, 1 for a failure.
 
     Args:
-      main: the entry point. What it raises for the user to read is told without a traceback; see `is_told`.
+      main: the entry point. An `InputError` or a `RunError` is for the user to read: one line without a traceback.
     """
 
     def parse(arguments: Sequence[str]) -> Sequence[str]:
@@ -126,33 +124,9 @@ def _guarded(main: Callable[[], int | None]) -> int:
         return SIGNALLED + stop.signal
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT
-    except Exception as error:
-        if not is_told(error):
-            raise
+    except (InputError, RunError) as error:
         logging.debug("", exc_info=error)
         return _fail(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
-
-
-def is_told(error: Exception) -> bool:
-    """Whether an error is for the user to read, rather than a bug whose traceback is needed.
-
-    Args:
-      error: that was caught.
-
-    Returns:
-      True for a RunError, and for a ValueError that a `raise` statement of this library raised; one that arises inside
-      an expression of it, or in another library, is a bug.
-    """
-    if isinstance(error, RunError):
-        return True
-    trace = error.__traceback__
-    if not isinstance(error, ValueError) or trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    is_ours = pathlib.Path(code.co_filename).is_relative_to(_LIBRARY)
-    return is_ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 def import_tensorflow() -> None:

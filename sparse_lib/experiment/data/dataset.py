@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.feeding.pixels import Pixels, pixels
 from sparse_lib.experiment.data.feeding.preprocessing import LARGEST_PIXEL, Preprocessing
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
@@ -78,10 +79,10 @@ class Dataset:
             split: Split = getattr(self, split_name)
             where = f"split '{split_name}' of data set '{self.name}'"
             if not len(split.images) and split_name != "validation":
-                raise ValueError(f"The {where} is empty: give it at least one image.")
+                raise InputError(f"The {where} is empty: give it at least one image.")
             _check_split(where, split, self.num_classes)
             if split.images.shape[1:] != self.input_shape:
-                raise ValueError(
+                raise InputError(
                     f"The {where} has images of shape {list(split.images.shape[1:])} and 'train' "
                     f"of {list(self.input_shape)}: bring them to one shape."
                 )
@@ -122,16 +123,16 @@ def split_from_arrays(
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4:
-        raise ValueError(
+        raise InputError(
             f"The {where} has images of rank {images.ndim}: "
             "store them as [n, height, width] or [n, height, width, channels]."
         )
     if labels.ndim != 1:
-        raise ValueError(f"The {where} has labels of rank {labels.ndim}: store one class index per image, [n].")
+        raise InputError(f"The {where} has labels of rank {labels.ndim}: store one class index per image, [n].")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"The {where} has labels of type {labels.dtype}: store class indices as integers.")
+        raise InputError(f"The {where} has labels of type {labels.dtype}: store class indices as integers.")
     if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
-        raise ValueError(f"The {where} has {_out_of_range(labels)}: class indices count from 0.")
+        raise InputError(f"The {where} has {_out_of_range(labels)}: class indices count from 0.")
     if preprocessing is not None and images.dtype == np.uint8:
         return Split(pixels(images, preprocessing), labels.astype(np.int32))
     return Split(_scaled(where, images), labels.astype(np.int32))
@@ -140,7 +141,7 @@ def split_from_arrays(
 def require_equal_lengths(where: str, images: Sized, labels: Sized) -> None:
     """Raises ValueError unless there is one label per image; `where` names the split."""
     if len(images) != len(labels):
-        raise ValueError(f"The {where} has {len(images)} images but {len(labels)} labels: store one label per image.")
+        raise InputError(f"The {where} has {len(images)} images but {len(labels)} labels: store one label per image.")
 
 
 def dataset_from_arrays(
@@ -178,11 +179,11 @@ def _scaled(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
     if np.issubdtype(images.dtype, np.floating):
         return np.ascontiguousarray(images, np.float32)
     if not np.issubdtype(images.dtype, np.integer):
-        raise ValueError(f"The {where} has images of type {images.dtype}: store integers (0 to 255) or floats.")
+        raise InputError(f"The {where} has images of type {images.dtype}: store integers (0 to 255) or floats.")
     if images.size and images.dtype != np.uint8:
         lowest, highest = images.min(), images.max()
         if lowest < 0 or highest > LARGEST_PIXEL:
-            raise ValueError(
+            raise InputError(
                 f"The {where} has integer pixels from {lowest} to {highest}: "
                 f"store 0 to {LARGEST_PIXEL}, or floats that are scaled already."
             )
@@ -194,24 +195,24 @@ def _check_split(where: str, split: Split, num_classes: int) -> None:
     images, labels = split.images, split.labels
     array = images if isinstance(images, np.ndarray) else None
     if images.ndim != 4 or images.dtype != np.float32 or (array is not None and not array.flags.c_contiguous):
-        raise ValueError(
+        raise InputError(
             f"The {where} needs contiguous float32 images [n, height, width, channels], "
             f"not {images.dtype} {list(images.shape)}: convert them first."
         )
     if labels.ndim != 1 or labels.dtype != np.int32:
-        raise ValueError(
+        raise InputError(
             f"The {where} needs int32 labels [n], not {labels.dtype} {list(labels.shape)}: convert them first."
         )
     require_equal_lengths(where, images, labels)
     # min and max carry NaN and infinity along without a temporary of the images' size.
     if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
-        raise ValueError(
+        raise InputError(
             f"The {where} has NaN or infinite pixels in {len(bad)} images (the first is image "
             f"{bad[0]}): repair or remove them."
         )
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        raise ValueError(
+        raise InputError(
             f"The {where} has {_out_of_range(labels, num_classes)}: "
             f"with {num_classes} classes they run from 0 to {num_classes - 1}."
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import require_equal_lengths
 
 _LARGEST_DEFAULT = 5_000
@@ -34,7 +35,7 @@ def hold_out(
     if size is None:
         size = min(_LARGEST_DEFAULT, max(1, count // 10))
     if not 0 <= size < count:
-        raise ValueError(
+        raise InputError(
             f"Cannot hold {size} images out of the {where}, which has {count}: "
             "choose a validation_size below that, or give it more images."
         )

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
+
 # Of every batch normalisation in the published large networks; 1.001e-5 is what their fused kernels made of 1e-5.
 _NORM_MOMENTUM, _NORM_EPSILON = 0.9, 1.001e-5
 
@@ -172,7 +174,7 @@ class Builder:
     def dropout(self, x: Any, rate: float, name: str) -> Any:
         """Dropout; nothing where the rate is 0, which leaves the places of the other layers as they are."""
         if not 0 <= rate < 1:
-            raise ValueError(f"The dropout is {rate}; give a fraction that is at least 0 and below 1.")
+            raise InputError(f"The dropout is {rate}; give a fraction that is at least 0 and below 1.")
         seed = self.seed()
         return Dropout(rate, seed, name=name)(x) if rate else x
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from sparse_lib import api
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Style
 
 
@@ -29,16 +30,16 @@ def keras_model(input_shape: Sequence[int], num_classes: int, style: Style, *, p
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ValueError(f"There is no file '{path}': set keras_model.path to a model saved as .keras.")
+        raise InputError(f"There is no file '{path}': set keras_model.path to a model saved as .keras.")
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(". ")
-        raise ValueError(f"Cannot load '{path}' ({reason}): save a whole model, model.save('NAME.keras').") from error
+        raise InputError(f"Cannot load '{path}' ({reason}): save a whole model, model.save('NAME.keras').") from error
     shapes = _shape(model.input_shape), _shape(model.output_shape)
     wanted = tuple(input_shape), (num_classes,)
     if shapes != wanted:
-        raise ValueError(
+        raise InputError(
             f"The model '{path}' maps {list(shapes[0])} to {list(shapes[1])}, and the data set {list(wanted[0])} to "
             f"{list(wanted[1])}: save it with that input shape and that number of classes."
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Style, dense_stack
 
 
@@ -28,7 +29,7 @@ def lenet5(
       ValueError: unless there are four hidden sizes.
     """
     if len(hidden_sizes) != 4:
-        raise ValueError(f"lenet5.hidden_sizes takes four numbers, such as (6, 16, 120, 84); got {hidden_sizes}.")
+        raise InputError(f"lenet5.hidden_sizes takes four numbers, such as (6, 16, 120, 84); got {hidden_sizes}.")
     layers: list[keras.Layer] = [keras.Input(tuple(input_shape))]
     for place, channels in enumerate(hidden_sizes[:2]):
         name = f"conv{place + 1}"

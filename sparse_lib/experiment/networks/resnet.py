@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Builder, Style
 
 # Blocks of the four groups by depth (He et al. 2016, table 1), and whether they are bottlenecks.
@@ -90,7 +91,7 @@ def _plan(depth: int) -> _Plan:
         blocks, bottleneck = _IMAGENET[depth]
         return _Plan(blocks, 64, bottleneck, projects=True)
     if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"resnet.depth is one of {', '.join(map(str, _IMAGENET))}, or 6 n + 2 for CIFAR; got {depth}.")
+        raise InputError(f"resnet.depth is one of {', '.join(map(str, _IMAGENET))}, or 6 n + 2 for CIFAR; got {depth}.")
     return _Plan(((depth - 2) // 6,) * 3, 16, bottleneck=False, projects=False)
 
 

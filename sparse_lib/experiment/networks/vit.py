@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Builder, Style
 
 _EPSILON = 1e-6
@@ -44,7 +45,7 @@ def vit(
       ValueError: if the image is not a whole number of patches.
     """
     if any(side % patch_size for side in input_shape[:2]):
-        raise ValueError(f"vit.patch_size={patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}.")
+        raise InputError(f"vit.patch_size={patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}.")
     build = Builder(style, "glorot")
     head = max(1, int(64 * width))
     units = heads * head

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Builder, Style
 
 _CHANNELS = (16, 32, 64)
@@ -39,7 +40,7 @@ def wide_resnet(
       ValueError: if there is no such depth.
     """
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"wide_resnet.depth is 6 n + 4, such as 16, 22 or 28; got {depth}.")
+        raise InputError(f"wide_resnet.depth is 6 n + 4, such as 16, 22 or 28; got {depth}.")
     build = Builder(style, "glorot")
     inputs = keras.Input(tuple(input_shape))
     x = build.conv(inputs, _CHANNELS[0], 3, "stem")

@@ -5,6 +5,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
+
 # Keeps the data order apart from other uses of the same run seed.
 _STREAM = 0xDA7A
 
@@ -38,7 +40,7 @@ def batch_indices(*, seed: int, first_step: int, steps: int, batch_size: int, n:
         ("n", n, 1),
     ):
         if value < least:
-            raise ValueError(f"{name} is {value}: choose at least {least}.")
+            raise InputError(f"{name} is {value}: choose at least {least}.")
     begin, count = first_step * batch_size, steps * batch_size
     first_epoch, offset = divmod(begin, n)
     last_epoch = (begin + max(count, 1) - 1) // n

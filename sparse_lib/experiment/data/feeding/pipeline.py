@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.feeding import decoding
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
@@ -86,4 +87,4 @@ def told() -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         reason = error.message.strip().partition("\n")[0]
-        raise ValueError(f"An image on disk cannot be decoded ({reason}): prepare the data set again.") from error
+        raise InputError(f"An image on disk cannot be decoded ({reason}): prepare the data set again.") from error

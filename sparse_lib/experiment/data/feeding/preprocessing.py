@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sparse_lib._utils.errors import InputError
+
 LARGEST_PIXEL = 255
 
 # Channel means and standard deviations of the training images over [0, 1], as published with the models of each set.
@@ -66,12 +68,12 @@ def preprocessing(name: str, dataset: str) -> Preprocessing:
     if name == "mean_std":
         return _published(name, dataset)
     if name != "rigl":
-        raise ValueError(f"preprocessing='{name}' is not known: choose one of {', '.join(NAMES)}.")
+        raise InputError(f"preprocessing='{name}' is not known: choose one of {', '.join(NAMES)}.")
     if dataset in ("cifar10", "cifar100"):
         return _ANYWHERE["per_image"]
     if dataset == "imagenet2012":
         return _published(name, dataset, legacy_bicubic=True)
-    raise ValueError(
+    raise InputError(
         f"preprocessing='rigl' is known for cifar10, cifar100 and imagenet2012, not for '{dataset}': "
         "choose 'unit' or 'per_image'."
     )
@@ -79,7 +81,7 @@ def preprocessing(name: str, dataset: str) -> Preprocessing:
 
 def _published(name: str, dataset: str, *, legacy_bicubic: bool = False) -> Preprocessing:
     if dataset not in _STATISTICS:
-        raise ValueError(
+        raise InputError(
             f"preprocessing='{name}' needs published statistics, which '{dataset}' has not "
             f"({', '.join(_STATISTICS)} have): choose 'unit' or 'per_image'."
         )

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing as preprocessing_named
 from sparse_lib.experiment.data.sources.digits import load_digits
@@ -74,17 +75,17 @@ def load_dataset(
         ValueError: If the set is not to be had, or its arrays are not fit to train on.
     """
     if validation_size is not None and validation_size < 0:
-        raise ValueError(f"validation_size is {validation_size}: choose 0 or more.")
+        raise InputError(f"validation_size is {validation_size}: choose 0 or more.")
     if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size is {image_size}: choose at least 1 pixel.")
+        raise InputError(f"image_size is {image_size}: choose at least 1 pixel.")
     from_tfds = not name.endswith((".npz", ".txt")) and name not in _EMBEDDED
     if image_size is not None and not from_tfds:
-        raise ValueError(f"image_size applies to TFDS sets, not to '{name}': leave it out.")
+        raise InputError(f"image_size applies to TFDS sets, not to '{name}': leave it out.")
     if on_disk and not from_tfds:
-        raise ValueError(f"on_disk applies to TFDS sets, not to '{name}': leave it out.")
+        raise InputError(f"on_disk applies to TFDS sets, not to '{name}': leave it out.")
     if name.endswith(".txt"):
         if preprocessing != AUTO or augmentation not in (AUTO, None):
-            raise ValueError(
+            raise InputError(
                 f"preprocessing and augmentation are for images, not for the text '{name}': leave them out."
             )
         return load_text(name, validation_size=validation_size, data_dir=data_dir)
@@ -102,7 +103,7 @@ def load_dataset(
         )
     if name in _EMBEDDED:
         if how.preprocessing != _Convention.preprocessing:
-            raise ValueError(
+            raise InputError(
                 f"preprocessing='{preprocessing}' does not apply to '{name}', which is in [0, 1]: leave it out."
             )
         made = load_digits(validation_size) if name == "digits" else load_digits_large(validation_size, cache_dir)
@@ -129,11 +130,11 @@ def _convention(
         # A set that is taken into memory at a small size has lost what Inception's crop cuts from.
         augmentation = usual.augmentation if on_disk == usual.on_disk else None
     if augmentation not in (None, *AUGMENTATIONS):
-        raise ValueError(f"augmentation='{augmentation}' is not known: choose {' or '.join(AUGMENTATIONS)} or None.")
+        raise InputError(f"augmentation='{augmentation}' is not known: choose {' or '.join(AUGMENTATIONS)} or None.")
     if augmentation == "inception" and not on_disk:
-        raise ValueError("augmentation='inception' cuts from whole images: set data.on_disk=True, for a TFDS set.")
+        raise InputError("augmentation='inception' cuts from whole images: set data.on_disk=True, for a TFDS set.")
     if augmentation == "crop_flip" and on_disk:
-        raise ValueError("augmentation='crop_flip' is for images in memory: choose 'inception', or data.on_disk=False.")
+        raise InputError("augmentation='crop_flip' is for images in memory: choose 'inception', or data.on_disk=False.")
     if preprocessing == AUTO:
         preprocessing = usual.preprocessing
     return _Convention(preprocessing, augmentation, image_size or usual.image_size, on_disk)

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, Split
 
 SIZE = 28
@@ -70,7 +71,7 @@ def split_originals(
     order = _stratified_order(labels)
     test, rest = order[:TEST_SIZE], order[TEST_SIZE:]
     if not 0 <= validation_size < len(rest):
-        raise ValueError(
+        raise InputError(
             f"validation_size is {validation_size}, and 'digits' has {len(rest)} images beside "
             f"the test images: choose 0 to {len(rest) - 1}."
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
 from sparse_lib.experiment.data.dataset import SPLITS, Dataset, dataset_from_arrays
 from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, rendered_digits, split_originals
@@ -82,7 +83,7 @@ def load_digits_large(
     if validation_size is None:
         validation_size = recipe.validation
     if validation_size > recipe.validation:
-        raise ValueError(
+        raise InputError(
             f"validation_size is {validation_size}, and 'digits_large' has {recipe.validation} "
             "validation images: choose at most these."
         )

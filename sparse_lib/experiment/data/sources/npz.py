@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
@@ -47,7 +48,7 @@ def load_npz(
     needed = _REQUIRED + (_VALIDATION if set(_VALIDATION) & set(arrays) else ())
     missing = [key for key in needed if key not in arrays]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"The file '{name}' has no array {', '.join(missing)}: it needs {', '.join(_REQUIRED)} "
             f"and may have {' with '.join(_VALIDATION)}."
         )
@@ -61,7 +62,7 @@ def load_npz(
     pairs = {"train": train, "validation": validation, "test": (arrays["x_test"], arrays["y_test"])}
     others = [key for key, (images, _) in pairs.items() if images.dtype != np.uint8]
     if preprocessing is not None and others:
-        raise ValueError(
+        raise InputError(
             f"data.preprocessing needs images stored as uint8, and split '{others[0]}' of data set '{name}' has "
             f"{pairs[others[0]][0].dtype}: leave it out, or store them so."
         )
@@ -70,11 +71,11 @@ def load_npz(
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"There is no file '{path}': correct its name or the data_dir.")
+        raise InputError(f"There is no file '{path}': correct its name or the data_dir.")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {key: np.atleast_1d(stored[key]) for key in _REQUIRED + _VALIDATION if key in stored}
     except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
-        raise ValueError(
+        raise InputError(
             f"Cannot read '{path}' ({error}): write it with numpy.savez and plain number arrays."
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, Split
 
 # Bytes that a prediction sees. The RigL paper (appendix I) trains on stretches of 512 and predicts after each byte of
@@ -36,10 +37,10 @@ def load_text(
     """
     path = (Path(data_dir or "") / name).expanduser()
     if not path.is_file():
-        raise ValueError(f"There is no file '{path}': correct its name or the data_dir.")
+        raise InputError(f"There is no file '{path}': correct its name or the data_dir.")
     codes = np.frombuffer(path.read_bytes(), np.uint8)
     if len(codes) < 20 * CONTEXT:
-        raise ValueError(f"The text '{path}' has {len(codes)} bytes: give at least {20 * CONTEXT}.")
+        raise InputError(f"The text '{path}' has {len(codes)} bytes: give at least {20 * CONTEXT}.")
     first, second = len(codes) * 8 // 10, len(codes) * 9 // 10
     held = _LARGEST // 10
     train = _stretches(codes[:first], _LARGEST)

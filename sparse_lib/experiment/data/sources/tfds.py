@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
 from sparse_lib.experiment.data.dataset import SPLITS, Dataset, Split, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
@@ -95,18 +96,18 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downlo
             if builder.is_prepared():
                 return builder
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"There is no data set '{name}': use the embedded 'digits' or 'digits_large', a name "
             "from the TFDS catalog (mnist, fashion_mnist, cifar10, ...), or the path of an .npz."
         ) from error
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"TFDS cannot open the data set '{name}': {_first_line(error)} Correct the name or "
             "use the embedded 'digits'."
         ) from error
     if not download:
         where = "" if directory is None else f", data_dir='{directory}'"
-        raise ValueError(
+        raise InputError(
             f"The data set '{name}' is not prepared in {builder.data_path}: run "
             f"`python -c \"import tensorflow_datasets as tfds; tfds.load('{name}'{where})\"`, "
             "or set data.download=True, or use the embedded 'digits'."
@@ -114,7 +115,7 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downlo
     try:
         builder.download_and_prepare()
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"Cannot download the data set '{name}': {_first_line(error)} Try again with a "
             "network, or use the embedded 'digits'."
         ) from error
@@ -145,7 +146,7 @@ def _supervised_keys(name: str, builder: Any) -> tuple[str, str]:
         image, label = (features[key] for key in keys)
         if getattr(label, "num_classes", None) and len(image.shape) == 3:
             return keys
-    raise ValueError(
+    raise InputError(
         f"The TFDS set '{name}' is no image classification (its features are "
         f"{sorted(features)}): choose one that pairs an image with a class label."
     )
@@ -156,7 +157,7 @@ def _image_shape(name: str, feature: Any, image_size: int | None) -> tuple[int, 
     if image_size is not None:
         height = width = image_size
     if height is None or width is None:
-        raise ValueError(
+        raise InputError(
             f"The images of '{name}' differ in size: set data.image_size to the height and width "
             "that they are brought to."
         )
@@ -165,7 +166,7 @@ def _image_shape(name: str, feature: Any, image_size: int | None) -> tuple[int, 
 
 def _splits(name: str, builder: Any) -> list[tuple[str, Any]]:
     if "train" not in builder.info.splits:
-        raise ValueError(
+        raise InputError(
             f"The TFDS set '{name}' has no split 'train', only {sorted(builder.info.splits)}: choose another."
         )
     return [(key, builder.info.splits[key]) for key in SPLITS if key in builder.info.splits]
@@ -177,7 +178,7 @@ def _check_memory(name: str, builder: Any, feature: Any, shape: tuple[int, int, 
     needed = images * int(np.prod(shape)) * value
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
-        raise ValueError(
+        raise InputError(
             f"The data set '{name}' takes {needed / 2**30:.0f} GiB in memory and this machine has "
             f"{present / 2**30:.0f}: set data.on_disk=True, or choose a smaller data.image_size."
         )
@@ -200,7 +201,7 @@ def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
     """Where the images of all splits lie, split after split; for each split the places there, and the labels."""
     kind = builder.info.file_format
     if kind is None or kind.value != "tfrecord":
-        raise ValueError(
+        raise InputError(
             f"The data set '{name}' is stored as {kind and kind.value}, and images are left on disk in tfrecord files "
             "alone: prepare it with file_format='tfrecord', or set data.on_disk=False."
         )
@@ -212,7 +213,7 @@ def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
         begin, end = end, end + split.num_examples
         arrays[f"x_{split_name}"], arrays[f"y_{split_name}"] = np.arange(begin, end), index["label"][begin:end]
     if len(index["label"]) != end:
-        raise ValueError(
+        raise InputError(
             f"The data set '{name}' has {len(index['label'])} of {end} images: delete {builder.data_path} and prepare "
             "it again."
         )
@@ -233,9 +234,9 @@ def _decoded(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, i
                 begin, end = end, end + len(label_batch)
                 images[begin:end], labels[begin:end] = image_batch, label_batch
         except tf.errors.OpError as error:
-            raise ValueError(_damaged(name, builder, split_name)) from error
+            raise InputError(_damaged(name, builder, split_name)) from error
         if end != split.num_examples:
-            raise ValueError(_damaged(name, builder, split_name))
+            raise InputError(_damaged(name, builder, split_name))
         arrays[f"x_{split_name}"], arrays[f"y_{split_name}"] = images, labels
     return arrays
 

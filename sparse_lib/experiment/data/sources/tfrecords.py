@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # A TFRecord is the length of its content, a checksum of the length, the content, and a checksum of that.
@@ -155,7 +156,7 @@ def _records(file: Path, image: bytes, label: bytes) -> Iterator[tuple[int, int,
                 yield start, stop - start, _integer(content, _inner(content, features[label], 3, 1))
                 begin = record[1] + _FOOTER
         except (ValueError, KeyError, IndexError, struct.error) as error:
-            raise ValueError(f"{file} is damaged, or holds no labelled images: prepare the data set again.") from error
+            raise InputError(f"{file} is damaged, or holds no labelled images: prepare the data set again.") from error
 
 
 def _features(content: mmap.mmap, example: _Span) -> Iterator[tuple[bytes, _Span]]:
@@ -188,7 +189,7 @@ def _fields(content: mmap.mmap, message: _Span) -> Iterator[tuple[int, _Span]]:
             at += _WIRE_FIXED[wire]
         yield number, (start, at)
     if at != end or end > len(content):
-        raise ValueError("A field reaches over the end of its message.")
+        raise InputError("A field reaches over the end of its message.")
 
 
 def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
