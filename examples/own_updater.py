@@ -23,7 +23,7 @@ class NoisyRigL(DropAndGrow):
     """Grows the highest |g| u^temperature with u uniform: RigL at temperature 0, ever more like SET above.
 
     Attributes:
-        temperature: how much chance there is in it.
+      temperature: how much chance there is in it.
     """
 
     temperature: float = 1.0

@@ -29,11 +29,11 @@ def pins(report: dict) -> dict[str, str]:
     """Reads the versions out of a pip installation report.
 
     Args:
-        report: The parsed JSON of `pip install --report`.
+      report: the parsed JSON of `pip install --report`.
 
     Returns:
-        Version per normalized name, without what was asked for by a local path and without the
-        label of a local build (`2.13.0+cpu` is a build of `2.13.0`).
+      Version per normalized name, without what was asked for by a local path and without the
+      label of a local build (`2.13.0+cpu` is a build of `2.13.0`).
     """
     found = {}
     for item in report["install"]:
@@ -53,14 +53,14 @@ def resolve(source: Path, constraints: Path | None) -> dict[str, str]:
     """Asks pip for the versions that satisfy a requirements file.
 
     Args:
-        source: The `.in` file; a `.` in it is the checkout.
-        constraints: A lock file whose versions must be kept, or None.
+      source: the `.in` file; a `.` in it is the checkout.
+      constraints: a lock file whose versions must be kept, or None.
 
     Returns:
-        Version per normalized name, dependencies included.
+      Version per normalized name, dependencies included.
 
     Raises:
-        subprocess.CalledProcessError: When pip finds no solution; pip has then said why on stderr.
+      subprocess.CalledProcessError: When pip finds no solution; pip has then said why on stderr.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -76,11 +76,11 @@ def lock(name: str) -> Path:
     """Writes one lock file.
 
     Args:
-        name: One of `NAMES`. What goes on top of the base keeps its versions and lists only what
-            it adds.
+      name: one of `NAMES`. What goes on top of the base keeps its versions and lists only what
+        it adds.
 
     Returns:
-        The file that was written.
+      The file that was written.
     """
     source, target = FOLDER / f"{name}.in", FOLDER / f"{name}.lock"
     base = FOLDER / f"{BASE}.lock" if name in ON_TOP_OF_BASE else None

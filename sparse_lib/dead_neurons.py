@@ -36,10 +36,10 @@ def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
     """Output units of a kernel without any active weight.
 
     Args:
-        mask: Boolean mask of shape [..., in, out].
+      mask: boolean mask of shape [..., in, out].
 
     Returns:
-        Booleans of shape [out].
+      Booleans of shape [out].
     """
     return ~tf.reduce_any(mask, axis=list(range(mask.shape.rank - 1)))
 
@@ -48,10 +48,10 @@ def zero_fan_out(mask: tf.Tensor) -> tf.Tensor:
     """Input units of a kernel without any active weight.
 
     Args:
-        mask: Boolean mask of shape [..., in, out].
+      mask: boolean mask of shape [..., in, out].
 
     Returns:
-        Booleans of shape [in].
+      Booleans of shape [in].
     """
     rank = mask.shape.rank
     return ~tf.reduce_any(mask, axis=[axis for axis in range(rank) if axis != rank - 2])
@@ -64,13 +64,13 @@ def structurally_dead(masks: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     channel are taken to have been flattened, channels last: a unit is dead if all of them are.
 
     Args:
-        masks: Boolean masks [..., in, out] of kernels that feed one another in this order.
+      masks: boolean masks [..., in, out] of kernels that feed one another in this order.
 
     Returns:
-        Booleans of shape [out] for each kernel; the last layer's units only need a fan-in.
+      Booleans of shape [out] for each kernel; the last layer's units only need a fan-in.
 
     Raises:
-        ValueError: If the masks do not fit together as a chain.
+      ValueError: if the masks do not fit together as a chain.
     """
     dead = [zero_fan_in(mask) for mask in masks]
     for index, mask in enumerate(masks[1:]):
@@ -93,19 +93,19 @@ class UnitProbe:
     plain functions (`keras.ops.relu(x)`) rather than layers or `activation=` are not seen.
 
     Attributes:
-        layers: The probed layers by name; by path where several layers have the same name.
+      layers: the probed layers by name; by path where several layers have the same name.
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str] | None = None) -> None:
         """Chooses the layers.
 
         Args:
-            model: A built model.
-            layers: Names of the layers to probe; None for every layer whose activation is one of
-                `RECTIFIERS` and every such activation layer.
+          model: a built model.
+          layers: names of the layers to probe; None for every layer whose activation is one of
+            `RECTIFIERS` and every such activation layer.
 
         Raises:
-            ValueError: If the model has no layer of a given name.
+          ValueError: if the model has no layer of a given name.
         """
         self._model = model
         candidates = tracing.all_layers(model)
@@ -125,13 +125,13 @@ class UnitProbe:
         """Mean absolute activation E|h_i| of every unit, over examples and positions.
 
         Args:
-            x: Inputs of the model.
-            params: Trainable values in the order of `model.trainable_variables`; None for the
-                current ones.
+          x: inputs of the model.
+          params: trainable values in the order of `model.trainable_variables`; None for the
+            current ones.
 
         Returns:
-            A tensor of shape [units] for each probed layer that the model calls, in order of the
-            first call; a layer that is called repeatedly is averaged over its calls.
+          A tensor of shape [units] for each probed layer that the model calls, in order of the
+          first call; a layer that is called repeatedly is averaged over its calls.
         """
         replaced = [] if params is None else self._model.trainable_variables
         with tracing.watch(list(self.layers.values())) as calls:
@@ -149,14 +149,14 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
     s_i = E|h_i| / mean_k E|h_k| <= tau
 
     Args:
-        mean_absolute: E|h_i| of each unit, shape [units].
-        tau: Threshold of the score; 0 counts the units that are silent on all of the data.
+      mean_absolute: E|h_i| of each unit, shape [units].
+      tau: threshold of the score; 0 counts the units that are silent on all of the data.
 
     Returns:
-        A float32 scalar; 1 if the whole layer is silent.
+      A float32 scalar; 1 if the whole layer is silent.
 
     Raises:
-        ValueError: If tau is negative.
+      ValueError: if tau is negative.
     """
     if tau < 0:
         raise InputError(f"tau must be at least 0, got {tau}.")

@@ -148,12 +148,12 @@ def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None)
     """Custom sparsities by kernel, where the name of a layer stands for its kernels.
 
     Args:
-        kernels: Names such as `conv1/kernel`.
-        custom: Sparsity by name of a kernel or a layer, or by a pattern of such names, as `conv*` (fraction); of
-            several that fit a kernel the last counts.
+      kernels: names such as `conv1/kernel`.
+      custom: sparsity by name of a kernel or a layer, or by a pattern of such names, as `conv*` (fraction); of
+        several that fit a kernel the last counts.
 
     Returns:
-        Sparsity by name of a kernel; an unknown name stays, for `sparsities` to refuse.
+      Sparsity by name of a kernel; an unknown name stays, for `sparsities` to refuse.
     """
     names = list(kernels)
     by_kernel: dict[str, float] = {}

@@ -14,10 +14,10 @@ class Norms(NamedTuple):
     """L2 norms of a list of tensors, split by masks; float64.
 
     Attributes:
-        total: Norm over all active entries, scalar.
-        per_tensor: Norm over the active entries of each tensor, shape [tensors].
-        off_total: Norm over all inactive entries, scalar.
-        off_per_tensor: Norm over the inactive entries of each tensor, shape [tensors].
+      total: norm over all active entries, scalar.
+      per_tensor: norm over the active entries of each tensor, shape [tensors].
+      off_total: norm over all inactive entries, scalar.
+      off_per_tensor: norm over the inactive entries of each tensor, shape [tensors].
     """
 
     total: tf.Tensor
@@ -30,8 +30,8 @@ class Decrease(NamedTuple):
     """Loss decrease of one step of gradient descent on the active weights; scalars.
 
     Attributes:
-        predicted: To first order, learning_rate * ||g . m||^2.
-        real: L(params) - L(params - learning_rate * g . m).
+      predicted: to first order, learning_rate * ||g . m||^2.
+      real: L(params) - L(params - learning_rate * g . m).
     """
 
     predicted: tf.Tensor
@@ -42,10 +42,10 @@ class Distances(NamedTuple):
     """How far a list of tensors is from a reference; float64.
 
     Attributes:
-        l2: ||params - reference||, scalar.
-        l2_per_tensor: The same for each tensor, shape [tensors].
-        cosine: 1 - cos(params, reference), over all entries together, scalar in [0, 2].
-        cosine_per_tensor: The same for each tensor, shape [tensors].
+      l2: ||params - reference||, scalar.
+      l2_per_tensor: the same for each tensor, shape [tensors].
+      cosine: 1 - cos(params, reference), over all entries together, scalar in [0, 2].
+      cosine_per_tensor: the same for each tensor, shape [tensors].
     """
 
     l2: tf.Tensor
@@ -58,14 +58,14 @@ def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> l
     """Sets what the masks leave out to zero.
 
     Args:
-        tensors: Tensors of any shape.
-        masks: A boolean tensor of the same shape for each, or None for a dense tensor.
+      tensors: tensors of any shape.
+      masks: a boolean tensor of the same shape for each, or None for a dense tensor.
 
     Returns:
-        The masked tensors.
+      The masked tensors.
 
     Raises:
-        ValueError: If the lists differ in length.
+      ValueError: if the lists differ in length.
     """
     _check_aligned(tensors, masks, "mask")
     return [t if m is None else selection.on_mask(m, t) for t, m in zip(tensors, masks, strict=True)]
@@ -77,14 +77,14 @@ def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> 
     Works for any tensors that are aligned with the masks, weights and momentum included.
 
     Args:
-        gradients: Dense gradients, one per variable.
-        masks: A boolean tensor for each, or None for a dense variable, all of which is active.
+      gradients: dense gradients, one per variable.
+      masks: a boolean tensor for each, or None for a dense variable, all of which is active.
 
     Returns:
-        The norms, accumulated in float64.
+      The norms, accumulated in float64.
 
     Raises:
-        ValueError: If the lists differ in length or are empty.
+      ValueError: if the lists differ in length or are empty.
     """
     _check_aligned(gradients, masks, "mask")
     inverse = [tf.zeros_like(g, tf.bool) if m is None else ~m for g, m in zip(gradients, masks, strict=True)]
@@ -102,14 +102,14 @@ def momentum_norms(slots: Sequence[tf.Tensor | None], masks: Sequence[tf.Tensor 
     """Norms of the optimizer's momentum on and off the mask.
 
     Args:
-        slots: The momentum of each variable, or None where the optimizer keeps none (norm 0).
-        masks: A boolean tensor for each, or None for a dense variable.
+      slots: the momentum of each variable, or None where the optimizer keeps none (norm 0).
+      masks: a boolean tensor for each, or None for a dense variable.
 
     Returns:
-        The norms, with one entry per variable.
+      The norms, with one entry per variable.
 
     Raises:
-        ValueError: If the lists differ in length or are empty.
+      ValueError: if the lists differ in length or are empty.
     """
     _check_aligned(slots, masks, "mask")
     present = [tf.zeros([]) if slot is None else slot for slot in slots]
@@ -133,16 +133,16 @@ def effective_gradient_flow(
     describe the measure as normalised by the active weights and even over layers.
 
     Args:
-        gradients: Dense gradients, one per variable.
-        masks: A boolean tensor for each; variables with None are left out.
-        p: Order of the norm, 1 or 2.
-        normalize: Whether to divide by n_l^(1/p); without it the norms themselves are averaged.
+      gradients: dense gradients, one per variable.
+      masks: a boolean tensor for each; variables with None are left out.
+      p: order of the norm, 1 or 2.
+      normalize: whether to divide by n_l^(1/p); without it the norms themselves are averaged.
 
     Returns:
-        A float64 scalar. A layer without active weights adds 0 and counts in L.
+      A float64 scalar. A layer without active weights adds 0 and counts in L.
 
     Raises:
-        ValueError: If p is neither 1 nor 2, the lists differ in length, or there is no mask.
+      ValueError: if p is neither 1 nor 2, the lists differ in length, or there is no mask.
     """
     if p not in (1, 2):
         raise InputError(f"p must be 1 or 2, got {p}.")
@@ -173,19 +173,19 @@ def loss_decrease(
     """What the gradient promises and what a step along it delivers, on the same batch.
 
     Args:
-        objective: The loss.
-        params: Weights theta, zero off the mask.
-        gradients: Dense gradients of that loss at params.
-        masks: A boolean tensor for each, or None for a dense variable.
-        learning_rate: Step size.
-        x: Inputs of the batch that the gradients come from.
-        y: Targets of that batch.
+      objective: the loss.
+      params: weights theta, zero off the mask.
+      gradients: dense gradients of that loss at params.
+      masks: a boolean tensor for each, or None for a dense variable.
+      learning_rate: step size.
+      x: inputs of the batch that the gradients come from.
+      y: targets of that batch.
 
     Returns:
-        Predicted and real decrease; predicted / real -> 1 as the learning rate goes to 0.
+      Predicted and real decrease; predicted / real -> 1 as the learning rate goes to 0.
 
     Raises:
-        ValueError: If the lists differ in length.
+      ValueError: if the lists differ in length.
     """
     _check_aligned(params, gradients, "gradient")
     active = masked(gradients, masks)
@@ -200,15 +200,15 @@ def distance(params: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> Dis
     """Euclidean and cosine distance to a reference such as the initial weights.
 
     Args:
-        params: Tensors, one per variable.
-        reference: Tensors of the same shapes.
+      params: tensors, one per variable.
+      reference: tensors of the same shapes.
 
     Returns:
-        The distances, accumulated in float64. Where either side is the zero vector the cosine is
-        not defined and its distance is 0.
+      The distances, accumulated in float64. Where either side is the zero vector the cosine is
+      not defined and its distance is 0.
 
     Raises:
-        ValueError: If the lists differ in length or are empty.
+      ValueError: if the lists differ in length or are empty.
     """
     _check_aligned(params, reference, "reference")
     pairs = [(tf.cast(a, tf.float64), tf.cast(b, tf.float64)) for a, b in zip(params, reference, strict=True)]

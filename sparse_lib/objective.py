@@ -22,11 +22,11 @@ def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     loss_i = -log softmax(logits_i)[y_i]
 
     Args:
-        y_true: Class indices, integers of shape [n] or [n, 1].
-        logits: Unnormalised scores of shape [n, classes].
+      y_true: class indices, integers of shape [n] or [n, 1].
+      logits: unnormalised scores of shape [n, classes].
 
     Returns:
-        Losses in nats, shape [n]; float64 logits give float64, all others float32.
+      Losses in nats, shape [n]; float64 logits give float64, all others float32.
     """
     logits = tf.convert_to_tensor(logits)
     if logits.dtype != tf.float64:
@@ -110,14 +110,14 @@ def call(
     through normalisation and max-pooling layers (`exact_derivatives`).
 
     Args:
-        model: A built model.
-        variables: The variables to replace.
-        values: One tensor per variable, of its shape.
-        inputs: The model's inputs, a tensor or a structure of tensors.
-        training: Whether layers behave as in training.
+      model: a built model.
+      variables: the variables to replace.
+      values: one tensor per variable, of its shape.
+      inputs: the model's inputs, a tensor or a structure of tensors.
+      training: whether layers behave as in training.
 
     Returns:
-        The model's outputs.
+      The model's outputs.
     """
     # The model is called as a layer, not through `stateless_call`: only `__call__` hands
     # `training` down through subclassed models whose `call` does not take it.
@@ -136,9 +136,9 @@ class Objective:
     mode, `tf.function`, XLA and inside a replica context.
 
     Attributes:
-        model: A built model, functional, sequential or subclassed.
-        loss: Maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
-            Regularisation is not included unless it is part of this function.
+      model: a built model, functional, sequential or subclassed.
+      loss: maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
+        Regularisation is not included unless it is part of this function.
     """
 
     model: keras.Model
@@ -148,7 +148,7 @@ class Objective:
         """Checks the model.
 
         Raises:
-            ValueError: If the model has no variables yet.
+          ValueError: if the model has no variables yet.
         """
         if not self.model.built:
             raise InputError(
@@ -159,7 +159,7 @@ class Objective:
         """Current trainable values.
 
         Returns:
-            One tensor per variable, in the order of `model.trainable_variables`.
+          One tensor per variable, in the order of `model.trainable_variables`.
         """
         return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
 
@@ -167,15 +167,15 @@ class Objective:
         """The model's outputs at some parameters.
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            training: Whether layers behave as in training (batch statistics, dropout).
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          training: whether layers behave as in training (batch statistics, dropout).
 
         Returns:
-            What the model returns.
+          What the model returns.
 
         Raises:
-            ValueError: If the number of parameters differs from that of the model.
+          ValueError: if the number of parameters differs from that of the model.
         """
         variables = self.model.trainable_variables
         if len(params) != len(variables):
@@ -189,16 +189,16 @@ class Objective:
         """Loss of each example.
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            y: Targets with n examples.
-            training: Whether layers behave as in training.
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          y: targets with n examples.
+          training: whether layers behave as in training.
 
         Returns:
-            Losses of shape [n].
+          Losses of shape [n].
 
         Raises:
-            ValueError: If the loss function does not return one value per example.
+          ValueError: if the loss function does not return one value per example.
         """
         return self.losses_of(self.outputs(params, x, training=training), y)
 
@@ -206,14 +206,14 @@ class Objective:
         """Loss of each example whose outputs are known.
 
         Args:
-            outputs: Of the model for n examples.
-            y: Their targets.
+          outputs: of the model for n examples.
+          y: their targets.
 
         Returns:
-            Losses of shape [n].
+          Losses of shape [n].
 
         Raises:
-            ValueError: If the loss function does not return one value per example.
+          ValueError: if the loss function does not return one value per example.
         """
         losses = (self.loss or cross_entropy)(y, outputs)
         if losses.shape.rank != 1:
@@ -229,13 +229,13 @@ class Objective:
         """Mean loss over the batch.
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            y: Targets with n examples.
-            training: Whether layers behave as in training.
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          y: targets with n examples.
+          training: whether layers behave as in training.
 
         Returns:
-            A scalar.
+          A scalar.
         """
         return tf.reduce_mean(self.losses(params, x, y, training=training))
 
@@ -245,14 +245,14 @@ class Objective:
         """Mean loss and its gradient, dense: no mask is applied.
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            y: Targets with n examples.
-            training: Whether layers behave as in training.
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          y: targets with n examples.
+          training: whether layers behave as in training.
 
         Returns:
-            The scalar loss, and one gradient per parameter of its shape; zeros where the loss does
-            not depend on it.
+          The scalar loss, and one gradient per parameter of its shape; zeros where the loss does
+          not depend on it.
         """
         params = [tf.convert_to_tensor(p) for p in params]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -266,13 +266,13 @@ class Objective:
         """Gradient of the mean loss.
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            y: Targets with n examples.
-            training: Whether layers behave as in training.
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          y: targets with n examples.
+          training: whether layers behave as in training.
 
         Returns:
-            One dense gradient per parameter.
+          One dense gradient per parameter.
         """
         return self.loss_and_gradient(params, x, y, training=training)[1]
 
@@ -290,17 +290,17 @@ class Objective:
         `H v = d/dparams <g(params), v>`, with g the gradient and v held fixed (Pearlmutter 1994).
 
         Args:
-            params: Trainable values, as from `params`.
-            x: Inputs with n examples.
-            y: Targets with n examples.
-            vectors: One tensor per parameter, of its shape.
-            training: Whether layers behave as in training.
+          params: trainable values, as from `params`.
+          x: inputs with n examples.
+          y: targets with n examples.
+          vectors: one tensor per parameter, of its shape.
+          training: whether layers behave as in training.
 
         Returns:
-            One product per parameter, of its shape.
+          One product per parameter, of its shape.
 
         Raises:
-            ValueError: If the number of vectors differs from the number of parameters.
+          ValueError: if the number of vectors differs from the number of parameters.
         """
         if len(vectors) != len(params):
             raise InputError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")

@@ -22,14 +22,14 @@ def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
     stored values stay as they are. What is traced inside by `tf.function` keeps the type.
 
     Args:
-        model: A built model of any kind.
-        dtype: `float64` or `float32`.
+      model: a built model of any kind.
+      dtype: `float64` or `float32`.
 
     Yields:
-        Nothing.
+      Nothing.
 
     Raises:
-        ValueError: For a quantised layer, whose arithmetic is not that of a floating-point type.
+      ValueError: for a quantised layer, whose arithmetic is not that of a floating-point type.
     """
     layers = _all_parts(model)
     quantised = [layer.name for layer in layers if layer.quantization_mode is not None]
@@ -67,11 +67,11 @@ def cast(values: Any, dtype: str) -> Any:
     """Converts the floating-point tensors of a structure and leaves the others.
 
     Args:
-        values: A tensor or a structure of tensors.
-        dtype: `float64` or `float32`.
+      values: a tensor or a structure of tensors.
+      dtype: `float64` or `float32`.
 
     Returns:
-        The same structure.
+      The same structure.
     """
     return keras.tree.map_structure(lambda t: tf.cast(t, dtype) if t.dtype in _FLOATS else t, values)
 
@@ -80,10 +80,10 @@ def check_float64(function: Any) -> None:
     """Looks for a traced function leaving float64, as a model does that has a type written into its code.
 
     Args:
-        function: A concrete function.
+      function: a concrete function.
 
     Raises:
-        ValueError: If float64 is converted to a shorter floating-point type anywhere.
+      ValueError: if float64 is converted to a shorter floating-point type anywhere.
     """
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]

@@ -16,9 +16,9 @@ class LayerCall(NamedTuple):
     """One call of one layer.
 
     Attributes:
-        layer: The layer.
-        inputs: Its first input.
-        outputs: Its output.
+      layer: the layer.
+      inputs: its first input.
+      outputs: its output.
     """
 
     layer: keras.Layer
@@ -30,10 +30,10 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     """Every layer inside a model, nested ones included, each once.
 
     Args:
-        model: Any Keras model.
+      model: any Keras model.
 
     Returns:
-        The layers, the model itself excluded.
+      The layers, the model itself excluded.
     """
     found = model._flatten_layers(include_self=False)
     return list({id(layer): layer for layer in found}.values())
@@ -43,15 +43,15 @@ def example_of_zeros(model: keras.Model, input_shape: Shape | None = None) -> tf
     """One example of zeros that a model accepts.
 
     Args:
-        model: A built model.
-        input_shape: Shape of one example without the batch dimension; needed for subclassed models
-            and inputs of unknown size.
+      model: a built model.
+      input_shape: shape of one example without the batch dimension; needed for subclassed models
+        and inputs of unknown size.
 
     Returns:
-        A batch of one, in the structure of the model's inputs.
+      A batch of one, in the structure of the model's inputs.
 
     Raises:
-        ValueError: If the model is not built or its input shape not known.
+      ValueError: if the model is not built or its input shape not known.
     """
     if not model.built:
         raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
@@ -74,10 +74,10 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
     `tf.function` the notes are taken while it is traced. One thread at a time may watch a layer.
 
     Args:
-        layers: Layers that take one tensor and return one, each at most once.
+      layers: layers that take one tensor and return one, each at most once.
 
     Yields:
-        A list that grows with every call, in the order in which the calls end.
+      A list that grows with every call, in the order in which the calls end.
     """
     calls: list[LayerCall] = []
 

@@ -34,14 +34,14 @@ class LayerCost:
     """Cost of one kernel, over all calls of its layer on one example.
 
     Attributes:
-        name: Path of the kernel variable; for a layer that is only an activation, its own path.
-        kernel_size: Number of weights of the kernel.
-        nnz: Number of active weights.
-        bias: Number of bias parameters.
-        inference_flops: Multiplications and additions with the active weights only.
-        dense_inference_flops: The same with all weights.
-        bits: Size of active weights, mask and bias in bits.
-        dense_bits: Size of all weights and bias in bits.
+      name: path of the kernel variable; for a layer that is only an activation, its own path.
+      kernel_size: number of weights of the kernel.
+      nnz: number of active weights.
+      bias: number of bias parameters.
+      inference_flops: multiplications and additions with the active weights only.
+      dense_inference_flops: the same with all weights.
+      bits: size of active weights, mask and bias in bits.
+      dense_bits: size of all weights and bias in bits.
     """
 
     name: str
@@ -73,14 +73,14 @@ class CostModel:
         """Runs the model on one example.
 
         Args:
-            model: A built model.
-            rule: "honest" or "micronet".
-            input_shape: Shape of one example without the batch dimension; needed for subclassed
-                models and inputs of unknown size.
+          model: a built model.
+          rule: "honest" or "micronet".
+          input_shape: shape of one example without the batch dimension; needed for subclassed
+            models and inputs of unknown size.
 
         Raises:
-            ValueError: If the rule is unknown, the input shape is needed, or the model holds a
-                kernel that the rule cannot count.
+          ValueError: if the rule is unknown, the input shape is needed, or the model holds a
+            kernel that the rule cannot count.
         """
         if rule not in RULES:
             raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
@@ -99,15 +99,15 @@ class CostModel:
         """Cost of every layer for one example.
 
         Args:
-            masks: Number of active weights by the path of the kernel variable; None, or no entry,
-                for a dense kernel.
+          masks: number of active weights by the path of the kernel variable; None, or no entry,
+            for a dense kernel.
 
         Returns:
-            One entry per kernel (per activation layer too, by the honest rule) in order of first
-            use. A shared layer has its size counted once and its FLOPs at every call.
+          One entry per kernel (per activation layer too, by the honest rule) in order of first
+          use. A shared layer has its size counted once and its FLOPs at every call.
 
         Raises:
-            ValueError: If the masks do not fit the kernels.
+          ValueError: if the masks do not fit the kernels.
         """
         masks = masks or {}
         names = [uses[0].name for uses in self._uses]
@@ -129,16 +129,16 @@ def layer_costs(
     """Cost of every layer for one example, counted once; see `CostModel` for the rules.
 
     Args:
-        model: A built model.
-        masks: Number of active weights by the path of the kernel variable; None for dense.
-        rule: "honest" or "micronet".
-        input_shape: As for `CostModel`.
+      model: a built model.
+      masks: number of active weights by the path of the kernel variable; None for dense.
+      rule: "honest" or "micronet".
+      input_shape: as for `CostModel`.
 
     Returns:
-        As `CostModel.costs`.
+      As `CostModel.costs`.
 
     Raises:
-        ValueError: As `CostModel` and `CostModel.costs`.
+      ValueError: as `CostModel` and `CostModel.costs`.
     """
     return CostModel(model, rule, input_shape).costs(masks)
 
@@ -147,10 +147,10 @@ def inference_flops(costs: Sequence[LayerCost]) -> int:
     """FLOPs of one forward pass of one example.
 
     Args:
-        costs: As from `layer_costs`.
+      costs: as from `layer_costs`.
 
     Returns:
-        Multiplications and additions in total.
+      Multiplications and additions in total.
     """
     return sum(cost.inference_flops for cost in costs)
 
@@ -159,10 +159,10 @@ def size_bytes(costs: Sequence[LayerCost]) -> int:
     """Size of the weights, masks and biases.
 
     Args:
-        costs: As from `layer_costs`.
+      costs: as from `layer_costs`.
 
     Returns:
-        Bytes, rounded up.
+      Bytes, rounded up.
     """
     return -(-sum(cost.bits for cost in costs) // 8)
 
@@ -189,18 +189,18 @@ def step_flops(
     As in appendix H, one-shot scores, sorting, growth and Hessian products are left out.
 
     Args:
-        method: Name of the method or updater, such as "rigl" or "RigLInverted"; case, "-" and "_"
-            do not matter.
-        dense_flops: f_D, inference FLOPs of the dense network.
-        sparse_flops: f_S, inference FLOPs with the current masks.
-        is_mask_update: Whether the masks change in this step.
-        backward_flops: f_B; Top-KAST only.
+      method: name of the method or updater, such as "rigl" or "RigLInverted"; case, "-" and "_"
+        do not matter.
+      dense_flops: f_D, inference FLOPs of the dense network.
+      sparse_flops: f_S, inference FLOPs with the current masks.
+      is_mask_update: whether the masks change in this step.
+      backward_flops: f_B; Top-KAST only.
 
     Returns:
-        FLOPs, an integer for integers.
+      FLOPs, an integer for integers.
 
     Raises:
-        ValueError: If the method is unknown, or Top-KAST comes without f_B.
+      ValueError: if the method is unknown, or Top-KAST comes without f_B.
     """
     key = method.lower().replace("-", "").replace("_", "")
     if key not in _WEIGHT_GRADIENTS:
@@ -230,17 +230,17 @@ def training_flops_per_sample(
     where the others' update costs as much as their step. For pruning see `pruning_flops_per_sample`.
 
     Args:
-        method: As in `step_flops`.
-        dense_flops: f_D, inference FLOPs of the dense network.
-        sparse_flops: f_S, inference FLOPs of the sparse network.
-        frequency: dT, steps between mask updates; 100 as in section 4 of the paper.
-        backward_flops: f_B; Top-KAST only.
+      method: as in `step_flops`.
+      dense_flops: f_D, inference FLOPs of the dense network.
+      sparse_flops: f_S, inference FLOPs of the sparse network.
+      frequency: dT, steps between mask updates; 100 as in section 4 of the paper.
+      backward_flops: f_B; Top-KAST only.
 
     Returns:
-        FLOPs per example.
+      FLOPs per example.
 
     Raises:
-        ValueError: If the method is unknown or the frequency is not positive.
+      ValueError: if the method is unknown or the frequency is not positive.
     """
     if frequency < 1:
         raise InputError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
@@ -256,14 +256,14 @@ def pruning_flops_per_sample(flops_at: Callable[[float], float], sparsities: Ite
     E_t[3 f(s_t)],  which is E_t[3 f_D (1 - s_t)] where all layers have the same sparsity
 
     Args:
-        flops_at: Maps the overall sparsity (fraction) to inference FLOPs.
-        sparsities: The sparsity at each step of training, or at every so many.
+      flops_at: maps the overall sparsity (fraction) to inference FLOPs.
+      sparsities: the sparsity at each step of training, or at every so many.
 
     Returns:
-        FLOPs per example.
+      FLOPs per example.
 
     Raises:
-        ValueError: If there is no step.
+      ValueError: if there is no step.
     """
     steps = [3 * flops_at(sparsity) for sparsity in sparsities]
     if not steps:
@@ -275,16 +275,16 @@ def width_multiplier(cost: Callable[[float], float], budget: float, resolution: 
     """Finds by bisection the width at which a network costs as much as it may: that of a small-dense twin.
 
     Args:
-        cost: Maps a factor on the network's widths to what is counted, such as parameters, bytes or
-            FLOPs; it must not fall as the factor rises.
-        budget: What the network may cost, in the same unit.
-        resolution: Widths are multiples of 1 / resolution; the published ones have three decimals.
+      cost: maps a factor on the network's widths to what is counted, such as parameters, bytes or
+        FLOPs; it must not fall as the factor rises.
+      budget: what the network may cost, in the same unit.
+      resolution: widths are multiples of 1 / resolution; the published ones have three decimals.
 
     Returns:
-        The width of nearest cost, the narrowest of them.
+      The width of nearest cost, the narrowest of them.
 
     Raises:
-        ValueError: If even the narrowest network costs twice the budget or more.
+      ValueError: if even the narrowest network costs twice the budget or more.
     """
     low, high = 1, resolution
     if cost(low / resolution) >= 2 * budget:

@@ -19,12 +19,12 @@ class LayerShape:
     number: the published tables do not round size * (1 - sparsity).
 
     Attributes:
-        name: Name of the kernel.
-        kernel: tuple[int, ...] of the kernel, [in, out] or [k, k, in, out].
-        input_size: Height and width of the input after explicit padding; None for a dense layer.
-        stride: Stride of a convolution.
-        depthwise: Whether each input channel has its own output, as in a DepthwiseConv2D. The
-            published MobileNet-v1 tables leave it False for depthwise layers too.
+      name: name of the kernel.
+      kernel: tuple[int, ...] of the kernel, [in, out] or [k, k, in, out].
+      input_size: height and width of the input after explicit padding; None for a dense layer.
+      stride: stride of a convolution.
+      depthwise: whether each input channel has its own output, as in a DepthwiseConv2D. The
+        published MobileNet-v1 tables leave it False for depthwise layers too.
     """
 
     name: str
@@ -55,10 +55,10 @@ class LayerShape:
         """FLOPs of one example; an integer if the number of active weights is one.
 
         Args:
-            nnz: Number of active weights.
+          nnz: number of active weights.
 
         Returns:
-            Multiplications and additions.
+          Multiplications and additions.
         """
         return self.positions * (2 * nnz + self.bias)
 
@@ -66,10 +66,10 @@ class LayerShape:
         """Size; an integer if the number of active weights is one.
 
         Args:
-            nnz: Number of active weights.
+          nnz: number of active weights.
 
         Returns:
-            Bits of the 32-bit weights, the mask (only if there are zeros) and the bias.
+          Bits of the 32-bit weights, the mask (only if there are zeros) and the bias.
         """
         return 32 * nnz + (self.size if nnz < self.size else 0) + 32 * self.bias
 
@@ -78,11 +78,11 @@ def scale_width(layers: Sequence[LayerShape], width: float) -> list[LayerShape]:
     """Narrows or widens a network, as RigL's small-dense baselines do.
 
     Args:
-        layers: Layers in order; the input of the first and the output of the last stay.
-        width: Factor on the number of channels, which are rounded down.
+      layers: layers in order; the input of the first and the output of the last stay.
+      width: factor on the number of channels, which are rounded down.
 
     Returns:
-        The layers with their new kernel shapes.
+      The layers with their new kernel shapes.
     """
     scaled = []
     for index, layer in enumerate(layers):
@@ -98,8 +98,8 @@ class Totals(NamedTuple):
     """What a network costs.
 
     Attributes:
-        flops: Multiplications and additions of one example.
-        bits: Size of weights, masks and biases.
+      flops: multiplications and additions of one example.
+      bits: size of weights, masks and biases.
     """
 
     flops: float
@@ -115,13 +115,13 @@ def totals(layers: Sequence[LayerShape], sparsities: Mapping[str, float] | None 
     """Sums a network up as the published tables do, without rounding sparsities to weights.
 
     Args:
-        layers: Layers in order.
-        sparsities: Sparsity by name (fraction), as from `distributions.sparsities`; none where not
-            given. They are those of the unscaled shapes, whatever the width.
-        width: As for `scale_width`.
+      layers: layers in order.
+      sparsities: sparsity by name (fraction), as from `distributions.sparsities`; none where not
+        given. They are those of the unscaled shapes, whatever the width.
+      width: as for `scale_width`.
 
     Returns:
-        FLOPs and bits.
+      FLOPs and bits.
     """
     scaled = scale_width(layers, width)
     active = [layer.size * (1 - (sparsities or {}).get(layer.name, 0.0)) for layer in scaled]
@@ -133,7 +133,7 @@ def resnet50() -> list[LayerShape]:
     """The layers of ResNet-50 v1.5 at 224 pixels as the published tables count them.
 
     Returns:
-        54 layers; `conv1` sees its padded input of 230 pixels, `fc1000` is the last.
+      54 layers; `conv1` sees its padded input of 230 pixels, `fc1000` is the last.
     """
     layers = [LayerShape("conv1", (7, 7, 3, 64), 230, 2)]
     channels, size = 64, 56
@@ -157,11 +157,11 @@ def mobilenet_v1(*, modern: bool = False) -> list[LayerShape]:
     """The layers of MobileNet-v1 at 224 pixels.
 
     Args:
-        modern: Whether depthwise layers have a bias and a ReLU for each channel, and the first layer
-            an unpadded input. The published tables have neither.
+      modern: whether depthwise layers have a bias and a ReLU for each channel, and the first layer
+        an unpadded input. The published tables have neither.
 
     Returns:
-        28 layers: `conv1`, `depthwise1`, `pointwise1`, ..., `logits`.
+      28 layers: `conv1`, `depthwise1`, `pointwise1`, ..., `logits`.
     """
     layers = [LayerShape("conv1", (3, 3, 3, 32), 224 if modern else 225, 2)]
     channels, size = 32, 112

@@ -47,14 +47,14 @@ class KernelUse:
     An activation layer is a use without weights; a sum of n terms is n - 1 additions.
 
     Attributes:
-        name: Path of the kernel.
-        size: Number of weights.
-        bias: Number of bias parameters.
-        applications: How often each weight enters a product, per example.
-        extra_additions: Additions beyond one for each product, per example: none where a bias starts
-            the sums, one fewer for each sum where nothing does.
-        activations: Evaluations of an activation, per example.
-        weight_bits: Bits of one weight.
+      name: path of the kernel.
+      size: number of weights.
+      bias: number of bias parameters.
+      applications: how often each weight enters a product, per example.
+      extra_additions: additions beyond one for each product, per example: none where a bias starts
+        the sums, one fewer for each sum where nothing does.
+      activations: evaluations of an activation, per example.
+      weight_bits: bits of one weight.
     """
 
     name: str
@@ -69,10 +69,10 @@ class KernelUse:
         """FLOPs of one example.
 
         Args:
-            nnz: Number of active weights.
+          nnz: number of active weights.
 
         Returns:
-            Multiplications and additions.
+          Multiplications and additions.
         """
         products = self.applications * nnz
         return products + max(products + self.extra_additions, 0) + self.activations
@@ -81,10 +81,10 @@ class KernelUse:
         """Size of weights, bias and mask.
 
         Args:
-            nnz: Number of active weights.
+          nnz: number of active weights.
 
         Returns:
-            Bits.
+          Bits.
         """
         return self.weight_bits * (nnz + self.bias) + (self.size if nnz < self.size else 0)
 
@@ -93,13 +93,13 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     """The layers of a model that have a counting rule.
 
     Args:
-        model: A built model.
+      model: a built model.
 
     Returns:
-        Layers with kernels, and activation layers.
+      Layers with kernels, and activation layers.
 
     Raises:
-        ValueError: If another layer has a kernel, or calls its kernel an unknown number of times.
+      ValueError: if another layer has a kernel, or calls its kernel an unknown number of times.
     """
     layers = tracing.all_layers(model)
     recurrent = [layer for layer in layers if type(getattr(layer, "cell", None)) in _CELLS]
@@ -123,12 +123,12 @@ def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple
     """What one call of a layer does with its kernels, or else its activation.
 
     Args:
-        layer: One of `countable_layers`.
-        inputs: Shape of its input for a batch of one.
-        outputs: Shape of its output for a batch of one.
+      layer: one of `countable_layers`.
+      inputs: shape of its input for a batch of one.
+      outputs: shape of its output for a batch of one.
 
     Returns:
-        For each kernel the variable (for an activation layer, the layer) and its use.
+      For each kernel the variable (for an activation layer, the layer) and its use.
     """
     if type(getattr(layer, "cell", None)) in _CELLS:
         return _recurrent_uses(layer.cell, steps=inputs[1])
@@ -212,15 +212,15 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
     """The kernel of a layer as the published rule sees it.
 
     Args:
-        layer: One of `countable_layers`.
-        inputs: Shape of its input for a batch of one.
-        outputs: Shape of its output for a batch of one.
+      layer: one of `countable_layers`.
+      inputs: shape of its input for a batch of one.
+      outputs: shape of its output for a batch of one.
 
     Returns:
-        The kernel variable and its shape; nothing for an activation layer.
+      The kernel variable and its shape; nothing for an activation layer.
 
     Raises:
-        ValueError: If the rule is not defined for the layer.
+      ValueError: if the rule is not defined for the layer.
     """
     del outputs
     if isinstance(layer, _ACTIVATIONS):

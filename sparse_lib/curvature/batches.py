@@ -17,17 +17,17 @@ class Batches:
     """Batches (x, y) of a data set, the same at every visit; all but the last have one size.
 
     Attributes:
-        examples: Number of examples in all batches (count).
-        batch_size: Examples a batch, of all but the last (count).
+      examples: number of examples in all batches (count).
+      batch_size: examples a batch, of all but the last (count).
     """
 
     def __init__(self, source: Iterable[tuple[Any, Any]], examples: int, batch_size: int) -> None:
         """Takes what `of` has made.
 
         Args:
-            source: Yields batches anew at every iteration.
-            examples: Number of examples in all batches (count).
-            batch_size: Examples a batch, of all but the last (count).
+          source: yields batches anew at every iteration.
+          examples: number of examples in all batches (count).
+          batch_size: examples a batch, of all but the last (count).
         """
         self._source = source
         self.examples = examples
@@ -38,15 +38,15 @@ class Batches:
         """Batches of arrays, a dataset, or other batches.
 
         Args:
-            data: A tuple (x, y) of arrays, or of structures of arrays; a finite tf.data.Dataset of such batches; or a
-                list or other iterable of such batches, which is read into memory.
-            batch_size: Examples a batch (count); the last batch has what is left.
+          data: a tuple (x, y) of arrays, or of structures of arrays; a finite tf.data.Dataset of such batches; or a
+            list or other iterable of such batches, which is read into memory.
+          batch_size: examples a batch (count); the last batch has what is left.
 
         Returns:
-            The batches. A dataset is read once to count its examples, and again at every visit.
+          The batches. A dataset is read once to count its examples, and again at every visit.
 
         Raises:
-            ValueError: For no examples, arrays of unequal length, an infinite dataset, or anything else.
+          ValueError: for no examples, arrays of unequal length, an infinite dataset, or anything else.
         """
         if batch_size < 1:
             raise InputError(f"The batch size must be at least 1, got {batch_size}.")
@@ -83,10 +83,10 @@ def count(x: Any) -> int:
     """Number of examples of a batch (count).
 
     Args:
-        x: A tensor or a structure of tensors, the examples along the first axis.
+      x: a tensor or a structure of tensors, the examples along the first axis.
 
     Returns:
-        The length of the first tensor.
+      The length of the first tensor.
     """
     return int(keras.tree.flatten(x)[0].shape[0])
 

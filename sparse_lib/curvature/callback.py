@@ -20,10 +20,10 @@ class Sharpness(NamedTuple):
     """The largest eigenvalue of the Hessian at one step.
 
     Attributes:
-        step: Steps of the optimizer before it (count).
-        value: The eigenvalue.
-        residual: An eigenvalue of the Hessian lies within this distance of the value.
-        seconds: What the measurement took, without compiling.
+      step: steps of the optimizer before it (count).
+      value: the eigenvalue.
+      residual: an eigenvalue of the Hessian lies within this distance of the value.
+      seconds: what the measurement took, without compiling.
     """
 
     step: int
@@ -44,7 +44,7 @@ class TopEigenvalue(keras.callbacks.Callback):
     The latest value is in the epoch's logs as `lambda_max`, all are in `measurements`.
 
     Attributes:
-        measurements: One `Sharpness` a measurement.
+      measurements: one `Sharpness` a measurement.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class TopEigenvalue(keras.callbacks.Callback):
         """Takes what to measure on.
 
         Args:
-            data: Examples, in any form that `Batches.of` takes; the same for all measurements.
-            batch_size: Examples a batch (count).
-            loss: Maps (y_true, outputs) to one loss an example; None takes cross-entropy of integer labels.
-            masks: Of the model's sparse kernels; None takes all weights.
-            share: Largest share of the training time to spend (fraction).
-            steps: Lanczos steps of a measurement, each a pass over the data (count).
-            seed: Seed of the first start vector.
+          data: examples, in any form that `Batches.of` takes; the same for all measurements.
+          batch_size: examples a batch (count).
+          loss: maps (y_true, outputs) to one loss an example; None takes cross-entropy of integer labels.
+          masks: of the model's sparse kernels; None takes all weights.
+          share: largest share of the training time to spend (fraction).
+          steps: lanczos steps of a measurement, each a pass over the data (count).
+          seed: seed of the first start vector.
 
         Raises:
-            ValueError: For a share outside of (0, 1], no steps, or unusable data.
+          ValueError: for a share outside of (0, 1], no steps, or unusable data.
         """
         super().__init__()
         if not 0 < share <= 1 or steps < 1:
@@ -110,10 +110,10 @@ class TopEigenvalue(keras.callbacks.Callback):
         """Takes one measurement now, whatever it costs; for training loops of one's own.
 
         Args:
-            step: Steps of the optimizer so far (count), kept with the result.
+          step: steps of the optimizer so far (count), kept with the result.
 
         Returns:
-            The measurement, which is also in `measurements`.
+          The measurement, which is also in `measurements`.
         """
         subspace = Subspace.active(self.model, self._masks)
         if self._operator is None or self._operator.objective.model is not self.model:

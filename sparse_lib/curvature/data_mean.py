@@ -26,9 +26,9 @@ class DataMean:
         """Prepares the graph.
 
         Args:
-            function: Takes (*arguments, x, y, index), index the batch's place in the data set, and returns tensors:
-                means over the examples of that batch.
-            model: The model that the function calls; it says on which devices to work.
+          function: takes (*arguments, x, y, index), index the batch's place in the data set, and returns tensors:
+            means over the examples of that batch.
+          model: the model that the function calls; it says on which devices to work.
         """
         variable = model.variables[0].value if model.variables else None
         self._strategy = distribute.owner(variable) or tf.distribute.get_strategy()
@@ -39,11 +39,11 @@ class DataMean:
         """The mean over all batches.
 
         Args:
-            batches: The data set.
-            *arguments: Tensors or structures of tensors, the same for all batches.
+          batches: the data set.
+          *arguments: tensors or structures of tensors, the same for all batches.
 
         Returns:
-            What the function returns, averaged, in float64.
+          What the function returns, averaged, in float64.
         """
         shares = (self._share(arguments, x, y, weight, index) for x, y, weight, index in self._rounds(batches))
         return functools.reduce(lambda total, more: [t + m for t, m in zip(total, more, strict=True)], shares)

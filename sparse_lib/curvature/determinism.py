@@ -21,16 +21,16 @@ def consistency(
     """Loss and gradient over a data set, after two passes over it have given the same.
 
     Args:
-        objective: The loss.
-        params: Trainable values, as from `objective.params()`.
-        batches: The data set.
-        training: Whether layers behave as in training.
+      objective: the loss.
+      params: trainable values, as from `objective.params()`.
+      batches: the data set.
+      training: whether layers behave as in training.
 
     Returns:
-        The mean loss, and its gradient, one float64 tensor per parameter.
+      The mean loss, and its gradient, one float64 tensor per parameter.
 
     Raises:
-        ValueError: If the loss or gradient is not finite, or differs between the passes, with the likely reason.
+      ValueError: if the loss or gradient is not finite, or differs between the passes, with the likely reason.
     """
 
     def of_batch(params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:

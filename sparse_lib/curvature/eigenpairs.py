@@ -33,10 +33,10 @@ class Eigenpairs(NamedTuple):
     """Some eigenvalues of a symmetric matrix.
 
     Attributes:
-        values: The outermost first, [k].
-        vectors: Unit eigenvectors as columns, [n, k].
-        residuals: ||A v - lambda v|| of each, [k]: an eigenvalue lies within this distance of lambda.
-        products: Matrix-vector products that it took, those of `both_ends` in common (count).
+      values: the outermost first, [k].
+      vectors: unit eigenvectors as columns, [n, k].
+      residuals: ||A v - lambda v|| of each, [k]: an eigenvalue lies within this distance of lambda.
+      products: matrix-vector products that it took, those of `both_ends` in common (count).
     """
 
     values: np.ndarray
@@ -61,19 +61,19 @@ def extreme(
     on from what it has found. As one start finds one copy of a repeated eigenvalue, what is left is searched after.
 
     Args:
-        operator: Symmetric, [n, n]; for few dimensions it is decomposed whole.
-        k: How many (count).
-        which: `largest` or `smallest` in value, or largest in `magnitude`.
-        tolerance: Residual that is asked for, relative to the matrix's norm (fraction). An eigenvalue's error is at
-            most that, and its square over the gap to the next eigenvalue; products in float32 cannot give below 1e-6.
-        max_iterations: Restarts before giving up (count).
-        seed: Seed of the start vector.
+      operator: symmetric, [n, n]; for few dimensions it is decomposed whole.
+      k: how many (count).
+      which: `largest` or `smallest` in value, or largest in `magnitude`.
+      tolerance: residual that is asked for, relative to the matrix's norm (fraction). An eigenvalue's error is at
+        most that, and its square over the gap to the next eigenvalue; products in float32 cannot give below 1e-6.
+      max_iterations: restarts before giving up (count).
+      seed: seed of the start vector.
 
     Returns:
-        Eigenvalues, eigenvectors and their true residuals.
+      Eigenvalues, eigenvectors and their true residuals.
 
     Raises:
-        ValueError: For k or `which` out of range, products that are not finite, or no convergence.
+      ValueError: for k or `which` out of range, products that are not finite, or no convergence.
     """
     if which not in get_args(Which):
         raise InputError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")
@@ -87,17 +87,17 @@ def both_ends(
     """The k largest and the k smallest eigenvalues from one Krylov space: as many products as one end takes.
 
     Args:
-        operator: Symmetric, [n, n].
-        k: How many of each (count).
-        tolerance: As for `extreme`.
-        max_iterations: As for `extreme`.
-        seed: Seed of the start vector.
+      operator: symmetric, [n, n].
+      k: how many of each (count).
+      tolerance: as for `extreme`.
+      max_iterations: as for `extreme`.
+      seed: seed of the start vector.
 
     Returns:
-        What `extreme` finds for `largest`, and for `smallest`.
+      What `extreme` finds for `largest`, and for `smallest`.
 
     Raises:
-        ValueError: As `extreme` does.
+      ValueError: as `extreme` does.
     """
     largest, smallest = _find(operator, k, ("largest", "smallest"), _Search(tolerance, max_iterations, seed))
     return largest, smallest

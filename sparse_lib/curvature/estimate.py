@@ -15,9 +15,9 @@ class Estimate:
     """A mean over independent random probes.
 
     Attributes:
-        value: The estimate.
-        error: Its standard error, as the probes scatter; about one in three estimates is further off.
-        probes: How many probes it is the mean of (count).
+      value: the estimate.
+      error: its standard error, as the probes scatter; about one in three estimates is further off.
+      probes: how many probes it is the mean of (count).
     """
 
     value: float
@@ -29,11 +29,11 @@ class Estimate:
         """The mean of samples.
 
         Args:
-            samples: One a probe, [probes].
-            offset: A part that is known exactly.
+          samples: one a probe, [probes].
+          offset: a part that is known exactly.
 
         Returns:
-            offset + mean, with error std / sqrt(probes); the error of a single probe is infinite.
+          offset + mean, with error std / sqrt(probes); the error of a single probe is infinite.
         """
         samples = np.asarray(samples, np.float64)
         error = np.std(samples, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.inf
@@ -43,11 +43,11 @@ class Estimate:
         """Whether the estimate is good enough to stop.
 
         Args:
-            precision: Standard error that is asked for, relative to the scale (fraction).
-            scale: What the error is compared with; None takes the magnitude of the value.
+          precision: standard error that is asked for, relative to the scale (fraction).
+          scale: what the error is compared with; None takes the magnitude of the value.
 
         Returns:
-            False while there are fewer than `LEAST_PROBES`.
+          False while there are fewer than `LEAST_PROBES`.
         """
         return self.probes >= LEAST_PROBES and self.error <= precision * (abs(self.value) if scale is None else scale)
 
@@ -56,11 +56,11 @@ def signs(size: int, seed: int, index: int) -> np.ndarray:
     """A Rademacher probe: each entry is 1 or -1 with equal probability.
 
     Args:
-        size: Length n (count).
-        seed: The seed.
-        index: Which probe.
+      size: length n (count).
+      seed: the seed.
+      index: which probe.
 
     Returns:
-        Shape [n], a function of (seed, index).
+      Shape [n], a function of (seed, index).
     """
     return np.random.default_rng([seed, index]).integers(0, 2, size) * 2.0 - 1.0

@@ -83,17 +83,17 @@ class FisherOperator(OutputCurvatureOperator):
         """Prepares the graph.
 
         Args:
-            objective: The loss; for labels of the model, a cross-entropy of softmax(outputs) of shape [n, classes].
-            params: Where curvature is taken.
-            batches: The data set.
-            subspace: Coordinates, of which there are n.
-            labels: `model` sums over all classes, `sampled` draws, `data` takes the given labels.
-            samples: How many labels are drawn for an example (count).
-            seed: Seed of the draws; a batch's draws depend on (seed, index of the batch).
-            training: Whether layers behave as in training.
+          objective: the loss; for labels of the model, a cross-entropy of softmax(outputs) of shape [n, classes].
+          params: where curvature is taken.
+          batches: the data set.
+          subspace: coordinates, of which there are n.
+          labels: `model` sums over all classes, `sampled` draws, `data` takes the given labels.
+          samples: how many labels are drawn for an example (count).
+          seed: seed of the draws; a batch's draws depend on (seed, index of the batch).
+          training: whether layers behave as in training.
 
         Raises:
-            ValueError: For unknown labels, no samples, or a loss that is no likelihood of the model's labels.
+          ValueError: for unknown labels, no samples, or a loss that is no likelihood of the model's labels.
         """
         if labels not in get_args(Labels) or samples < 1:
             raise InputError(

@@ -22,9 +22,9 @@ class Ritz(NamedTuple):
     """Approximate eigenpairs.
 
     Attributes:
-        values: Ascending, [m].
-        residuals: ||A x - theta x|| of each, [m]: some eigenvalue lies within this distance.
-        vectors: Unit vectors as columns, [n, m].
+      values: ascending, [m].
+      residuals: ||A x - theta x|| of each, [m]: some eigenvalue lies within this distance.
+      vectors: unit vectors as columns, [n, m].
     """
 
     values: np.ndarray
@@ -37,10 +37,10 @@ class Lanczos:
     """A Q = Q T + residual q_next e_m^T, with T tridiagonal and the columns of Q orthonormal.
 
     Attributes:
-        diagonal: Of T, [m].
-        off_diagonal: Of T, [m - 1]; zero where the Krylov space was used up and a new direction was drawn.
-        residual: Length of what the last product leaves outside of the basis; 0 if nothing.
-        basis: Q^T, one basis vector a row, [m, n].
+      diagonal: of T, [m].
+      off_diagonal: of T, [m - 1]; zero where the Krylov space was used up and a new direction was drawn.
+      residual: length of what the last product leaves outside of the basis; 0 if nothing.
+      basis: Q^T, one basis vector a row, [m, n].
     """
 
     diagonal: np.ndarray
@@ -52,8 +52,8 @@ class Lanczos:
         """Gauss quadrature of the spectrum that the start vector sees (Golub & Welsch 1969).
 
         Returns:
-            Nodes, the Ritz values in ascending order, and weights, the squared first components of the eigenvectors of
-            T, which sum to 1; both [m].
+          Nodes, the Ritz values in ascending order, and weights, the squared first components of the eigenvectors of
+          T, which sum to 1; both [m].
         """
         values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal)
         return values, vectors[0] ** 2
@@ -62,10 +62,10 @@ class Lanczos:
         """Approximate eigenpairs of A with their errors.
 
         Args:
-            chosen: Maps all Ritz values, ascending, to the places of those that are wanted.
+          chosen: maps all Ritz values, ascending, to the places of those that are wanted.
 
         Returns:
-            The wanted ones.
+          The wanted ones.
         """
         values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal)
         places = chosen(values)
@@ -92,17 +92,17 @@ def lanczos(
     iteration goes on with a new direction orthogonal to it, so that n steps always give the whole spectrum.
 
     Args:
-        operator: Symmetric, [n, n].
-        steps: Products to make at most (count); never more than n are made.
-        start: Where to start, [n], of any length but 0; None draws a Gaussian vector.
-        seed: Seed of the vectors that are drawn.
-        enough: Asked every ten steps with what there is; True ends the iteration.
+      operator: symmetric, [n, n].
+      steps: products to make at most (count); never more than n are made.
+      start: where to start, [n], of any length but 0; None draws a Gaussian vector.
+      seed: seed of the vectors that are drawn.
+      enough: asked every ten steps with what there is; True ends the iteration.
 
     Returns:
-        The tridiagonal matrix and the basis.
+      The tridiagonal matrix and the basis.
 
     Raises:
-        ValueError: For no steps, a zero start, or products that are not finite.
+      ValueError: for no steps, a zero start, or products that are not finite.
     """
     start = random_start(operator.shape[0], seed) if start is None else start
     (result,) = _together(operator, steps, [start], seed, enough)
@@ -113,16 +113,16 @@ def lanczos_many(operator: LinearOperator, steps: int, starts: Sequence[np.ndarr
     """Independent Lanczos iterations from several starts, whose products are taken together.
 
     Args:
-        operator: Symmetric, [n, n].
-        steps: Products to make at most of each (count).
-        starts: Vectors [n].
-        seed: Seed of directions that are drawn when a Krylov space is used up.
+      operator: symmetric, [n, n].
+      steps: products to make at most of each (count).
+      starts: vectors [n].
+      seed: seed of directions that are drawn when a Krylov space is used up.
 
     Returns:
-        One result a start; memory is starts x steps x n x 8 bytes.
+      One result a start; memory is starts x steps x n x 8 bytes.
 
     Raises:
-        ValueError: For no steps, a zero start, or products that are not finite.
+      ValueError: for no steps, a zero start, or products that are not finite.
     """
     return _together(operator, steps, starts, seed, None)
 
@@ -131,11 +131,11 @@ def random_start(size: int, *seed: int) -> np.ndarray:
     """A Gaussian vector that is a function of its seed.
 
     Args:
-        size: Its length n (count).
-        *seed: A seed, and integers that tell one vector of it from the next.
+      size: its length n (count).
+      *seed: a seed, and integers that tell one vector of it from the next.
 
     Returns:
-        Shape [n].
+      Shape [n].
     """
     return np.random.default_rng(seed).normal(size=size)
 

@@ -33,8 +33,8 @@ class CurvatureOperator(LinearOperator, abc.ABC):
     scipy applies: sums, multiples and products of operators, `eigsh`, `cg`. Each product is one pass over the data.
 
     Attributes:
-        objective: The loss.
-        subspace: What the n coordinates are.
+      objective: the loss.
+      subspace: what the n coordinates are.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         """Prepares the graph; nothing is computed yet.
 
         Args:
-            objective: The loss.
-            params: Where curvature is taken: trainable values, as from `objective.params()`.
-            batches: The data set that it is averaged over.
-            subspace: Coordinates, of which there are n; what is not in it stays constant.
-            training: Whether layers behave as in training; batch norm then normalises over each batch.
+          objective: the loss.
+          params: where curvature is taken: trainable values, as from `objective.params()`.
+          batches: the data set that it is averaged over.
+          subspace: coordinates, of which there are n; what is not in it stays constant.
+          training: whether layers behave as in training; batch norm then normalises over each batch.
 
         Raises:
-            ValueError: If the parameters are not those that the subspace is of.
+          ValueError: if the parameters are not those that the subspace is of.
         """
         super().__init__(np.float64, (subspace.size, subspace.size))
         self.objective = objective
@@ -71,13 +71,13 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         """Records what all products on a batch share.
 
         Args:
-            params: Trainable values.
-            x: Inputs of the batch.
-            y: Its targets.
-            index: Its place in the data set.
+          params: trainable values.
+          x: inputs of the batch.
+          y: its targets.
+          index: its place in the data set.
 
         Returns:
-            Maps one tensor per parameter to the product, again one tensor per parameter; any number of times.
+          Maps one tensor per parameter to the product, again one tensor per parameter; any number of times.
         """
 
     def at(
@@ -86,15 +86,15 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         """The same kind of operator elsewhere, with the graph that is compiled already.
 
         Args:
-            params: Other trainable values.
-            batches: Another data set.
-            subspace: Other coordinates.
+          params: other trainable values.
+          batches: another data set.
+          subspace: other coordinates.
 
         Returns:
-            A new operator; what is None stays.
+          A new operator; what is None stays.
 
         Raises:
-            ValueError: If the parameters are not those that the subspace is of.
+          ValueError: if the parameters are not those that the subspace is of.
         """
         other = copy.copy(self)
         other.subspace = self.subspace if subspace is None else subspace
@@ -149,13 +149,13 @@ def pulled_back(
     """Gradient of <target, weights>, dense, with zeros for what the target does not depend on.
 
     Args:
-        tape: Has recorded the target.
-        target: Tensors.
-        sources: Watched tensors.
-        weights: Tensors of the target's shapes, held constant.
+      tape: has recorded the target.
+      target: tensors.
+      sources: watched tensors.
+      weights: tensors of the target's shapes, held constant.
 
     Returns:
-        One tensor a source, of its shape.
+      One tensor a source, of its shape.
     """
     zero = tf.UnconnectedGradients.ZERO
     gradient = tape.gradient(target, sources, output_gradients=weights, unconnected_gradients=zero)
@@ -178,11 +178,11 @@ def restricted(operator: LinearOperator, coordinates: np.ndarray) -> LinearOpera
     For a model's own blocks `operator.at(subspace=operator.subspace.only("conv1"))` needs no embedding.
 
     Args:
-        operator: Symmetric, [n, n].
-        coordinates: Which rows and columns, integers of shape [m].
+      operator: symmetric, [n, n].
+      coordinates: which rows and columns, integers of shape [m].
 
     Returns:
-        The operator P^T A P of shape [m, m].
+      The operator P^T A P of shape [m, m].
     """
     n, m = operator.shape[0], len(coordinates)
 
@@ -201,11 +201,11 @@ def shifted(operator: LinearOperator, shift: float) -> LinearOperator:
     """A + shift I.
 
     Args:
-        operator: A, of shape [n, n].
-        shift: What is added to every eigenvalue.
+      operator: A, of shape [n, n].
+      shift: what is added to every eigenvalue.
 
     Returns:
-        An operator of shape [n, n].
+      An operator of shape [n, n].
     """
     return operator + aslinearoperator(shift * eye_array(operator.shape[0]))
 
@@ -214,15 +214,15 @@ class Counted(LinearOperator):
     """An operator that says how many products it has made, for progress and for cost.
 
     Attributes:
-        products: Matrix-vector products so far (count).
+      products: matrix-vector products so far (count).
     """
 
     def __init__(self, operator: LinearOperator, notify: Callable[[int], None] | None = None) -> None:
         """Wraps an operator.
 
         Args:
-            operator: Any, [m, n].
-            notify: Called with `products` after every call.
+          operator: any, [m, n].
+          notify: called with `products` after every call.
         """
         super().__init__(operator.dtype, operator.shape)
         self.products = 0

@@ -22,8 +22,8 @@ class Probe(NamedTuple):
     """Gauss quadrature of the spectrum as one random vector sees it.
 
     Attributes:
-        nodes: Ascending, [steps].
-        weights: Sum to 1, [steps].
+      nodes: ascending, [steps].
+      weights: sum to 1, [steps].
     """
 
     nodes: np.ndarray
@@ -34,10 +34,10 @@ class Density(NamedTuple):
     """A smoothed spectral density.
 
     Attributes:
-        grid: Where, [points].
-        values: Share of eigenvalues per unit of lambda, [points].
-        errors: Standard error of each value, from the scatter of the probes, [points].
-        width: Standard deviation of the Gaussian kernel, in units of lambda.
+      grid: where, [points].
+      values: share of eigenvalues per unit of lambda, [points].
+      errors: standard error of each value, from the scatter of the probes, [points].
+      width: standard deviation of the Gaussian kernel, in units of lambda.
     """
 
     grid: np.ndarray
@@ -51,8 +51,8 @@ class Quadrature:
     """What probes say of the spectrum of a symmetric matrix A [n, n]: tr f(A) = n E sum_j w_j f(theta_j).
 
     Attributes:
-        size: n (count).
-        probes: One quadrature a random vector.
+      size: n (count).
+      probes: one quadrature a random vector.
     """
 
     size: int
@@ -62,11 +62,11 @@ class Quadrature:
         """Sum of a function over all eigenvalues.
 
         Args:
-            function: Maps eigenvalues to numbers, elementwise. Polynomials of a degree below twice the steps are
-                integrated exactly for each probe; a jump is resolved as finely as the nodes lie.
+          function: maps eigenvalues to numbers, elementwise. Polynomials of a degree below twice the steps are
+            integrated exactly for each probe; a jump is resolved as finely as the nodes lie.
 
         Returns:
-            tr f(A): the estimate with its standard error over the probes.
+          tr f(A): the estimate with its standard error over the probes.
         """
         return Estimate.of([self.size * np.sum(probe.weights * function(probe.nodes)) for probe in self.probes])
 
@@ -74,10 +74,10 @@ class Quadrature:
         """Mean power of the eigenvalues, tr A^order / n.
 
         Args:
-            order: The power (count).
+          order: the power (count).
 
         Returns:
-            The estimate.
+          The estimate.
         """
         total = self.trace_of(lambda nodes: nodes**order)
         return Estimate(total.value / self.size, total.error / self.size, total.probes)
@@ -88,13 +88,13 @@ class Quadrature:
         phi(lambda) = 1/k sum_i sum_j w_ij N(lambda; theta_ij, width^2)
 
         Args:
-            grid: Where to evaluate, [points]; None spans the nodes evenly.
-            width: Standard deviation of the kernel; None takes width^2 = 1e-5 range, as Ghorbani et al. (2019, arXiv
-                1901.10159) do with the range of the nodes where it is above 1, and 1e-5 range^2 below.
-            points: Length of the grid (count), 10,000 as there.
+          grid: where to evaluate, [points]; None spans the nodes evenly.
+          width: standard deviation of the kernel; None takes width^2 = 1e-5 range, as Ghorbani et al. (2019, arXiv
+            1901.10159) do with the range of the nodes where it is above 1, and 1e-5 range^2 below.
+          points: length of the grid (count), 10,000 as there.
 
         Returns:
-            Grid, density and its error.
+          Grid, density and its error.
         """
         low, high = min(p.nodes[0] for p in self.probes), max(p.nodes[-1] for p in self.probes)
         if width is None:
@@ -122,20 +122,20 @@ def quadrature(
     """Stochastic Lanczos quadrature with full re-orthogonalisation (Ubaru et al. 2017, Ghorbani et al. 2019).
 
     Args:
-        operator: Symmetric, [n, n].
-        steps: Lanczos steps, which are products, for each probe (count); 80 as Ghorbani et al. take at least.
-        precision: Stop when the standard error of the trace is below this share of the sum of |lambda| (fraction),
-            which unlike the trace is never zero.
-        max_probes: Stop after so many probes whatever the error (count).
-        seed: Seed of the probes; probe i depends on (seed, i).
-        done: The first probes of an earlier, interrupted run with the same operator, steps and seed.
-        on_probe: Called with all probes so far whenever there are new ones, to save them.
+      operator: symmetric, [n, n].
+      steps: lanczos steps, which are products, for each probe (count); 80 as Ghorbani et al. take at least.
+      precision: stop when the standard error of the trace is below this share of the sum of |lambda| (fraction),
+        which unlike the trace is never zero.
+      max_probes: stop after so many probes whatever the error (count).
+      seed: seed of the probes; probe i depends on (seed, i).
+      done: the first probes of an earlier, interrupted run with the same operator, steps and seed.
+      on_probe: called with all probes so far whenever there are new ones, to save them.
 
     Returns:
-        The probes, which answer all questions about the spectrum.
+      The probes, which answer all questions about the spectrum.
 
     Raises:
-        ValueError: For numbers out of range or products that are not finite.
+      ValueError: for numbers out of range or products that are not finite.
     """
     if precision <= 0 or min(max_probes, steps) < 1:
         raise InputError(

@@ -21,11 +21,11 @@ class Parts:
         """Opens the directory, and makes it if need be.
 
         Args:
-            path: The directory; None keeps nothing.
-            fingerprint: Says what is computed: the parts of a computation of another fingerprint are no use.
+          path: the directory; None keeps nothing.
+          fingerprint: says what is computed: the parts of a computation of another fingerprint are no use.
 
         Raises:
-            OSError: If the directory cannot be written.
+          OSError: if the directory cannot be written.
         """
         self._path = None if path is None else pathlib.Path(path)
         if self._path is None:
@@ -52,11 +52,11 @@ class Parts:
         """Writes a part.
 
         Args:
-            number: Of the part.
-            **arrays: What it consists of.
+          number: of the part.
+          **arrays: what it consists of.
 
         Raises:
-            OSError: If it cannot be written.
+          OSError: if it cannot be written.
         """
         if self._path is None:
             return
@@ -81,11 +81,11 @@ def fingerprint(words: Iterable[object], arrays: Iterable[np.ndarray]) -> str:
     """A checksum of everything that a result depends on.
 
     Args:
-        words: Whatever is told apart by its text.
-        arrays: Values, told apart by every bit, by their types and shapes.
+      words: whatever is told apart by its text.
+      arrays: values, told apart by every bit, by their types and shapes.
 
     Returns:
-        A hexadecimal number.
+      A hexadecimal number.
     """
     checksum = hashlib.blake2b(digest_size=20)
     checksum.update(repr([str(word) for word in words]).encode())

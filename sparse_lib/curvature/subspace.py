@@ -22,9 +22,9 @@ class Subspace:
     Tensors are lists in the order of `model.trainable_variables`.
 
     Attributes:
-        shapes: Shape of each variable.
-        names: Path of each variable inside the model, such as `conv1/kernel`.
-        indices: Sorted flat indices of the chosen entries of each variable, int64; may be empty.
+      shapes: shape of each variable.
+      names: path of each variable inside the model, such as `conv1/kernel`.
+      indices: sorted flat indices of the chosen entries of each variable, int64; may be empty.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -35,7 +35,7 @@ class Subspace:
         """Checks that there is something to measure.
 
         Raises:
-            ValueError: If no entry is chosen.
+          ValueError: if no entry is chosen.
         """
         if self.size == 0:
             raise InputError(f"No weight of {', '.join(self.names)} is active: choose variables with active weights.")
@@ -45,14 +45,14 @@ class Subspace:
         """The active weights of masked kernels and all other trainable variables (biases, norms) whole.
 
         Args:
-            model: A built model.
-            masks: The masks of its kernels; None chooses everything.
+          model: a built model.
+          masks: the masks of its kernels; None chooses everything.
 
         Returns:
-            The subspace.
+          The subspace.
 
         Raises:
-            ValueError: If the masks belong to another model, or the model has no trainable variables.
+          ValueError: if the masks belong to another model, or the model has no trainable variables.
         """
         variables = model.trainable_variables
         if not variables:
@@ -73,13 +73,13 @@ class Subspace:
         """Every trainable weight, active or not.
 
         Args:
-            model: A built model.
+          model: a built model.
 
         Returns:
-            The subspace.
+          The subspace.
 
         Raises:
-            ValueError: If the model has no trainable variables.
+          ValueError: if the model has no trainable variables.
         """
         return cls.active(model)
 
@@ -87,13 +87,13 @@ class Subspace:
         """The coordinates of some variables: one layer, or any subset.
 
         Args:
-            which: A variable's path, a layer's path, a pattern of either with * ? [], or a predicate of variable paths.
+          which: a variable's path, a layer's path, a pattern of either with * ? [], or a predicate of variable paths.
 
         Returns:
-            A subspace of this one, with the same variables, empty where they are left out.
+          A subspace of this one, with the same variables, empty where they are left out.
 
         Raises:
-            ValueError: If no variable matches, or none that matches has coordinates here.
+          ValueError: if no variable matches, or none that matches has coordinates here.
         """
         if isinstance(which, str):
             patterns = (which, f"{which}/*")
@@ -122,13 +122,13 @@ class Subspace:
         """Where the coordinates of a part lie in this subspace's vector.
 
         Args:
-            part: A subspace of the same variables, all of whose coordinates are in this one.
+          part: a subspace of the same variables, all of whose coordinates are in this one.
 
         Returns:
-            Sorted positions, int64 of shape [part.size].
+          Sorted positions, int64 of shape [part.size].
 
         Raises:
-            ValueError: If it has other variables or coordinates that are not in this subspace.
+          ValueError: if it has other variables or coordinates that are not in this subspace.
         """
         if part.shapes != self.shapes:
             raise InputError("The two subspaces are of different models: take both from one.")
@@ -142,10 +142,10 @@ class Subspace:
         """The chosen entries of tensors as a vector.
 
         Args:
-            tensors: One a variable, of its shape; or k of each, [k, *shape].
+          tensors: one a variable, of its shape; or k of each, [k, *shape].
 
         Returns:
-            Shape [n], or [k, n]; float64 if the tensors differ in dtype.
+          Shape [n], or [k, n]; float64 if the tensors differ in dtype.
         """
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         dtypes = {tensor.dtype for tensor in tensors}
@@ -161,10 +161,10 @@ class Subspace:
         """The tensors whose chosen entries are the vector's, zero elsewhere.
 
         Args:
-            vector: Shape [n], or k of them [k, n].
+          vector: shape [n], or k of them [k, n].
 
         Returns:
-            One tensor a variable, of its shape or [k, *shape], in the vector's dtype.
+          One tensor a variable, of its shape or [k, *shape], in the vector's dtype.
         """
         vector = tf.convert_to_tensor(vector)
         many = [tf.shape(vector)[0]] if vector.shape.rank > 1 else []

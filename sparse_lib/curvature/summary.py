@@ -20,17 +20,17 @@ class Summary:
     """What is said of the spectrum of a symmetric matrix.
 
     Attributes:
-        parameters: Number of eigenvalues n (count).
-        lambda_max: The largest eigenvalue.
-        lambda_min: The smallest.
-        tolerance: Eigenvalues within this distance of zero count as zero.
-        negative: How many eigenvalues are below -tolerance (count; a fraction of one where it is estimated).
-        negative_mass: Their share of all curvature, sum of |lambda < -tolerance| / sum |lambda| (fraction).
-        condition: Largest over smallest |lambda| above the tolerance; None if estimated, or if there is none.
-        trace: Sum of the eigenvalues.
-        effective_rank: exp of the entropy of |lambda| / sum |lambda| (Roy & Vetterli 2007): n for a multiple of the
-            identity, 1 for rank one, 0 for zero.
-        errors: By name of a field its standard error, or for lambda_max and lambda_min a bound; empty where exact.
+      parameters: number of eigenvalues n (count).
+      lambda_max: the largest eigenvalue.
+      lambda_min: the smallest.
+      tolerance: eigenvalues within this distance of zero count as zero.
+      negative: how many eigenvalues are below -tolerance (count; a fraction of one where it is estimated).
+      negative_mass: their share of all curvature, sum of |lambda < -tolerance| / sum |lambda| (fraction).
+      condition: largest over smallest |lambda| above the tolerance; None if estimated, or if there is none.
+      trace: sum of the eigenvalues.
+      effective_rank: exp of the entropy of |lambda| / sum |lambda| (Roy & Vetterli 2007): n for a multiple of the
+        identity, 1 for rank one, 0 for zero.
+      errors: by name of a field its standard error, or for lambda_max and lambda_min a bound; empty where exact.
     """
 
     parameters: int
@@ -58,11 +58,11 @@ def float_tolerance(norm: float, dtype: str = "float32") -> float:
     """Magnitude below which an eigenvalue may be rounding error.
 
     Args:
-        norm: The largest |lambda|.
-        dtype: In which the matrix, or its products, were computed.
+      norm: the largest |lambda|.
+      dtype: in which the matrix, or its products, were computed.
 
     Returns:
-        10 eps norm: ten times what was measured for Hessians of small networks.
+      10 eps norm: ten times what was measured for Hessians of small networks.
     """
     return _FLOAT_ERROR * float(np.finfo(dtype).eps) * norm
 
@@ -71,16 +71,16 @@ def summarize(eigenvalues: np.ndarray, *, tolerance: float | None = None, dtype:
     """Summary of a whole spectrum.
 
     Args:
-        eigenvalues: All of them, in any order, [n].
-        tolerance: What counts as zero, for example the reported error of the matrix; never less than rounding error,
-            which is what None takes.
-        dtype: In which the matrix was computed.
+      eigenvalues: all of them, in any order, [n].
+      tolerance: what counts as zero, for example the reported error of the matrix; never less than rounding error,
+        which is what None takes.
+      dtype: in which the matrix was computed.
 
     Returns:
-        The summary, without errors.
+      The summary, without errors.
 
     Raises:
-        ValueError: If there are no eigenvalues or some are not finite.
+      ValueError: if there are no eigenvalues or some are not finite.
     """
     values = np.asarray(eigenvalues, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
@@ -110,18 +110,18 @@ def summarize_estimates(
     """Summary of a spectrum that is known at its ends and in distribution.
 
     Args:
-        largest: The largest eigenvalue, as from `extreme`, and others if any.
-        smallest: The smallest.
-        spectrum: Quadrature of at least two probes.
-        tolerance: As in `summarize`. Quadrature sees eigenvalues that crowd at zero as nodes around it, so how many
-            are negative is known only as finely as the nodes lie.
-        dtype: In which products were computed.
+      largest: the largest eigenvalue, as from `extreme`, and others if any.
+      smallest: the smallest.
+      spectrum: quadrature of at least two probes.
+      tolerance: as in `summarize`. Quadrature sees eigenvalues that crowd at zero as nodes around it, so how many
+        are negative is known only as finely as the nodes lie.
+      dtype: in which products were computed.
 
     Returns:
-        The summary, with errors by the jackknife over probes; those of lambda_max and lambda_min are their residuals.
+      The summary, with errors by the jackknife over probes; those of lambda_max and lambda_min are their residuals.
 
     Raises:
-        ValueError: If there are fewer than two probes.
+      ValueError: if there are fewer than two probes.
     """
     count = len(spectrum.probes)
     if count < 2:
@@ -155,11 +155,11 @@ def change(before: Summary, after: Summary) -> dict[str, float]:
     """What a mask update, or anything else, does to the spectrum on the same data.
 
     Args:
-        before: Summary before it.
-        after: Summary after it.
+      before: summary before it.
+      after: summary after it.
 
     Returns:
-        after - before of lambda_max, lambda_min, negative, negative_mass and trace.
+      after - before of lambda_max, lambda_min, negative, negative_mass and trace.
     """
     return {name: getattr(after, name) - getattr(before, name) for name in _COMPARED}
 
@@ -170,15 +170,15 @@ def stability_limit(learning_rate: float, momentum: float = 0.0, *, nesterov: bo
     2 (1 + momentum) / learning_rate, with Nesterov's momentum divided by 1 + 2 momentum.
 
     Args:
-        learning_rate: Step size.
-        momentum: Of the heavy ball as in Keras' SGD, in [0, 1).
-        nesterov: Whether the momentum is Nesterov's.
+      learning_rate: step size.
+      momentum: of the heavy ball as in Keras' SGD, in [0, 1).
+      nesterov: whether the momentum is Nesterov's.
 
     Returns:
-        The limit; training at the edge of stability keeps lambda_max near it.
+      The limit; training at the edge of stability keeps lambda_max near it.
 
     Raises:
-        ValueError: For a learning rate that is not positive or a momentum out of range.
+      ValueError: for a learning rate that is not positive or a momentum out of range.
     """
     if not learning_rate > 0 or not 0 <= momentum < 1:
         raise InputError(f"Needs a positive learning rate and a momentum in [0, 1); got {learning_rate}, {momentum}.")
@@ -192,11 +192,11 @@ def overlap(gradient: np.ndarray, eigenvectors: np.ndarray) -> float:
     ||V^T g||^2 / ||g||^2
 
     Args:
-        gradient: g, [n].
-        eigenvectors: V, orthonormal columns, [n, k].
+      gradient: g, [n].
+      eigenvectors: V, orthonormal columns, [n, k].
 
     Returns:
-        A fraction; k / n for a random gradient, NaN for a zero one.
+      A fraction; k / n for a random gradient, NaN for a zero one.
     """
     gradient = np.asarray(gradient, np.float64)
     square = gradient @ gradient

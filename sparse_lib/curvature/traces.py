@@ -18,8 +18,8 @@ class Traces(NamedTuple):
     """What one set of probes says of a symmetric matrix A.
 
     Attributes:
-        trace: tr A.
-        squared_frobenius: ||A||_F^2 = tr A^2.
+      trace: tr A.
+      squared_frobenius: ||A||_F^2 = tr A^2.
     """
 
     trace: Estimate
@@ -43,17 +43,17 @@ def traces(
     and only the rest is estimated. It costs 2 sketch + probes products.
 
     Args:
-        operator: A, symmetric, [n, n].
-        sketch: Columns of Q (count); Hutch++ proper takes as many as probes.
-        precision: Stop when both standard errors are below this share of their values (fraction).
-        max_probes: Stop after so many probes whatever the errors (count).
-        seed: Seed of the probes; probe i depends on (seed, i).
+      operator: A, symmetric, [n, n].
+      sketch: columns of Q (count); Hutch++ proper takes as many as probes.
+      precision: stop when both standard errors are below this share of their values (fraction).
+      max_probes: stop after so many probes whatever the errors (count).
+      seed: seed of the probes; probe i depends on (seed, i).
 
     Returns:
-        Both estimates.
+      Both estimates.
 
     Raises:
-        ValueError: For a precision or numbers out of range.
+      ValueError: for a precision or numbers out of range.
     """
     if precision <= 0 or max_probes < 2 or sketch < 0:
         raise InputError(

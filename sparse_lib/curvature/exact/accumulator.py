@@ -24,21 +24,21 @@ class HessianTotal:
     """The sum of the examples' Hessians on a chain's coordinates.
 
     Attributes:
-        upper: The sum so far, float64 [n, n], in the order of the chain; below the diagonal it is not filled.
+      upper: the sum so far, float64 [n, n], in the order of the chain; below the diagonal it is not filled.
     """
 
     def __init__(self, chain: Chain, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> None:
         """Starts with zero; compiles in whatever arithmetic the parameters are.
 
         Args:
-            chain: Of a model with softmax cross-entropy.
-            params: Trainable values, in the order of `model.trainable_variables`.
-            x: Any batch of inputs, for its shape.
-            y: Its labels.
+          chain: of a model with softmax cross-entropy.
+          params: trainable values, in the order of `model.trainable_variables`.
+          x: any batch of inputs, for its shape.
+          y: its labels.
 
         Raises:
-            NoChainError: If a layer turns out to be none that has a map.
-            ValueError: If the parameters are float64 and a layer rounds to less.
+          NoChainError: if a layer turns out to be none that has a map.
+          ValueError: if the parameters are float64 and a layer rounds to less.
         """
         self._chain, self._params = chain, list(params)
         self._dtype = params[0].dtype
@@ -66,8 +66,8 @@ class HessianTotal:
         """Adds the Hessians of some examples.
 
         Args:
-            x: Inputs, at most as many as in one of `pieces`.
-            y: Labels.
+          x: inputs, at most as many as in one of `pieces`.
+          y: labels.
         """
         for (start, stop), rows in zip(self._chain.rows[:-1], self._residual(x, y), strict=True):
             self.upper[start:stop, stop:] += rows.numpy()
@@ -87,10 +87,10 @@ class HessianTotal:
         """The sum so far times a vector of the subspace.
 
         Args:
-            vector: Shape [n].
+          vector: shape [n].
 
         Returns:
-            Shape [n].
+          Shape [n].
         """
         where = self._chain.where
         product = np.empty_like(self.upper[0])
@@ -101,7 +101,7 @@ class HessianTotal:
         """The sum as a whole matrix in the order of the subspace; the sum itself is given up.
 
         Returns:
-            Symmetric, float64 [n, n].
+          Symmetric, float64 [n, n].
         """
         size, where = len(self.upper), self._chain.where
         for start in range(0, size, _TILE):

@@ -33,20 +33,20 @@ def by_rows(
     alone, which takes about two thirds of a product with a whole vector.
 
     Args:
-        objective: The loss.
-        params: Trainable values, in the floating-point type to compute in.
-        batches: The data.
-        subspace: The n coordinates.
-        rows_at_once: Rows a block (count).
-        parts: Keeps each block, by the number of its first row.
-        progress: Is called with the rows that are done and n.
-        training: Whether layers behave as in training.
+      objective: the loss.
+      params: trainable values, in the floating-point type to compute in.
+      batches: the data.
+      subspace: the n coordinates.
+      rows_at_once: rows a block (count).
+      parts: keeps each block, by the number of its first row.
+      progress: is called with the rows that are done and n.
+      training: whether layers behave as in training.
 
     Returns:
-        Float64 [n, n], not symmetrised.
+      Float64 [n, n], not symmetrised.
 
     Raises:
-        ValueError: If a row is not finite.
+      ValueError: if a row is not finite.
     """
     matrix = np.empty((subspace.size, subspace.size))
     done, there = 0, set(parts.numbers())
@@ -80,7 +80,7 @@ def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: B
     """Looks whether the model computes in float64, and in nothing else.
 
     Raises:
-        ValueError: If it does not.
+      ValueError: if it does not.
     """
     x, y = precision.cast(next(iter(batches)), "float64")
     gradient = tf.function(lambda params, x, y: objective.gradient(params, x, y, training=training), autograph=False)

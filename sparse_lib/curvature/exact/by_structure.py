@@ -36,21 +36,21 @@ def by_structure(
     """The Hessian of the mean loss of a chain of piecewise linear layers under softmax cross-entropy.
 
     Args:
-        objective: The loss.
-        params: Trainable values, in the floating-point type to compute in.
-        batches: The data.
-        subspace: The n coordinates.
-        parts: Keeps the sum so far, by the number of its examples.
-        progress: Is called with the examples that are done and all.
-        training: Whether layers behave as in training.
+      objective: the loss.
+      params: trainable values, in the floating-point type to compute in.
+      batches: the data.
+      subspace: the n coordinates.
+      parts: keeps the sum so far, by the number of its examples.
+      progress: is called with the examples that are done and all.
+      training: whether layers behave as in training.
 
     Returns:
-        The Hessian, float64 [n, n], symmetric; and max |H v - Hv| / max |Hv| for a random v, where Hv is a
-        Hessian-vector product, on the first examples (fraction).
+      The Hessian, float64 [n, n], symmetric; and max |H v - Hv| / max |Hv| for a random v, where Hv is a
+      Hessian-vector product, on the first examples (fraction).
 
     Raises:
-        NoChainError: If the model is no such chain, or its Hessian is not what a product says.
-        ValueError: If the Hessian is not finite, or a layer rounds float64 to less.
+      NoChainError: if the model is no such chain, or its Hessian is not what a product says.
+      ValueError: if the Hessian is not finite, or a layer rounds float64 to less.
     """
     x, y = next(iter(batches))
     chain = Chain.of(objective, subspace, x, training=training)
@@ -109,8 +109,8 @@ def _product_error(
     """How far the sum over some examples is from a Hessian-vector product.
 
     Raises:
-        NoChainError: If it is further than rounding explains.
-        ValueError: If either is not finite.
+      NoChainError: if it is further than rounding explains.
+      ValueError: if either is not finite.
     """
     dtype = params[0].dtype
     vector = np.random.default_rng(0).standard_normal(subspace.size)

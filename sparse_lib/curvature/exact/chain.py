@@ -43,10 +43,10 @@ class Chain:
     """A model as a chain of maps.
 
     Attributes:
-        model: The model.
-        prefix: Layers below the first with coordinates; nothing that is asked for depends on how they are made.
-        stages: Makes each map of its input, from the first layer with coordinates to the logits.
-        coordinates: Those of each layer that has some, in the order of the chain.
+      model: the model.
+      prefix: layers below the first with coordinates; nothing that is asked for depends on how they are made.
+      stages: makes each map of its input, from the first layer with coordinates to the logits.
+      coordinates: those of each layer that has some, in the order of the chain.
     """
 
     model: keras.Model
@@ -59,16 +59,16 @@ class Chain:
         """Reads the chain off a model.
 
         Args:
-            objective: A model with softmax cross-entropy.
-            subspace: The coordinates.
-            x: Any batch of inputs, for its shape.
-            training: Whether layers behave as in training.
+          objective: a model with softmax cross-entropy.
+          subspace: the coordinates.
+          x: any batch of inputs, for its shape.
+          training: whether layers behave as in training.
 
         Returns:
-            The chain.
+          The chain.
 
         Raises:
-            NoChainError: If the model, the loss or the way it is called is of another kind; the sentence says which.
+          NoChainError: if the model, the loss or the way it is called is of another kind; the sentence says which.
         """
         model = objective.model
         if objective.loss not in (None, cross_entropy):
@@ -101,14 +101,14 @@ class Chain:
         """The maps at a batch; the output of the last one are the logits.
 
         Args:
-            params: Trainable values, in the order of `model.trainable_variables`.
-            x: Inputs of the model.
+          params: trainable values, in the order of `model.trainable_variables`.
+          x: inputs of the model.
 
         Returns:
-            One map a stage, in the arithmetic that the model is in.
+          One map a stage, in the arithmetic that the model is in.
 
         Raises:
-            NoChainError: If a layer is given something else than its map is made for.
+          NoChainError: if a layer is given something else than its map is made for.
         """
         values = list(zip(self.model.trainable_variables, params, strict=True))
         maps: list[Map] = []
@@ -171,7 +171,7 @@ def _stages(layer: keras.Layer, coordinates: Coordinates | None) -> list[Callabl
     """What makes the maps of a layer and of its activation.
 
     Raises:
-        NoChainError: If the layer is none that is known to be piecewise linear.
+      NoChainError: if the layer is none that is known to be piecewise linear.
     """
     kind = type(layer)
     if kind in _IDENTITIES:

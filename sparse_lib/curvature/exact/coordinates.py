@@ -16,10 +16,10 @@ class Coordinates:
     normalised channel of a batch normalisation. The output o is a unit or a channel; p runs over places.
 
     Attributes:
-        taps: Tap of each kernel coordinate, [w].
-        outputs: Output of each kernel coordinate, [w].
-        bias: Output of each bias coordinate, [b].
-        where: Place of each coordinate in the subspace's vector, [w + b].
+      taps: tap of each kernel coordinate, [w].
+      outputs: output of each kernel coordinate, [w].
+      bias: output of each bias coordinate, [b].
+      where: place of each coordinate in the subspace's vector, [w + b].
     """
 
     taps: np.ndarray
@@ -32,12 +32,12 @@ class Coordinates:
         """The coordinates of a dense, convolution or batch normalisation layer.
 
         Args:
-            layer: The layer.
-            variables: The model's trainable variables.
-            subspace: Chooses among their entries.
+          layer: the layer.
+          variables: the model's trainable variables.
+          subspace: chooses among their entries.
 
         Returns:
-            The coordinates; none for what is not trainable.
+          The coordinates; none for what is not trainable.
         """
         places = {id(variable): place for place, variable in enumerate(variables)}
         is_norm = isinstance(layer, keras.layers.BatchNormalization)

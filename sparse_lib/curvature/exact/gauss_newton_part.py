@@ -15,10 +15,10 @@ def softmax_factor(logits: tf.Tensor) -> tf.Tensor:
     takes s to an axis gives an orthonormal basis of what is orthogonal to s, which has one column less than classes.
 
     Args:
-        logits: Shape [n, classes].
+      logits: shape [n, classes].
 
     Returns:
-        The columns of F, [classes - 1, n, classes].
+      The columns of F, [classes - 1, n, classes].
     """
     s = tf.sqrt(tf.nn.softmax(logits))
     identity = tf.eye(logits.shape[1], dtype=logits.dtype)
@@ -32,11 +32,11 @@ def pulled(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
     """Cotangents of the logits at the output of every map.
 
     Args:
-        maps: The chain, from the first layer with coordinates to the logits.
-        cotangents: Shape [k, n, classes].
+      maps: the chain, from the first layer with coordinates to the logits.
+      cotangents: shape [k, n, classes].
 
     Returns:
-        One tensor a map, [k, n, *outputs].
+      One tensor a map, [k, n, *outputs].
     """
     all_cotangents = [cotangents]
     for layer in reversed(maps[1:]):
@@ -48,11 +48,11 @@ def jacobian(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> tf.Tensor:
     """Derivatives of cotangents times logits by all coordinates.
 
     Args:
-        maps: The chain, from the first layer with coordinates to the logits.
-        cotangents: As from `pulled`.
+      maps: the chain, from the first layer with coordinates to the logits.
+      cotangents: as from `pulled`.
 
     Returns:
-        Shape [coordinates, k * n], the coordinates of the first map first.
+      Shape [coordinates, k * n], the coordinates of the first map first.
     """
     parts = [
         layer.columns(at_output)

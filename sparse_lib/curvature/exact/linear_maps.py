@@ -16,8 +16,8 @@ class Map:
     have as many entries as there are places: entry p is entry p * channels + channel of the whole.
 
     Attributes:
-        inputs: The layer's input, [n, *inputs].
-        outputs: Its output, [n, *outputs].
+      inputs: the layer's input, [n, *inputs].
+      outputs: its output, [n, *outputs].
     """
 
     inputs: tf.Tensor
@@ -39,8 +39,8 @@ class Slope(Map):
         """Takes the slope at each input, by TensorFlow's convention where there are two.
 
         Args:
-            layer: An activation layer, or any elementwise function.
-            inputs: Its input.
+          layer: an activation layer, or any elementwise function.
+          inputs: its input.
         """
         self.inputs = inputs
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -64,8 +64,8 @@ class MaxPool(Map):
         """Pools.
 
         Args:
-            layer: A MaxPooling2D layer.
-            inputs: Its input.
+          layer: a MaxPooling2D layer.
+          inputs: its input.
         """
         self.inputs, self.outputs = inputs, layer(inputs)
         self._window = {"ksize": [1, *layer.pool_size, 1], "strides": [1, *layer.strides, 1], "padding": "VALID"}
@@ -103,8 +103,8 @@ class DisjointMaxPool(Map):
         """Pools.
 
         Args:
-            layer: A MaxPooling2D layer without padding whose strides are its pool size.
-            inputs: Its input.
+          layer: a MaxPooling2D layer without padding whose strides are its pool size.
+          inputs: its input.
         """
         self.inputs, self.outputs, self._size = inputs, layer(inputs), layer.pool_size
         window = [1, *layer.pool_size, 1]
@@ -134,11 +134,11 @@ def max_pool(layer: keras.Layer, inputs: tf.Tensor) -> Map:
     """The map of a MaxPooling2D layer, channels last.
 
     Args:
-        layer: The layer.
-        inputs: Its input.
+      layer: the layer.
+      inputs: its input.
 
     Returns:
-        The map that is fastest for its windows.
+      The map that is fastest for its windows.
     """
     size = layer.pool_size
     is_whole = layer.padding == "valid" or all(n % k == 0 for n, k in zip(inputs.shape[1:3], size, strict=True))
@@ -153,8 +153,8 @@ class Linear(Map):
         """Calls the layer.
 
         Args:
-            layer: The layer.
-            inputs: Its input.
+          layer: the layer.
+          inputs: its input.
         """
         self.inputs, self.outputs, self._layer = inputs, layer(inputs), layer
 
@@ -171,12 +171,12 @@ def one_channel(values: tf.Tensor, channel: tf.Tensor | None, places: int = 1) -
     """What belongs to one channel.
 
     Args:
-        values: Shape [..., places * channels], the places outside.
-        channel: The channel, or None for all.
-        places: Places that are flattened into the last axis (count).
+      values: shape [..., places * channels], the places outside.
+      channel: the channel, or None for all.
+      places: places that are flattened into the last axis (count).
 
     Returns:
-        Shape [..., places], or the values for None.
+      Shape [..., places], or the values for None.
     """
     if channel is None:
         return values
@@ -189,13 +189,13 @@ def padding(inputs: int, outputs: int, window: int, stride: int) -> tuple[int, i
     """What `same` padding adds before and after one axis, as TensorFlow has it.
 
     Args:
-        inputs: Size of the input along the axis (count).
-        outputs: Size of the output.
-        window: Reach of the window, dilation included.
-        stride: Step of the window.
+      inputs: size of the input along the axis (count).
+      outputs: size of the output.
+      window: reach of the window, dilation included.
+      stride: step of the window.
 
     Returns:
-        Places before and after (count).
+      Places before and after (count).
     """
     missing = max((outputs - 1) * stride + window - inputs, 0)
     return missing // 2, missing - missing // 2
@@ -216,12 +216,12 @@ def transposed(linear: object, inputs: tf.Tensor, cotangents: tf.Tensor) -> tf.T
     """The transposed map of an affine function of a batch.
 
     Args:
-        linear: The function, affine in its input.
-        inputs: A batch that it takes, for its shape, [n, ...].
-        cotangents: Cotangents of its outputs, [k, n, ...].
+      linear: the function, affine in its input.
+      inputs: a batch that it takes, for its shape, [n, ...].
+      cotangents: cotangents of its outputs, [k, n, ...].
 
     Returns:
-        Cotangents of its inputs, [k, n, ...].
+      Cotangents of its inputs, [k, n, ...].
     """
     merged, count = merge(cotangents)
     anywhere = tf.zeros([tf.shape(merged)[0], *inputs.shape[1:]], inputs.dtype)

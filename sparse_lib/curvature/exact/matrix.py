@@ -34,14 +34,14 @@ class ExactHessian(NamedTuple):
     """A Hessian and how it was found.
 
     Attributes:
-        matrix: Symmetric, float64 [n, n].
-        method: `structured` from a chain of piecewise linear layers, or `rows`.
-        reason: Why the structured way was not taken; empty if it was, or was not wanted.
-        symmetry_error: max |H - H^T| / max |H| before symmetrising (fraction); 0 by construction if structured.
-        product_error: max |H v - Hv| / max |Hv| for a random v, where Hv is a Hessian-vector product, on the first
-            examples (fraction); None by rows, which are such products.
-        examples: Number of examples in the mean (count).
-        dtype: The arithmetic.
+      matrix: symmetric, float64 [n, n].
+      method: `structured` from a chain of piecewise linear layers, or `rows`.
+      reason: why the structured way was not taken; empty if it was, or was not wanted.
+      symmetry_error: max |H - H^T| / max |H| before symmetrising (fraction); 0 by construction if structured.
+      product_error: max |H v - Hv| / max |Hv| for a random v, where Hv is a Hessian-vector product, on the first
+        examples (fraction); None by rows, which are such products.
+      examples: number of examples in the mean (count).
+      dtype: the arithmetic.
     """
 
     matrix: np.ndarray
@@ -57,11 +57,11 @@ def memory_needed(parameters: int, dtype: Dtype = "float64") -> int:
     """What the exact Hessian and its eigenvalues take at most, beside the data and the activations of a batch.
 
     Args:
-        parameters: n (count).
-        dtype: The arithmetic of the Hessian.
+      parameters: n (count).
+      dtype: the arithmetic of the Hessian.
 
     Returns:
-        Bytes: the matrix and a copy to decompose in float64, and sums in float32 if that is the arithmetic.
+      Bytes: the matrix and a copy to decompose in float64, and sums in float32 if that is the arithmetic.
     """
     return parameters**2 * (16 + (4 if dtype == "float32" else 0))
 
@@ -86,26 +86,26 @@ def hessian(
     ReLU, pooling) are computed from their structure, all other models row by row; both are exact.
 
     Args:
-        objective: The loss.
-        params: Where the Hessian is taken: trainable values, as from `objective.params()`.
-        batches: The data.
-        subspace: The n coordinates.
-        dtype: The arithmetic of the model and of the sums over a batch, whatever the model's own is; float32 takes
-            half the time, its error is about 1e-7 of the largest eigenvalue.
-        structure: `auto` takes the structured way where it applies, `never` goes by rows, `always` insists.
-        rows_at_once: Rows that share a gradient, and are saved at once (count).
-        store: A directory for what is done so far: the same call, in this process or another, takes up from there and
-            ends in the same bits. None keeps nothing.
-        progress: Is called with what is done and the whole, in examples if structured, else in rows.
-        training: Whether layers behave as in training.
-        limit: The most parameters that are accepted (count).
+      objective: the loss.
+      params: where the Hessian is taken: trainable values, as from `objective.params()`.
+      batches: the data.
+      subspace: the n coordinates.
+      dtype: the arithmetic of the model and of the sums over a batch, whatever the model's own is; float32 takes
+        half the time, its error is about 1e-7 of the largest eigenvalue.
+      structure: `auto` takes the structured way where it applies, `never` goes by rows, `always` insists.
+      rows_at_once: rows that share a gradient, and are saved at once (count).
+      store: a directory for what is done so far: the same call, in this process or another, takes up from there and
+        ends in the same bits. None keeps nothing.
+      progress: is called with what is done and the whole, in examples if structured, else in rows.
+      training: whether layers behave as in training.
+      limit: the most parameters that are accepted (count).
 
     Returns:
-        The Hessian, symmetrised.
+      The Hessian, symmetrised.
 
     Raises:
-        ValueError: For too many parameters, an unknown choice, a structure that is insisted on and does not apply, a
-            model whose code leaves float64, or a result that is not finite.
+      ValueError: for too many parameters, an unknown choice, a structure that is insisted on and does not apply, a
+        model whose code leaves float64, or a result that is not finite.
     """
     _check(subspace.size, dtype, structure, rows_at_once, limit)
     values = [tf.cast(p, dtype) for p in params]
@@ -140,10 +140,10 @@ def eigenvalues(matrix: np.ndarray) -> np.ndarray:
     eigenvalue of exactly zero.
 
     Args:
-        matrix: Symmetric, [n, n].
+      matrix: symmetric, [n, n].
 
     Returns:
-        Ascending, float64 [n].
+      Ascending, float64 [n].
     """
     alive = matrix.any(axis=0)
     values = np.zeros(len(matrix))
@@ -158,12 +158,12 @@ def eigenvectors(matrix: np.ndarray, first: int, last: int) -> tuple[np.ndarray,
     """Some neighbouring eigenvalues of a symmetric matrix with their eigenvectors.
 
     Args:
-        matrix: Symmetric, [n, n].
-        first: The lowest that is wanted, counted from the lowest of all, 0 (index).
-        last: The highest that is wanted (index).
+      matrix: symmetric, [n, n].
+      first: the lowest that is wanted, counted from the lowest of all, 0 (index).
+      last: the highest that is wanted (index).
 
     Returns:
-        Eigenvalues ascending, [k], and unit eigenvectors as columns, [n, k].
+      Eigenvalues ascending, [k], and unit eigenvectors as columns, [n, k].
     """
     return scipy.linalg.eigh(matrix, subset_by_index=[first, last], driver="evr")
 

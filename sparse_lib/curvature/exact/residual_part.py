@@ -22,12 +22,12 @@ def blocks(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> list[tf.Tens
     """Second derivatives of <r, z> between each layer with coordinates and all that lie above it.
 
     Args:
-        maps: The chain, from the first layer with coordinates to the logits.
-        cotangents: r pulled back to the output of each map, [n, *outputs].
+      maps: the chain, from the first layer with coordinates to the logits.
+      cotangents: r pulled back to the output of each map, [n, *outputs].
 
     Returns:
-        For each map with coordinates but the last, the rows of its coordinates, [coordinates, coordinates above],
-        summed over the batch.
+      For each map with coordinates but the last, the rows of its coordinates, [coordinates, coordinates above],
+      summed over the batch.
     """
     layers = [(place, m) for place, m in enumerate(maps) if isinstance(m, Weights) and m.coordinates.size]
     last = layers[-1][0]

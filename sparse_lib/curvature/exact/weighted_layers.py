@@ -13,8 +13,8 @@ class Weights(Map):
     """A layer z[p, o] = sum_q taps[p, q] kernel[q, o] + bias[o] at one batch.
 
     Attributes:
-        coordinates: Which of its weights are coordinates.
-        has_places: Whether p runs over more than one place, as in images.
+      coordinates: which of its weights are coordinates.
+      has_places: whether p runs over more than one place, as in images.
     """
 
     has_places: bool
@@ -23,9 +23,9 @@ class Weights(Map):
         """Reads the layer's weights.
 
         Args:
-            layer: The layer.
-            coordinates: Its coordinates.
-            inputs: Its input.
+          layer: the layer.
+          coordinates: its coordinates.
+          inputs: its input.
         """
         self.inputs, self.coordinates, self._layer = inputs, coordinates, layer
 
@@ -37,10 +37,10 @@ class Weights(Map):
         """The derivative of sum_po z[p, o] cotangent[p, o] by each coordinate.
 
         Args:
-            cotangents: Shape [k, n, *outputs].
+          cotangents: shape [k, n, *outputs].
 
         Returns:
-            Shape [coordinates, k, n].
+          Shape [coordinates, k, n].
         """
         raise NotImplementedError
 
@@ -48,10 +48,10 @@ class Weights(Map):
         """The derivative of z by a kernel entry, in the channel of that entry.
 
         Args:
-            tap: The entry's tap, a scalar.
+          tap: the entry's tap, a scalar.
 
         Returns:
-            Shape [n, *places, 1].
+          Shape [n, *places, 1].
         """
         raise NotImplementedError
 
@@ -63,13 +63,13 @@ class Weights(Map):
         m[c, i] = sum_n left[c, n] d/dw_i <z(w, tangent_n), cotangent_n>
 
         Args:
-            left: A factor for each example, [c, n].
-            tangents: How the inputs move.
-            cotangents: Shape [n, *outputs].
-            channel: The channel of the tangents, or None for all.
+          left: a factor for each example, [c, n].
+          tangents: how the inputs move.
+          cotangents: shape [n, *outputs].
+          channel: the channel of the tangents, or None for all.
 
         Returns:
-            Shape [c, coordinates]; zero for bias coordinates, which no input moves.
+          Shape [c, coordinates]; zero for bias coordinates, which no input moves.
         """
         raise NotImplementedError
 
@@ -99,7 +99,7 @@ class Dense(Weights):
         """Computes the outputs.
 
         Raises:
-            NoChainError: If the inputs are not vectors.
+          NoChainError: if the inputs are not vectors.
         """
         super().__init__(layer, coordinates, inputs)
         if inputs.shape.rank != 2:
@@ -229,7 +229,7 @@ class Norm(Weights):
         """Computes the outputs.
 
         Raises:
-            NoChainError: If another axis than the last is normalised.
+          NoChainError: if another axis than the last is normalised.
         """
         super().__init__(layer, coordinates, inputs)
         if layer.axis not in (-1, inputs.shape.rank - 1):

@@ -18,11 +18,11 @@ def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where made arrays are kept.
 
     Args:
-        cache_dir: Wins where given; then the environment's `SPARSE_LIB_CACHE`, then
-            `$XDG_CACHE_HOME/sparse_lib`, then `~/.cache/sparse_lib`.
+      cache_dir: wins where given; then the environment's `SPARSE_LIB_CACHE`, then
+        `$XDG_CACHE_HOME/sparse_lib`, then `~/.cache/sparse_lib`.
 
     Returns:
-        The directory, which may not exist yet.
+      The directory, which may not exist yet.
     """
     chosen = cache_dir or os.environ.get("SPARSE_LIB_CACHE")
     if chosen:
@@ -38,11 +38,11 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     a warning, never the run.
 
     Args:
-        path: The `.npz` file.
-        make: Makes the arrays by name.
+      path: the `.npz` file.
+      make: makes the arrays by name.
 
     Returns:
-        The arrays by name.
+      The arrays by name.
     """
     if path.exists():
         if _is_intact(path):

@@ -21,9 +21,9 @@ class Split:
     """Images with their labels.
 
     Attributes:
-        images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or what is read like
-            one, `images[rows]`, and lies in memory as bytes (`Pixels`) or encoded on disk (`EncodedImages`).
-        labels: int32 `[n]`, class indices.
+      images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or what is read like
+        one, `images[rows]`, and lies in memory as bytes (`Pixels`) or encoded on disk (`EncodedImages`).
+      labels: int32 `[n]`, class indices.
     """
 
     images: npt.NDArray[np.float32] | Pixels | EncodedImages
@@ -36,10 +36,10 @@ class Split:
         """Goes through the split once, in order.
 
         Args:
-            size: Images at a time (count).
+          size: images at a time (count).
 
         Yields:
-            Images and labels; images on disk are decoded ahead.
+          Images and labels; images on disk are decoded ahead.
         """
         starts = range(0, len(self), size)
         if isinstance(self.images, EncodedImages):
@@ -55,16 +55,16 @@ class Dataset:
     """Three disjoint splits of one data set.
 
     Attributes:
-        name: What `load_dataset` was asked for.
-        train: What is trained on.
-        validation: Held out of the training images; empty only if a run asked for none.
-        test: The images of the reported accuracy.
-        num_classes: Labels lie in `[0, num_classes)`.
-        augmentation: How training images are varied from step to step: `crop_flip`, `inception` or None.
+      name: what `load_dataset` was asked for.
+      train: what is trained on.
+      validation: held out of the training images; empty only if a run asked for none.
+      test: the images of the reported accuracy.
+      num_classes: labels lie in `[0, num_classes)`.
+      augmentation: how training images are varied from step to step: `crop_flip`, `inception` or None.
 
     Raises:
-        ValueError: If a split is empty, images and labels differ in length, images are not
-            finite or differ in shape between splits, or a label is out of range.
+      ValueError: if a split is empty, images and labels differ in length, images are not
+        finite or differ in shape between splits, or a label is out of range.
     """
 
     name: str
@@ -108,17 +108,17 @@ def split_from_arrays(
     """Brings stored arrays to the types of a `Split`.
 
     Args:
-        where: Names the split in error messages.
-        images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are
-            divided by 255; floats are taken as they are.
-        labels: Integers `[n]`.
-        preprocessing: Keeps bytes as they are, and does this to them when they are read.
+      where: names the split in error messages.
+      images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are
+        divided by 255; floats are taken as they are.
+      labels: integers `[n]`.
+      preprocessing: keeps bytes as they are, and does this to them when they are read.
 
     Returns:
-        The split; its values are checked when a `Dataset` is made of it.
+      The split; its values are checked when a `Dataset` is made of it.
 
     Raises:
-        ValueError: If ranks or types are others than these.
+      ValueError: if ranks or types are others than these.
     """
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -155,18 +155,18 @@ def dataset_from_arrays(
     """Makes a checked `Dataset` of stored images and labels.
 
     Args:
-        name: Of the data set.
-        arrays: Images and labels of `train`, `validation` and `test`, as for
-            `split_from_arrays`.
-        num_classes: Count of classes.
-        preprocessing: As for `split_from_arrays`.
-        augmentation: As of `Dataset`.
+      name: of the data set.
+      arrays: images and labels of `train`, `validation` and `test`, as for
+        `split_from_arrays`.
+      num_classes: count of classes.
+      preprocessing: as for `split_from_arrays`.
+      augmentation: as of `Dataset`.
 
     Returns:
-        The data set.
+      The data set.
 
     Raises:
-        ValueError: As `split_from_arrays` and `Dataset` do.
+      ValueError: as `split_from_arrays` and `Dataset` do.
     """
     splits = {
         split_name: split_from_arrays(f"split '{split_name}' of data set '{name}'", *pair, preprocessing)

@@ -17,18 +17,18 @@ def hold_out(
     """Holds the end of a seeded permutation out of the training images, in stored order.
 
     Args:
-        images: `[n, ...]`.
-        labels: `[n]`.
-        size: How many images to hold out, less than n; by default 5,000, or a tenth of a smaller
-            set.
-        name: Of the data set, for error messages.
-        seed: Of the permutation; never a run's seed, so that all runs hold out the same images.
+      images: `[n, ...]`.
+      labels: `[n]`.
+      size: how many images to hold out, less than n; by default 5,000, or a tenth of a smaller
+        set.
+      name: of the data set, for error messages.
+      seed: of the permutation; never a run's seed, so that all runs hold out the same images.
 
     Returns:
-        Images and labels that stay, and images and labels that are held out.
+      Images and labels that stay, and images and labels that are held out.
 
     Raises:
-        ValueError: If nothing would stay, or lengths differ.
+      ValueError: if nothing would stay, or lengths differ.
     """
     where, count = f"split 'train' of data set '{name}'", len(labels)
     require_equal_lengths(where, images, labels)

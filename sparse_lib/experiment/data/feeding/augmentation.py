@@ -17,13 +17,13 @@ def crop_flip_draws(seed: int, step: int, count: int, pad: int = PAD) -> npt.NDA
     Drawn outside the step, since XLA draws other numbers from the same seed than TensorFlow does.
 
     Args:
-        seed: Of the order of the data.
-        step: Counts from 0.
-        count: Of images.
-        pad: As for `crop_flip`.
+      seed: of the order of the data.
+      step: counts from 0.
+      count: of images.
+      pad: as for `crop_flip`.
 
     Returns:
-        `[count, 3]`: first row and column in the padded image, each uniform in 0 to 2 pad, and 0 or 1.
+      `[count, 3]`: first row and column in the padded image, each uniform in 0 to 2 pad, and 0 or 1.
     """
     kinds = (2 * pad + 1, 2 * pad + 1, 2)
     return np.random.default_rng([seed, _STREAM, step]).integers(0, kinds, (count, 3), np.int32)
@@ -36,12 +36,12 @@ def crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int = PAD) -> tf.Tensor:
     comes to the same.
 
     Args:
-        images: `[n, height, width, channels]`, of any type.
-        draws: From `crop_flip_draws`, `[n, 3]`.
-        pad: Pixels added on each side; less than height and width.
+      images: `[n, height, width, channels]`, of any type.
+      draws: from `crop_flip_draws`, `[n, 3]`.
+      pad: pixels added on each side; less than height and width.
 
     Returns:
-        Images of the same shape and type.
+      Images of the same shape and type.
     """
     height, width = images.shape[1:3]
     rows = draws[:, :1] - pad + tf.range(height)

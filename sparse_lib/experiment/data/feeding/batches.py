@@ -20,17 +20,17 @@ def batch_indices(*, seed: int, first_step: int, steps: int, batch_size: int, n:
     into calls it sees the same rows.
 
     Args:
-        seed: The run's seed, not negative.
-        first_step: The first step (count from 0).
-        steps: Number of steps.
-        batch_size: Images per step; may exceed `n`.
-        n: Number of training images.
+      seed: the run's seed, not negative.
+      first_step: the first step (count from 0).
+      steps: number of steps.
+      batch_size: images per step; may exceed `n`.
+      n: number of training images.
 
     Returns:
-        `[steps, batch_size]`.
+      `[steps, batch_size]`.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: if an argument is out of range.
     """
     for name, value, least in (
         ("seed", seed, 0),

@@ -23,13 +23,13 @@ def evaluation_image(encoded: tf.Tensor, size: int, channels: int, preprocessing
     """The central square of an image.
 
     Args:
-        encoded: JPEG, PNG, BMP or the first frame of a GIF, a scalar string.
-        size: Height and width of the result (pixels).
-        channels: Of the result (count).
-        preprocessing: Of the pixels.
+      encoded: JPEG, PNG, BMP or the first frame of a GIF, a scalar string.
+      size: height and width of the result (pixels).
+      channels: of the result (count).
+      preprocessing: of the pixels.
 
     Returns:
-        float32 `[size, size, channels]`.
+      float32 `[size, size, channels]`.
     """
     return _finished(_cut(encoded, _central, channels), size, channels, preprocessing)
 
@@ -43,14 +43,14 @@ def training_image(
     the central square.
 
     Args:
-        encoded: As for `evaluation_image`.
-        seed: Of the draws, int64 [2].
-        size: Height and width of the result (pixels).
-        channels: Of the result (count).
-        preprocessing: Of the pixels.
+      encoded: as for `evaluation_image`.
+      seed: of the draws, int64 [2].
+      size: height and width of the result (pixels).
+      channels: of the result (count).
+      preprocessing: of the pixels.
 
     Returns:
-        float32 `[size, size, channels]`.
+      float32 `[size, size, channels]`.
     """
     box_seed, flip_seed = tf.unstack(tf.random.split(seed, 2, alg="philox"))
     image = _finished(_cut(encoded, lambda shape: _inception(shape, box_seed), channels), size, channels, preprocessing)
@@ -105,11 +105,11 @@ def normalised(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Maps pixels to what the network sees.
 
     Args:
-        image: float32 `[height, width, channels]` in grey levels, about 0 to 255.
-        preprocessing: The map.
+      image: float32 `[height, width, channels]` in grey levels, about 0 to 255.
+      preprocessing: the map.
 
     Returns:
-        float32 of the same shape.
+      float32 of the same shape.
     """
     if preprocessing.per_image:
         return tf.image.per_image_standardization(image)

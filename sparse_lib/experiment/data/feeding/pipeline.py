@@ -27,18 +27,18 @@ def evaluation_batches(
     """Goes through images once, in order.
 
     Args:
-        read: Gets the encoded images.
-        count: Of all images.
-        at_once: Images of a batch.
-        size: Height and width that they are brought to (pixels).
-        channels: Of an image (count).
-        preprocessing: Of the pixels.
+      read: gets the encoded images.
+      count: of all images.
+      at_once: images of a batch.
+      size: height and width that they are brought to (pixels).
+      channels: of an image (count).
+      preprocessing: of the pixels.
 
     Yields:
-        `[at_once, size, size, channels]`; the last batch may be shorter.
+      `[at_once, size, size, channels]`; the last batch may be shorter.
 
     Raises:
-        ValueError: If an image cannot be read.
+      ValueError: if an image cannot be read.
     """
     batches = (
         tf.data.Dataset.range(count)
@@ -60,11 +60,11 @@ def fetched(read: Read, rows: tf.Tensor) -> tf.Tensor:
     """Encoded images inside a pipeline.
 
     Args:
-        read: Gets them.
-        rows: Numbers of images, [n].
+      read: gets them.
+      rows: numbers of images, [n].
 
     Returns:
-        Strings, [n].
+      Strings, [n].
     """
 
     def contents(rows: np.ndarray) -> Any:
@@ -78,10 +78,10 @@ def told() -> Iterator[None]:
     """Tells in one line that an image cannot be read.
 
     Yields:
-        Nothing.
+      Nothing.
 
     Raises:
-        ValueError: Where TensorFlow raises an error of its own.
+      ValueError: where TensorFlow raises an error of its own.
     """
     try:
         yield

@@ -17,9 +17,9 @@ class Pixels:
     """Images that are read like a float32 array: `images[rows]` is (values[rows] - offset) / scale.
 
     Attributes:
-        values: uint8 `[n, height, width, channels]`.
-        offset: float32 `[1, 1, 1, channels or 1]`, or `[n, 1, 1, 1]`, one an image.
-        scale: float32, of the same shape as `offset`.
+      values: uint8 `[n, height, width, channels]`.
+      offset: float32 `[1, 1, 1, channels or 1]`, or `[n, 1, 1, 1]`, one an image.
+      scale: float32, of the same shape as `offset`.
     """
 
     values: npt.NDArray[np.uint8]
@@ -54,11 +54,11 @@ def pixels(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Pixel
     """Takes images in.
 
     Args:
-        values: uint8 `[n, height, width, channels]`.
-        preprocessing: What is read of them.
+      values: uint8 `[n, height, width, channels]`.
+      preprocessing: what is read of them.
 
     Returns:
-        The images.
+      The images.
     """
     if preprocessing.reverses_channels:
         values = values[..., ::-1]

@@ -23,13 +23,13 @@ class Preprocessing:
     """An affine map of pixels in 0 to 255: (pixel - mean) / std.
 
     Attributes:
-        mean: One value, or one a channel (grey levels).
-        std: The same of the divisor (grey levels).
-        per_image: Whether each image has its own mean and standard deviation instead, over all of its values; the
-            latter is at least 1 / sqrt(number of values), as in TensorFlow's per_image_standardization.
-        reverses_channels: Whether the last channel comes first, before the mean is taken off.
-        legacy_bicubic: Whether images are resized as TF1's resize_bicubic does, whose result is neither antialiased
-            nor clipped to 0 to 255; antialiased bilinear otherwise.
+      mean: one value, or one a channel (grey levels).
+      std: the same of the divisor (grey levels).
+      per_image: whether each image has its own mean and standard deviation instead, over all of its values; the
+        latter is at least 1 / sqrt(number of values), as in TensorFlow's per_image_standardization.
+      reverses_channels: whether the last channel comes first, before the mean is taken off.
+      legacy_bicubic: whether images are resized as TF1's resize_bicubic does, whose result is neither antialiased
+        nor clipped to 0 to 255; antialiased bilinear otherwise.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -52,16 +52,16 @@ def preprocessing(name: str, dataset: str) -> Preprocessing:
     """Finds a convention.
 
     Args:
-        name: `unit` gives [0, 1]; `mean_std` the published statistics of the data set; `per_image` zero mean and unit
-            variance of each image; `symmetric` [-1, 1] and `caffe` BGR without its mean, as the models of
-            keras.applications take them; `rigl` what google-research/rigl feeds its networks.
-        dataset: Name of the data set without configuration and version.
+      name: `unit` gives [0, 1]; `mean_std` the published statistics of the data set; `per_image` zero mean and unit
+        variance of each image; `symmetric` [-1, 1] and `caffe` BGR without its mean, as the models of
+        keras.applications take them; `rigl` what google-research/rigl feeds its networks.
+      dataset: name of the data set without configuration and version.
 
     Returns:
-        The preprocessing.
+      The preprocessing.
 
     Raises:
-        ValueError: If there is no such name, or it is not defined for the data set.
+      ValueError: if there is no such name, or it is not defined for the data set.
     """
     if name in _ANYWHERE:
         return _ANYWHERE[name]

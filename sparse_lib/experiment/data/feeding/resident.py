@@ -16,9 +16,9 @@ class Resident:
         """Puts them on the device, bytes as bytes.
 
         Args:
-            split: In memory.
-            augmentation: `crop_flip` or None.
-            seed: Of the augmentation.
+          split: in memory.
+          augmentation: `crop_flip` or None.
+          seed: of the augmentation.
         """
         pixels = split.images if isinstance(split.images, Pixels) else None
         self._images = tf.constant(split.images if pixels is None else pixels.values)
@@ -31,11 +31,11 @@ class Resident:
         """What the images of some steps are, and how they are varied.
 
         Args:
-            rows: Which images the global batches have, `[steps, batch]`.
-            first_step: Counts from 0.
+          rows: which images the global batches have, `[steps, batch]`.
+          first_step: counts from 0.
 
         Returns:
-            `[steps, batch, 1]`, or `[steps, batch, 4]` with what is drawn for each image.
+          `[steps, batch, 1]`, or `[steps, batch, 4]` with what is drawn for each image.
         """
         if self._augmentation is None:
             return rows[..., np.newaxis]
@@ -47,10 +47,10 @@ class Resident:
         """Images of one step, or of a replica's part of one.
 
         Args:
-            orders: Of that step, from `orders`, `[n, 1 or 4]`.
+          orders: of that step, from `orders`, `[n, 1 or 4]`.
 
         Returns:
-            float32 images and int32 labels.
+          float32 images and int32 labels.
         """
         rows = orders[:, 0]
         images, labels = tf.gather(self._images, rows), tf.gather(self._labels, rows)

@@ -18,11 +18,11 @@ def image_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
     """The seeds of what is drawn for images.
 
     Args:
-        seed: Of the order of the data.
-        numbers: Of the images, counted over all steps of a run, int64 [n].
+      seed: of the order of the data.
+      numbers: of the images, counted over all steps of a run, int64 [n].
 
     Returns:
-        int64 [n, 2].
+      int64 [n, 2].
     """
     first = tf.fill(tf.shape(numbers), tf.constant(seed % 2**31 * 2**32 + _STREAM, tf.int64))
     return tf.stack([first, numbers], axis=-1)
@@ -44,12 +44,12 @@ class TrainingStream:
         """Opens nothing yet.
 
         Args:
-            images: Of the training split.
-            labels: int32 `[n]`.
-            augmentation: `inception`, or None for the central square.
-            batch_size: Global batch size (examples).
-            seed: Of the order of the data and of the augmentation.
-            places: Consecutive places of the global batch that this worker feeds; None means all.
+          images: of the training split.
+          labels: int32 `[n]`.
+          augmentation: `inception`, or None for the central square.
+          batch_size: global batch size (examples).
+          seed: of the order of the data and of the augmentation.
+          places: consecutive places of the global batch that this worker feeds; None means all.
         """
         self._images, self._labels, self._augmentation = images, labels, augmentation
         self._batch_size, self._seed = batch_size, seed
@@ -61,13 +61,13 @@ class TrainingStream:
         """This worker's part of the batch of a step.
 
         Args:
-            step: Counts from 0; the one after the last costs no wait.
+          step: counts from 0; the one after the last costs no wait.
 
         Returns:
-            float32 images and int32 labels.
+          float32 images and int32 labels.
 
         Raises:
-            ValueError: If an image cannot be read.
+          ValueError: if an image cannot be read.
         """
         if step != self._next_step:
             self._batches = iter(self._pipeline(step))

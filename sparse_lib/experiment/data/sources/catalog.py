@@ -51,28 +51,28 @@ def load_dataset(
     """Loads a data set for classification, split and checked, the same in every run.
 
     Args:
-        name: `digits` and `digits_large` are embedded and need no network; a name that ends in
-            `.npz` is a file of images, one in `.txt` a text whose characters are predicted; every
-            other name is asked of TensorFlow Datasets.
-        validation_size: Number of images that are held out of training; each kind of set has its
-            own default. 0 trains on all of them and leaves the validation split empty.
-        data_dir: Where TFDS keeps prepared sets, or the folder of the file.
-        cache_dir: Where generated and decoded arrays are kept; by default `$SPARSE_LIB_CACHE`,
-            else `~/.cache/sparse_lib`.
-        download: Whether TFDS may download and prepare what is not there.
-        image_size: Height and width that images of a TFDS set are brought to; 224 for imagenet2012.
-        preprocessing: What the network sees of pixels: `unit` ([0, 1]), `mean_std` (published statistics of the data
-            set), `per_image`, `symmetric` ([-1, 1]), `caffe` or `rigl`. `auto` is `mean_std` for cifar10 and
-            cifar100, `rigl` for imagenet2012, `unit` for all others.
-        augmentation: `crop_flip`, `inception` (images on disk), or None. `auto` is `crop_flip` for cifar10 and
-            cifar100, `inception` for imagenet2012, None for all others.
-        on_disk: Whether images stay encoded on disk and are decoded while training; None means for imagenet2012.
+      name: `digits` and `digits_large` are embedded and need no network; a name that ends in
+        `.npz` is a file of images, one in `.txt` a text whose characters are predicted; every
+        other name is asked of TensorFlow Datasets.
+      validation_size: number of images that are held out of training; each kind of set has its
+        own default. 0 trains on all of them and leaves the validation split empty.
+      data_dir: where TFDS keeps prepared sets, or the folder of the file.
+      cache_dir: where generated and decoded arrays are kept; by default `$SPARSE_LIB_CACHE`,
+        else `~/.cache/sparse_lib`.
+      download: whether TFDS may download and prepare what is not there.
+      image_size: height and width that images of a TFDS set are brought to; 224 for imagenet2012.
+      preprocessing: what the network sees of pixels: `unit` ([0, 1]), `mean_std` (published statistics of the data
+        set), `per_image`, `symmetric` ([-1, 1]), `caffe` or `rigl`. `auto` is `mean_std` for cifar10 and
+        cifar100, `rigl` for imagenet2012, `unit` for all others.
+      augmentation: `crop_flip`, `inception` (images on disk), or None. `auto` is `crop_flip` for cifar10 and
+        cifar100, `inception` for imagenet2012, None for all others.
+      on_disk: whether images stay encoded on disk and are decoded while training; None means for imagenet2012.
 
     Returns:
-        The data set.
+      The data set.
 
     Raises:
-        ValueError: If the set is not to be had, or its arrays are not fit to train on.
+      ValueError: if the set is not to be had, or its arrays are not fit to train on.
     """
     if validation_size is not None and validation_size < 0:
         raise InputError(f"validation_size is {validation_size}: choose 0 or more.")

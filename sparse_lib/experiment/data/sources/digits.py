@@ -25,13 +25,13 @@ def load_digits(validation_size: int | None = None) -> Dataset:
     ends at 45% instead of 97%.
 
     Args:
-        validation_size: Images to hold out of the 1,437 that are not tested on; 180 by default.
+      validation_size: images to hold out of the 1,437 that are not tested on; 180 by default.
 
     Returns:
-        1,257 training, 180 validation and 360 test images, the same in every run.
+      1,257 training, 180 validation and 360 test images, the same in every run.
 
     Raises:
-        ValueError: If nothing would be left to train on.
+      ValueError: if nothing would be left to train on.
     """
     images, labels = digit_originals()
     parts = split_originals(labels, VALIDATION_SIZE if validation_size is None else validation_size)
@@ -44,7 +44,7 @@ def digit_originals() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Reads the digits as scikit-learn ships them.
 
     Returns:
-        Images `[1797, 8, 8]` in [0, 1] and labels `[1797]`.
+      Images `[1797, 8, 8]` in [0, 1] and labels `[1797]`.
     """
     # scikit-learn takes a second to import; other data sets do without it.
     from sklearn.datasets import load_digits as sklearn_digits  # noqa: PLC0415
@@ -59,14 +59,14 @@ def split_originals(
     """Divides the originals, every class in proportion.
 
     Args:
-        labels: `[n]`.
-        validation_size: Count of validation images.
+      labels: `[n]`.
+      validation_size: count of validation images.
 
     Returns:
-        Positions of the training, validation and test images.
+      Positions of the training, validation and test images.
 
     Raises:
-        ValueError: If nothing would be left to train on.
+      ValueError: if nothing would be left to train on.
     """
     order = _stratified_order(labels)
     test, rest = order[:TEST_SIZE], order[TEST_SIZE:]
@@ -82,11 +82,11 @@ def rendered_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
     """Enlarges 8x8 digits by cubic interpolation and centres them on 28x28.
 
     Args:
-        images: `[n, 8, 8]` in [0, 1].
-        size: Width of the enlarged digit in pixels, 28 at most; the margin is 0.
+      images: `[n, 8, 8]` in [0, 1].
+      size: width of the enlarged digit in pixels, 28 at most; the margin is 0.
 
     Returns:
-        `[n, 28, 28]` in [0, 1].
+      `[n, 28, 28]` in [0, 1].
     """
     from scipy import ndimage  # noqa: PLC0415  (as above)
 

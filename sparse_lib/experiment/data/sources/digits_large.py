@@ -27,18 +27,18 @@ class Recipe:
     99.4%, 99.2% on average over five seeds.
 
     Attributes:
-        train: Count of training images.
-        validation: Count of validation images.
-        test: Count of test images.
-        digit_size: Width of the undistorted digit in pixels. 20 is MNIST's, and gives mean 0.16
-            and standard deviation 0.29 (MNIST 0.13 and 0.31).
-        rotation: Largest angle, in degrees.
-        scale: Largest change of the logarithm of height and width, each on its own.
-        shear: Largest sideways slant, pixels per pixel of height.
-        shift: Largest shift of rows and columns, in pixels.
-        elastic: Standard deviation of the elastic displacement, in pixels.
-        control_points: A side of the grid on which elastic displacements are drawn.
-        seed: Of all draws.
+      train: count of training images.
+      validation: count of validation images.
+      test: count of test images.
+      digit_size: width of the undistorted digit in pixels. 20 is MNIST's, and gives mean 0.16
+        and standard deviation 0.29 (MNIST 0.13 and 0.31).
+      rotation: largest angle, in degrees.
+      scale: largest change of the logarithm of height and width, each on its own.
+      shear: largest sideways slant, pixels per pixel of height.
+      shift: largest shift of rows and columns, in pixels.
+      elastic: standard deviation of the elastic displacement, in pixels.
+      control_points: a side of the grid on which elastic displacements are drawn.
+      seed: of all draws.
     """
 
     train: int = 60_000
@@ -68,16 +68,16 @@ def load_digits_large(
     MNIST has them.
 
     Args:
-        validation_size: Validation images to take, 5,000 (all) by default. They are no part of
-            the 60,000 training images.
-        cache_dir: See `cache_directory`.
-        recipe: Another strength or size.
+      validation_size: validation images to take, 5,000 (all) by default. They are no part of
+        the 60,000 training images.
+      cache_dir: see `cache_directory`.
+      recipe: another strength or size.
 
     Returns:
-        60,000 training, 5,000 validation and 10,000 test images, 28x28x1, in [0, 1].
+      60,000 training, 5,000 validation and 10,000 test images, 28x28x1, in [0, 1].
 
     Raises:
-        ValueError: If more validation images are asked for than there are.
+      ValueError: if more validation images are asked for than there are.
     """
     recipe = recipe or Recipe()
     if validation_size is None:
@@ -99,11 +99,11 @@ def make_arrays(recipe: Recipe) -> Arrays:
     """Makes the images; a pure function of the recipe.
 
     Args:
-        recipe: Counts and strengths.
+      recipe: counts and strengths.
 
     Returns:
-        For each split `x_<split>` uint8 `[n, 28, 28]`, `y_<split>` int32 `[n]`, and
-        `original_<split>` int32 `[n]`, the digit (0 to 1796) that an image was made of.
+      For each split `x_<split>` uint8 `[n, 28, 28]`, `y_<split>` int32 `[n]`, and
+      `original_<split>` int32 `[n]`, the digit (0 to 1796) that an image was made of.
     """
     counts = (recipe.train, recipe.validation, recipe.test)
     _LOG.info("Making the data set digits_large once: %s images.", f"{sum(counts):,}")

@@ -31,18 +31,18 @@ def load_npz(
     or where a size is asked for, the validation images are held out of the training images.
 
     Args:
-        name: Path of the file, relative to `data_dir` where that is given.
-        validation_size: Images to hold out; by default `x_val`, else 5,000 or a tenth of a
-            smaller set.
-        data_dir: Folder of the file.
-        preprocessing: Of images stored as uint8; None means [0, 1].
-        augmentation: As of `Dataset`.
+      name: path of the file, relative to `data_dir` where that is given.
+      validation_size: images to hold out; by default `x_val`, else 5,000 or a tenth of a
+        smaller set.
+      data_dir: folder of the file.
+      preprocessing: of images stored as uint8; None means [0, 1].
+      augmentation: as of `Dataset`.
 
     Returns:
-        The data set; the largest training label says how many classes there are.
+      The data set; the largest training label says how many classes there are.
 
     Raises:
-        ValueError: If the file or an array is not there, or an array is not what it should be.
+      ValueError: if the file or an array is not there, or an array is not what it should be.
     """
     arrays = _read((Path(data_dir or "") / name).expanduser())
     needed = _REQUIRED + (_VALIDATION if set(_VALIDATION) & set(arrays) else ())

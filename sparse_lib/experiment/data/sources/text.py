@@ -25,15 +25,15 @@ def load_text(
     begin at even distances, and never reach from one part into another.
 
     Args:
-        name: Path of the file, relative to `data_dir` where that is given.
-        validation_size: Number of stretches for validation; by default as many as a tenth gives, at most 10,000.
-        data_dir: Folder of the file.
+      name: path of the file, relative to `data_dir` where that is given.
+      validation_size: number of stretches for validation; by default as many as a tenth gives, at most 10,000.
+      data_dir: folder of the file.
 
     Returns:
-        The data set: byte codes as images `[CONTEXT, 1, 1]`, 256 classes; at most 100,000 to train on.
+      The data set: byte codes as images `[CONTEXT, 1, 1]`, 256 classes; at most 100,000 to train on.
 
     Raises:
-        ValueError: If there is no such file, or it is too short.
+      ValueError: if there is no such file, or it is too short.
     """
     path = (Path(data_dir or "") / name).expanduser()
     if not path.is_file():

@@ -43,23 +43,23 @@ def load_tfds(
     size is asked for; else they are held out of `train`.
 
     Args:
-        name: As `tfds.builder` takes it: `mnist`, `cifar10`, `name/config:1.2.3`.
-        validation_size: Images to hold out of `train`; see `hold_out` for the default.
-        data_dir: Where TFDS keeps prepared sets; TFDS' own default if None.
-        cache_dir: Where decoded arrays are kept, see `cache_directory`.
-        download: Whether to download and prepare a set that is not there.
-        image_size: Height and width to bring images to (central square, antialiased bilinear);
-            needed where they differ in size.
-        preprocessing: Of pixels that are bytes; None means [0, 1].
-        augmentation: As of `Dataset`.
-        on_disk: Whether images stay encoded on disk, and are decoded when they are needed.
+      name: as `tfds.builder` takes it: `mnist`, `cifar10`, `name/config:1.2.3`.
+      validation_size: images to hold out of `train`; see `hold_out` for the default.
+      data_dir: where TFDS keeps prepared sets; TFDS' own default if None.
+      cache_dir: where decoded arrays are kept, see `cache_directory`.
+      download: whether to download and prepare a set that is not there.
+      image_size: height and width to bring images to (central square, antialiased bilinear);
+        needed where they differ in size.
+      preprocessing: of pixels that are bytes; None means [0, 1].
+      augmentation: as of `Dataset`.
+      on_disk: whether images stay encoded on disk, and are decoded when they are needed.
 
     Returns:
-        The data set.
+      The data set.
 
     Raises:
-        ValueError: If the set is unknown, not prepared, no image classification, of images that
-            differ in size without an `image_size`, or too large for memory.
+      ValueError: if the set is unknown, not prepared, no image classification, of images that
+        differ in size without an `image_size`, or too large for memory.
     """
     preprocessing = preprocessing or Preprocessing()
     builder = _prepared_builder(name, data_dir, download)

@@ -33,11 +33,11 @@ class EncodedImages:
     What is read is the central square of 0.875 of the shorter side, resized, as all published models are evaluated.
 
     Attributes:
-        files: Of the records.
-        index: For every image `shard` (place in `files`), `offset` and `length` (bytes); arrays of one length.
-        size: Height and width that the images are brought to (pixels).
-        channels: Of an image (count).
-        preprocessing: Of the pixels.
+      files: of the records.
+      index: for every image `shard` (place in `files`), `offset` and `length` (bytes); arrays of one length.
+      size: height and width that the images are brought to (pixels).
+      channels: of an image (count).
+      preprocessing: of the pixels.
     """
 
     files: Sequence[Path]
@@ -71,10 +71,10 @@ class EncodedImages:
         """Some of the images, without reading them.
 
         Args:
-            rows: A slice or numbers of images.
+          rows: a slice or numbers of images.
 
         Returns:
-            These images.
+          These images.
         """
         return replace(self, index={key: values[rows] for key, values in self.index.items()})
 
@@ -82,10 +82,10 @@ class EncodedImages:
         """Goes through the images once, in order, decoding ahead.
 
         Args:
-            size: Images at a time (count).
+          size: images at a time (count).
 
         Returns:
-            Iterator over `[size, height, width, channels]`; the last one may be shorter.
+          Iterator over `[size, height, width, channels]`; the last one may be shorter.
         """
         # TensorFlow takes seconds to import; sets in memory do without it.
         from sparse_lib.experiment.data.feeding import pipeline  # noqa: PLC0415
@@ -96,13 +96,13 @@ class EncodedImages:
         """Encoded images, as they lie in the files.
 
         Args:
-            rows: Numbers of images.
+          rows: numbers of images.
 
         Returns:
-            One text of bytes an image.
+          One text of bytes an image.
 
         Raises:
-            OSError: If a file is gone.
+          OSError: if a file is gone.
         """
         found = []
         for shard, offset, length in zip(
@@ -123,15 +123,15 @@ def index_records(files: Sequence[Path], image: str, label: str) -> Index:
     Only the frames of the records are read, not the images.
 
     Args:
-        files: To look through.
-        image: Name of the feature with the encoded image.
-        label: Name of the feature with the class.
+      files: to look through.
+      image: name of the feature with the encoded image.
+      label: name of the feature with the class.
 
     Returns:
-        For every record, in order, `shard`, `offset` and `length` of its image, and its `label`.
+      For every record, in order, `shard`, `offset` and `length` of its image, and its `label`.
 
     Raises:
-        ValueError: If a file is no TFRecord file, or a record lacks one of them.
+      ValueError: if a file is no TFRecord file, or a record lacks one of them.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda file: list(_records(file, image.encode(), label.encode())), files))
