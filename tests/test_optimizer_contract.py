@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable
 
@@ -284,3 +285,11 @@ def test_every_optimizer_of_keras(inner):
     history = train("rigl_random", inner, "eager", steps=6)
     assert np.any(history[0][0] != history[-1][0])
     assert np.any(history[0][2] != history[-1][2])
+
+
+def test_the_contract_has_every_optimizer_of_keras():
+    known = {type(make()).__name__ for make in INNER.values()} | set(FURTHER)
+    wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+    found = {name for name, value in vars(keras.optimizers).items() if inspect.isclass(value)}
+    optimizers = {n for n in found if issubclass(getattr(keras.optimizers, n), keras.optimizers.Optimizer)}
+    assert optimizers - wrappers == known

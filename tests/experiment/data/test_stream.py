@@ -10,7 +10,7 @@ from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing, preprocessing
 from sparse_lib.experiment.data.feeding.stream import TrainingStream, image_seeds
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
-from tests.conftest import GOLDEN
+from tests.golden_values import GOLDEN
 
 FIXTURE = GOLDEN / "tf1" / "preprocessing"
 PUBLISHED = preprocessing("rigl", "imagenet2012")

@@ -22,9 +22,9 @@ from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from sparse_lib.experiment.storage import rigl_tf1, sources
 from sparse_lib.experiment.training import run
-from tests.conftest import GOLDEN
 from tests.experiment import tiny
-from tests.experiment.data.test_tfds import registered
+from tests.experiment.data.prepared import registered
+from tests.golden_values import GOLDEN
 
 ROOT = pathlib.Path(__file__).parents[3]
 FIXTURES = GOLDEN / "tf1"
