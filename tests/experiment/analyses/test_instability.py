@@ -192,7 +192,7 @@ def test_the_step_from_which_copies_are_stable():
     def at(step, is_stable):
         return {"step": step, "is_stable": is_stable}
 
-    stable_from = instability._stable_from
+    stable_from = instability.find_stable_step
     assert stable_from([at(0, False), at(5, True), at(9, False), at(12, True), at(20, True)]) == 12
     assert stable_from([at(0, True), at(5, True)]) == 0
     assert stable_from([at(0, True), at(5, False)]) is None

@@ -192,7 +192,7 @@ def test_a_damaged_set_is_refused_and_not_cached(tmp_path, kept):
 def test_resizing_keeps_grey_levels():
     image = tf.constant(pictures(1, (7, 7, 1), 0)[0])
     feature = tfds.features.Image(shape=(None, None, 1))
-    resized = own_tfds._resized(image, 5, feature)
+    resized = own_tfds.resize_to_square(image, 5, feature)
     assert resized.dtype == tf.uint8
     assert resized.shape == (5, 5, 1)
 
@@ -286,7 +286,7 @@ def test_imagenet_may_be_taken_into_memory_at_a_small_size(imagenet, tmp_path):
 
 def test_losses_are_reported_of_a_part_of_the_training_images_on_disk(imagenet, tmp_path, monkeypatch):
     found = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8)
-    monkeypatch.setattr("sparse_lib.experiment.data.dataset._REPORTED", 10)
+    monkeypatch.setattr("sparse_lib.experiment.data.dataset.REPORTED", 10)
     reported = found.reported
     assert [len(reported[key]) for key in ("train", "validation", "test")] == [10, 6, 20]
     np.testing.assert_array_equal(reported["train"].labels, found.train.labels[:10])
