@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, foreseen
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, schedule_warning
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
@@ -176,7 +176,7 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
         steps = [] if overwrite else available(directory)
         multi_worker.agreed(steps[-1] if steps else multi_worker.EMPTY)
         built = experiment.built(fresh=not steps)
-        if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
+        if warning := schedule_warning(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
