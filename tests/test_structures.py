@@ -111,7 +111,7 @@ def test_what_is_selected_fits_and_counts(structure, shape):
         if structure.is_free or isinstance(structure, Channel):
             assert int(structure.count(mask)) == k
         lower = scores - tf.cast(mask, tf.float32)
-        moved = structure.moved(lower, mask)
+        moved = structure.reshuffle(lower, mask)
         assert int(structure.count(moved)) == int(structure.count(mask))
         assert np.any(moved != mask) or np.all(mask) or isinstance(structure, NM)
 
@@ -473,7 +473,7 @@ CUBIC = schedules.PolynomialSparsity(initial=0.0, final=0.8, begin=2, end=8)
         (lambda: Block(0, 4), "sides of at least 1; got block:0x4"),
         (lambda: parse("2/4"), "Unknown structure '2/4': use N:M such as '2:4'"),
         (lambda: model_with(NM(2, 4), 0.9), "Structure 2:4 has a sparsity of 0.5, not 0.9"),
-        (lambda: model_with(NM(2, 4), custom={"a": 0.75}), "2:4 sparsity leaves 0.5000 of the weights, 0.2500 was"),
+        (lambda: model_with(NM(2, 4), custom={"a": 0.75}), "2:4 sparsity leaves 0.5000 of the weights, not 0.2500"),
         (lambda: optimizer_of(NM(2, 4), updaters.SNFS(end_step=9)), "SNFS with redistribute=True changes .* 2:4"),
         (lambda: optimizer_of(Channel(), updaters.RigL(end_step=9, redistribute=True)), "pass redistribute=False"),
         (lambda: optimizer_of(NM(2, 4), updaters.MEST(end_step=9, soft_bound=True)), "pass soft_bound=False"),
