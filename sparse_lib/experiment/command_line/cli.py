@@ -27,6 +27,7 @@ def define_common_flags() -> None:
     flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
+    flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
     flags.DEFINE_string("preload_gin_config", "", "A gin file, such as another run's operative_config.gin, read first.")
     flags.DEFINE_integer(
         "seed", None, "Seed of everything random in the run; 0 unless a gin file sets training.seed.", 0
@@ -76,8 +77,9 @@ def parse_gin(preload: str | None = None) -> None:
       SettingError: for a missing file, an unknown name or a line that is not gin, in one line.
     """
     # It knows all settings, and with them TensorFlow, which --help does without.
-    from sparse_lib.experiment.config import gin_files
+    from sparse_lib.experiment.config import gin_files, mask_updates
 
+    mask_updates.import_modules(flags.FLAGS.updater_module)
     first = preload or flags.FLAGS.preload_gin_config
     bindings = list(flags.FLAGS.gin_bindings)
     if flags.FLAGS.seed is not None:

@@ -35,9 +35,10 @@ def experiment() -> run.Experiment:
         metainit=gin_names.metainit(),
         initializer=gin_names.INITIALIZERS[method]() if method else None,
         dataset=gin_names.data(),
+        small_dense=gin_names.small_dense(),
     )
     data = described.dataset
-    sizes = gin_names.small_dense().fit(network, described.sizes, data.input_shape, data.num_classes)
+    sizes = described.small_dense.fit(network, described.sizes, data.input_shape, data.num_classes)
     return dataclasses.replace(described, sizes=sizes)
 
 

@@ -12,10 +12,12 @@ import keras
 import numpy as np
 from absl import logging
 
-from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, foreseen
+from sparse_lib.experiment.config.description import describe
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings, schedule_warning
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
+from sparse_lib.experiment.config.small_dense import SmallDenseSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.modes import MaskInit, WeightSource, held_out_growth
 from sparse_lib.experiment.runtime.progress import Progress
@@ -62,6 +64,7 @@ class Experiment:
       optimizer: the inner optimizer.
       metainit: its settings, used where training.use_metainit.
       initializer: (mask, seed, inputs, outputs) -> kernel, or None for the dense initialisation.
+      small_dense: the sparse network whose size the network has, for its description; `sizes` are those found.
     """
 
     dataset: Dataset
@@ -75,6 +78,7 @@ class Experiment:
     optimizer: OptimizerSettings
     metainit: MetaInitSettings
     initializer: MaskInit | None = None
+    small_dense: SmallDenseSettings = SmallDenseSettings()
 
     def model(self) -> keras.Model:
         """The network with its dense initial weights.
@@ -176,12 +180,13 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
         steps = [] if overwrite else available(directory)
         multi_worker.agreed(steps[-1] if steps else multi_worker.EMPTY)
         built = experiment.built(fresh=not steps)
-        if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
+        if warning := schedule_warning(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
+        files.write_json(directory / files.RUN, describe(experiment, experiment.dataset.name)._asdict())
         loop = Loop(directory=directory, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
         values = {**loop.run(), "data": experiment.dataset.name, "versions": versions()}
         files.write_json(result, values)
