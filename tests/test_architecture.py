@@ -26,9 +26,8 @@ CORE = (
 EXPERIMENT = (
     "runtime",
     "settings storage data networks",
-    "modes",
-    "sizes",
     "config",
+    "modes",
     "training",
     "analyses",
     "command_line",

@@ -10,15 +10,15 @@ from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSe
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
-from sparse_lib.experiment.data import Dataset, Split, load_dataset
+from sparse_lib.experiment.data import Dataset, DataSettings, Split, load_dataset
+from sparse_lib.experiment.networks import MLP, LeNet5
 from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.training import run
 
 SIZES = {
-    "mlp": MLPSettings(hidden_sizes=(12, 8)),
-    "lenet5": LeNet5Settings(hidden_sizes=(2, 3, 10, 8)),
+    "mlp": MLP(hidden_sizes=(12, 8)),
+    "lenet5": LeNet5(hidden_sizes=(2, 3, 10, 8)),
 }
 TRAINING = {
     "total_steps": 24,
@@ -33,7 +33,7 @@ OPTIMIZER = {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9}
 
 @functools.cache
 def dataset() -> Dataset:
-    digits = load_dataset(name="digits")
+    digits = load_dataset(DataSettings(name="digits"))
 
     def part(split: Split, size: int) -> Split:
         return Split(split.images[:size], split.labels[:size])

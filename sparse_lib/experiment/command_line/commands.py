@@ -14,6 +14,7 @@ from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
 from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
 from sparse_lib.experiment.training import multi_worker, run
@@ -26,7 +27,7 @@ def experiment() -> run.Experiment:
     described = run.Experiment(
         training=gin_names.training(),
         network=network,
-        sizes=gin_names.SIZES[network.network_name](),
+        sizes=gin_names.NETWORKS[network.network_name](),
         masks=gin_names.masks(),
         oneshot=gin_names.oneshot(),
         pruning=gin_names.pruning(),
@@ -34,7 +35,7 @@ def experiment() -> run.Experiment:
         optimizer=gin_names.optimizer(),
         metainit=gin_names.metainit(),
         initializer=gin_names.INITIALIZERS[method]() if method else None,
-        dataset=gin_names.data(),
+        dataset=load_dataset(gin_names.data()),
     )
     data = described.dataset
     sizes = gin_names.small_dense().fit(network, described.sizes, data.input_shape, data.num_classes)

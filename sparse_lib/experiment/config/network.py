@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from sparse_lib import api, initializers
 from sparse_lib.experiment.modes import MaskInit, WeightSource
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import NETWORKS, Network, Style
 from sparse_lib.experiment.settings import Settings
-from sparse_lib.experiment.sizes import SIZES, Sizes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +98,8 @@ class NetworkSettings(Settings, name="network"):
           SettingError: for an unknown network, masks to shuffle that are not given, or two sources of weights.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(SIZES)}"
-        self.require(self.network_name in SIZES, "network_name", known)
+        known = f"is not known; use one of {', '.join(NETWORKS)}"
+        self.require(self.network_name in NETWORKS, "network_name", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
@@ -108,7 +107,7 @@ class NetworkSettings(Settings, name="network"):
             one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"
         )
 
-    def build(self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: Sizes) -> keras.Model:
+    def build(self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: Network) -> keras.Model:
         """Builds the network with its dense initial weights.
 
         Args:

@@ -18,9 +18,9 @@ from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettin
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.modes import MaskInit, WeightSource, held_out_growth
+from sparse_lib.experiment.networks import Network
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.sizes import Sizes
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import available
 from sparse_lib.experiment.training import multi_worker
@@ -67,7 +67,7 @@ class Experiment:
     dataset: Dataset
     training: TrainingSettings
     network: NetworkSettings
-    sizes: Sizes
+    sizes: Network
     masks: MaskSettings
     oneshot: OneShotSettings
     pruning: PruningSettings

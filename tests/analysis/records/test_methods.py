@@ -7,7 +7,7 @@ import pytest
 from analysis.figures import style
 from analysis.records import gin_text, methods
 from sparse_lib.experiment.config.mask_updates import UPDATERS
-from sparse_lib.experiment.sizes import SIZES
+from sparse_lib.experiment.networks import NETWORKS
 from sparse_lib.oneshot import METHODS
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -139,4 +139,4 @@ def test_every_updater_and_score_has_a_label_and_a_look():
 
 @pytest.mark.parametrize("network", ["lenet5", "mlp"])
 def test_widths_of_the_paper_are_those_of_the_networks(network):
-    assert methods._WIDTHS[network] == tuple(SIZES[network]().hidden_sizes)
+    assert methods._WIDTHS[network] == tuple(NETWORKS[network]().hidden_sizes)

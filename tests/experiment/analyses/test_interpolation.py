@@ -23,8 +23,8 @@ from sparse_lib.experiment.analyses import curves, interpolation, solutions
 from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
+from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
-from sparse_lib.experiment.sizes import MLPSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training import run
@@ -33,7 +33,7 @@ from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[3]
 SPLITS = ("train", "validation", "test")
-NORMED = MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)
+NORMED = MLP(hidden_sizes=(12, 8), use_batch_norm=True)
 KINDS = {"mlp": ("mlp", None), "lenet5": ("lenet5", None), "norm": ("mlp", NORMED)}
 
 

@@ -43,7 +43,7 @@ def settings(network, method="dense", *bindings):
     named = gin_names.network()
     kinds = ("training", "masks", "oneshot", "pruning", "mask_updater", "optimizer", "small_dense")
     made = {kind: getattr(gin_names, kind)() for kind in kinds}
-    return {**made, "network": named, "sizes": gin_names.SIZES[named.network_name]()}
+    return {**made, "network": named, "sizes": gin_names.NETWORKS[named.network_name]()}
 
 
 def test_every_network_and_method_has_its_file():

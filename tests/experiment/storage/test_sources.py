@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 
 from sparse_lib import api
-from sparse_lib.experiment import networks
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MLP, VGG16, KerasModel, LeNet5, Style
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
-from sparse_lib.experiment.sizes import KerasModelSettings
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training import run
 from tests.experiment import tiny
@@ -18,7 +16,7 @@ IMAGE = (32, 32, 3)
 
 
 def lenet(seed=0) -> keras.Model:
-    return networks.lenet5((28, 28, 1), 10, Style(seed=seed), (2, 3, 10, 8))
+    return LeNet5(hidden_sizes=(2, 3, 10, 8)).build((28, 28, 1), 10, Style(seed=seed))
 
 
 def saved(model, path):
@@ -51,7 +49,7 @@ def pretrained():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["vgg.keras", "vgg.weights.h5", "vgg.h5"])
 def test_vgg16_of_keras_applications_fits_ours(name, pretrained, tmp_path):
-    path, model = saved(pretrained, tmp_path / name), networks.vgg16(IMAGE, 10, Style())
+    path, model = saved(pretrained, tmp_path / name), VGG16().build(IMAGE, 10, Style())
     sources.load(path, model)
     images = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype(np.float32)
     expected = pretrained(images).numpy()
@@ -61,7 +59,7 @@ def test_vgg16_of_keras_applications_fits_ours(name, pretrained, tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["other.keras", "other.weights.h5", "other.h5"])
 def test_weights_of_another_network_are_refused_in_one_line(name, tmp_path):
-    path = saved(networks.mlp((28, 28, 1), 10, Style(), (12, 8)), tmp_path / name)
+    path = saved(MLP(hidden_sizes=(12, 8)).build((28, 28, 1), 10, Style()), tmp_path / name)
     with pytest.raises(RunError, match="other.* does not fit lenet5: ") as raised:
         sources.load(path, lenet())
     assert "\n" not in str(raised.value)
@@ -123,7 +121,7 @@ def pictures() -> Dataset:
 
 
 def of_file(path, **settings):
-    return tiny.experiment("keras_model", sizes=KerasModelSettings(path=str(path)), dataset=pictures(), **settings)
+    return tiny.experiment("keras_model", sizes=KerasModel(path=str(path)), dataset=pictures(), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +151,7 @@ def test_a_saved_model_is_pruned(tmp_path):
     source = lenet(seed=5)
     path = saved(source, tmp_path / "lenet.keras")
     pruning = {"mode": "prune", "begin_step": 2, "end_step": 8, "frequency": 2, "final_sparsity": 0.5}
-    of = tiny.experiment("keras_model", sizes=KerasModelSettings(path=str(path)), pruning=pruning)
+    of = tiny.experiment("keras_model", sizes=KerasModel(path=str(path)), pruning=pruning)
     result = tiny.train(of, tmp_path / "run")
     assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
     start = of.model()
@@ -163,7 +161,7 @@ def test_a_saved_model_is_pruned(tmp_path):
 
 def test_weight_decay_reaches_the_kernels_of_a_saved_model(tmp_path):
     path = saved(lenet(), tmp_path / "lenet.keras")
-    model = networks.keras_model((28, 28, 1), 10, Style(weight_decay=0.01), path=path)
+    model = KerasModel(path=str(path)).build((28, 28, 1), 10, Style(weight_decay=0.01))
     expected = 0.01 * sum(np.sum(np.square(v.numpy())) for v in model.trainable_variables if v.name == "kernel")
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 
@@ -179,7 +177,7 @@ def test_weight_decay_reaches_the_kernels_of_a_saved_model(tmp_path):
 def test_a_model_that_does_not_fit_is_refused(stored, arguments, message):
     given = {"input_shape": IMAGE, "num_classes": 10, "path": stored[1]} | arguments
     with pytest.raises(ValueError, match=message) as raised:
-        networks.keras_model(given["input_shape"], given["num_classes"], Style(), path=given["path"])
+        KerasModel(path=str(given["path"])).build(given["input_shape"], given["num_classes"], Style())
     assert "\n" not in str(raised.value)
 
 
@@ -187,6 +185,6 @@ def test_a_model_that_does_not_fit_is_refused(stored, arguments, message):
 def test_weights_alone_are_no_model(tmp_path):
     path = saved(lenet(), tmp_path / "lenet.weights.h5")
     with pytest.raises(ValueError, match="Cannot load .*: save a whole model"):
-        networks.keras_model((28, 28, 1), 10, Style(), path=path)
+        KerasModel(path=str(path)).build((28, 28, 1), 10, Style())
     with pytest.raises(SettingError, match="has no widths to scale"):
-        KerasModelSettings(path=str(path)).scaled(0.5)
+        KerasModel(path=str(path)).scaled(0.5)

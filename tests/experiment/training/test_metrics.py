@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.sizes import MLPSettings
+from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.training import metrics
 from sparse_lib.experiment.training.metrics import Evaluator, Measurements, held_out
 from tests.experiment import tiny
@@ -44,7 +44,7 @@ def test_measuring_moves_nothing(made):
 
 
 def test_measuring_leaves_batch_statistics_alone():
-    normed = tiny.experiment(sizes=MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)).built(fresh=True)
+    normed = tiny.experiment(sizes=MLP(hidden_sizes=(12, 8), use_batch_norm=True)).built(fresh=True)
     before = [v.numpy().copy() for v in normed.model.non_trainable_variables]
     at = measurements(normed)
     at.scalars()
