@@ -28,8 +28,8 @@ from absl import flags
 
 import sparse_lib
 import train
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from tests.experiment.data.test_tfds import pictures, prepare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -151,7 +151,7 @@ def check_training(words: list[str]) -> None:
         # No download: the other data sets have tests of their own.
         instead = ["data.name='digits'", "data.preprocessing='auto'", "data.augmentation='auto'", "data.on_disk=None"]
         gin_files.parse(values.gin_config, [*values.gin_bindings, *instead])
-        commands.experiment()
+        Experiment.from_gin()
     finally:
         gin.clear_config()
 

@@ -12,9 +12,10 @@ from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSe
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
+from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.networks import LeNet5
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

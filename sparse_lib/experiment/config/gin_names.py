@@ -11,8 +11,12 @@ from typing import Any, TypeVar
 import gin
 
 from sparse_lib.experiment import networks
-from sparse_lib.experiment.config.analyses import HessianSettings, InterpolateSettings
-from sparse_lib.experiment.config.landscape import InstabilitySettings, SurfaceSettings
+from sparse_lib.experiment.config.analyses import (
+    HessianSettings,
+    InstabilitySettings,
+    InterpolateSettings,
+    SurfaceSettings,
+)
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import (
@@ -23,8 +27,9 @@ from sparse_lib.experiment.config.network import (
 )
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.config.small_dense import SmallDenseSettings
+from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import DataSettings
-from sparse_lib.experiment.settings import Settings, TrainingSettings
+from sparse_lib.experiment.settings import Settings
 
 Kind = TypeVar("Kind", bound=Settings)
 

@@ -1,16 +1,17 @@
 """What `network.*` says: which network, and where its weights come from."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from sparse_lib import api, initializers
-from sparse_lib.experiment.modes import MaskInit, WeightSource
 from sparse_lib.experiment.networks import NETWORKS, Network, Style
 from sparse_lib.experiment.settings import Settings
+
+MaskInit = Callable[..., tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,21 +154,3 @@ class NetworkSettings(Settings, name="network"):
         kernels = api.sparse_kernels(model, include)
         self.require(bool(kernels), "pruned_layer_types", f"names no layer with a weight matrix of {model.name}")
         return kernels
-
-    def weight_source(self, initializer: MaskInit | None, metainit: MetaInitSettings | None) -> WeightSource:
-        """Where the weights come from.
-
-        Args:
-          initializer: the sparse-aware initialisation, or None for the dense one.
-          metainit: its settings, or None.
-
-        Returns:
-          The weight source.
-        """
-        settings: dict[str, Any] | None = dataclasses.asdict(metainit) if metainit else None
-        return WeightSource(
-            checkpoint=self.weight_init_path,
-            initializer=initializer,
-            noise_stddev=self.noise_stddev,
-            metainit=settings,
-        )

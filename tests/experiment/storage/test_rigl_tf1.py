@@ -20,6 +20,7 @@ from sparse_lib.experiment.networks import VGG16, MobileNet, ResNet, Style, Wide
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import rigl_tf1, sources
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_run
 from tests.conftest import GOLDEN
 from tests.experiment import tiny
 from tests.experiment.data.test_tfds import registered
@@ -435,8 +436,8 @@ def test_evaluating_a_published_checkpoint():
 
 def test_a_run_may_start_from_a_published_checkpoint():
     path = str(FIXTURES / "wrn_16_1")
-    built = described(network={"network_name": "wide_resnet", "weight_init_path": path, "mask_init_path": path}).built(
-        fresh=True
+    built = build_run(
+        described(network={"network_name": "wide_resnet", "weight_init_path": path, "mask_init_path": path}), fresh=True
     )
     expected = wrn_16_1()
     sources.load(path, expected)

@@ -10,6 +10,7 @@ from sparse_lib.experiment.networks import MLP, VGG16, KerasModel, LeNet5, Style
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model, build_run
 from tests.experiment import tiny
 
 IMAGE = (32, 32, 3)
@@ -79,7 +80,7 @@ def test_a_run_starts_from_weights_of_keras_and_is_evaluated_from_them(tmp_path)
     of = tiny.experiment(
         "lenet5", network={"network_name": "lenet5", "weight_init_path": str(path)}, masks={"sparsity": 0.5}
     )
-    built = of.built(fresh=True)
+    built = build_run(of, fresh=True)
     for kernel, mask in built.optimizer.masks:
         source = next(v for v in lenet(seed=1).variables if v.path == kernel.path)
         np.testing.assert_array_equal(kernel, np.where(mask, source, 0))
@@ -133,13 +134,13 @@ def stored(tmp_path_factory):
 def test_a_saved_model_is_a_network_that_keeps_its_weights(stored):
     model, path = stored
     of = of_file(path, masks={"sparsity": 0.8}, mask_updater={"update_alg": "rigl", "update_freq": 2})
-    built = of.built(fresh=True)
+    built = build_run(of, fresh=True)
     masks = {kernel.path: np.asarray(mask) for kernel, mask in built.optimizer.masks}
     for variable, source in zip(built.model.variables, model.variables, strict=True):
         mask = masks.get(variable.path, True)
         np.testing.assert_array_equal(variable, np.where(mask, source, 0))
     # Probabilities became logits.
-    dense = of_file(path).model()
+    dense = build_model(of_file(path))
     logits = dense(pictures().train.images, training=False).numpy()
     assert np.abs(logits.sum(1) - 1).max() > 0.01
     np.testing.assert_allclose(
@@ -154,7 +155,7 @@ def test_a_saved_model_is_pruned(tmp_path):
     of = tiny.experiment("keras_model", sizes=KerasModel(path=str(path)), pruning=pruning)
     result = tiny.train(of, tmp_path / "run")
     assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
-    start = of.model()
+    start = build_model(of)
     sources.load(tmp_path / "run" / "ckpt-0", start)
     assert_same_weights(start, source)
 
