@@ -28,6 +28,7 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.experiment.training.metrics import Evaluator
 from tests.experiment import tiny
 
@@ -85,7 +86,7 @@ def rows(directory):
 def loaded(kind, directory):
     """The network of a run with its last weights, and its masks by variable, all ones for a dense one."""
     made = experiment(kind, 1)
-    model, reader = made.model(), Reader(directory)
+    model, reader = build_model(made), Reader(directory)
     for variable in model.variables:
         variable.assign(reader.read("model", variable.path))
     masks = {id(k): reader.read("masks", n) for n, k in made.network.kernels(model).items()}
@@ -342,7 +343,7 @@ def test_a_killed_curve_goes_on(how, error, go, tmp_path, monkeypatch):
     go(**CURVE)
     out = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(curves, "_SAVE_SECONDS", 0.0)
+        patch.setattr(curves, "SAVE_SECONDS", 0.0)
         killed_at(patch, curves.CurveFit, "run", 2, how)
         with pytest.raises(error):
             go(directory=out, **CURVE)
@@ -409,7 +410,7 @@ def test_images_that_are_no_array_are_read_by_rows():
             return split.images[rows]
 
     # The split is only read; what it may hold is checked elsewhere.
-    whole, read = (curves._examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
+    whole, read = (curves.split_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
     rows = tf.constant([3, 199, 3], tf.int32)
     for examples in (whole, read):
         images, labels = tf.function(examples.batch)(rows)
