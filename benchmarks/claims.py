@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm
 from sparse_lib.experiment.jobs.stages import Job, Stage, last_step
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.training import run
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
@@ -84,7 +84,7 @@ def summary(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
     return {
         "test_accuracy": json.loads((directory / files.RESULT).read_text())["test_accuracy"],
         "disagreement": float(np.mean(predicted[0] != predicted[1])),
-        "early_gradient_norm": run.early_gradient_norm(metrics, EARLY),
+        "early_gradient_norm": early_gradient_norm(metrics, EARLY),
         "gradient_norm_change": float(np.mean(changes)) if changes else None,
     }
 

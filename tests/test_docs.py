@@ -9,8 +9,8 @@ import pytest
 
 from analysis.figures import style
 from docs import make_configuration, make_pictures
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def tiny_run(tmp_path_factory) -> pathlib.Path:
     gin.clear_config()
     try:
         gin_files.parse([], TINY)
-        experiment = commands.experiment()
+        experiment = Experiment.from_gin()
         run.train(experiment, directory, gin.operative_config_str())
     finally:
         gin.clear_config()

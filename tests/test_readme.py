@@ -29,8 +29,8 @@ from absl import flags
 import sparse_lib
 import train
 from sparse_lib import updaters
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, mask_updates
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.structures import NM, ConstantFanIn
 from tests.documents import ROOT, run_fragments
 from tests.experiment.data.prepared import pictures, prepare
@@ -154,7 +154,7 @@ def check_training(words: list[str]) -> None:
         # No download: the other data sets have tests of their own.
         instead = ["data.name='digits'", "data.preprocessing='auto'", "data.augmentation='auto'", "data.on_disk=None"]
         gin_files.parse(values.gin_config, [*values.gin_bindings, *instead])
-        commands.experiment()
+        Experiment.from_gin()
     finally:
         gin.clear_config()
         updaters.REGISTRY.clear()

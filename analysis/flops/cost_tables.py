@@ -10,8 +10,7 @@ import pandas as pd
 from analysis.flops import published_costs as published
 from sparse_lib import api, counting, distributions, schedules, updaters
 from sparse_lib.counting import micronet
-from sparse_lib.experiment import networks
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MobileNet, ResNet, Style
 
 # Of the published runs (RigL paper, section 4.1), and the pruning that they are compared with.
 _STEPS, _BATCH, _UPDATE_FREQ = 32_000, 4096, 100
@@ -68,9 +67,9 @@ def build_network(name: str) -> _Network:
     """Builds ResNet-50 or MobileNet-v1 without values of its weights."""
     with keras.StatelessScope():
         if name == "resnet50":
-            layers, model = micronet.resnet50(), networks.resnet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.resnet50(), ResNet().build(_IMAGE, _CLASSES, Style())
         else:
-            layers, model = micronet.mobilenet_v1(), networks.mobilenet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.mobilenet_v1(), MobileNet().build(_IMAGE, _CLASSES, Style())
         return _Network(layers, model, counting.CostModel(model))
 
 

@@ -15,9 +15,9 @@ from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSe
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.config.small_dense import SmallDenseSettings
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.networks import NETWORKS
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.sizes import SIZES
 from sparse_lib.experiment.storage import files
 
 # Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
@@ -89,7 +89,7 @@ def _guess(values: Mapping[str, Any]) -> Description:
     network = _settings(NetworkSettings, values)
     settings = SimpleNamespace(
         network=network,
-        sizes=_settings(SIZES[network.network_name], values),
+        sizes=_settings(NETWORKS[network.network_name], values),
         training=_settings(TrainingSettings, values),
         masks=_settings(MaskSettings, values),
         oneshot=_settings(OneShotSettings, values),

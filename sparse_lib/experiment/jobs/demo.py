@@ -144,8 +144,8 @@ def row(stage: Stage, out: pathlib.Path) -> dict[str, Any]:
     Returns:
       Name to value; fractions, counts, and steps per second.
     """
-    # It brings TensorFlow, which --help does without.
-    from sparse_lib.experiment.training.run import early_gradient_norm  # noqa: PLC0415
+    # It imports NumPy, which --help does without.
+    from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm  # noqa: PLC0415
 
     directory = out / stage.name
     result = json.loads((directory / files.RESULT).read_text(encoding="utf8"))

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
-from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.training.cost import Cost

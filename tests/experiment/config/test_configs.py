@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
-from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model, build_run
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -63,13 +63,13 @@ def clean_gin():
     gin.clear_config()
 
 
-def experiment(path: pathlib.Path, bindings=()) -> run.Experiment:
+def experiment(path: pathlib.Path, bindings=()) -> Experiment:
     gin.clear_config()
     gin_files.parse([str(path)], bindings)
-    return commands.experiment()
+    return Experiment.from_gin()
 
 
-def shortened(path: pathlib.Path, pruned: pathlib.Path | None) -> run.Experiment:
+def shortened(path: pathlib.Path, pruned: pathlib.Path | None) -> Experiment:
     """The experiment of a file, on a schedule of 24 steps and, unless its sizes are the point, a small network."""
     bindings = list(SHORT)
     if path.stem in ("prune", "prune_global", "granet"):
@@ -135,7 +135,7 @@ def test_trains(path, pruned, tmp_path):
     result = tiny.train(made, tmp_path)
     assert result["steps"] == 24 and np.isfinite(result["test_loss"])
 
-    updater = made.built(fresh=False).optimizer.updater
+    updater = build_run(made, fresh=False).optimizer.updater
     assert type(updater) is UPDATERS.get(path.stem, updaters.Static)
     updates = tmp_path / files.MASK_UPDATES
     continuous = isinstance(updater, updaters.TopKAST)
@@ -161,5 +161,5 @@ def test_trains(path, pruned, tmp_path):
 
 def test_small_dense_has_about_the_active_weights_of_the_sparse_ones():
     for folder, weights in (("configs", 2_336), ("mlp_configs", 6_416)):
-        model = experiment(ROOT / folder / "small_dense.gin").model()
+        model = build_model(experiment(ROOT / folder / "small_dense.gin"))
         assert sum(np.prod(v.shape) for v in model.trainable_variables if v.name == "kernel") == weights
