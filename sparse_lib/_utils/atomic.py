@@ -10,7 +10,7 @@ TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Gives a temporary path to write to, which takes its name once it is complete.
 
     Args:

@@ -168,7 +168,7 @@ class Spectrometer:
 
         def report(done: int, total: int) -> None:
             progress.update(done / total)
-            self._stop.obey(done)
+            self._stop.raise_if_requested(done)
 
         try:
             if settings.operator == "hessian":
@@ -218,7 +218,7 @@ class Spectrometer:
 
         def report(products: int) -> None:
             progress.update(min(products, most))
-            self._stop.obey(products)
+            self._stop.raise_if_requested(products)
 
         try:
             operator = curvature.Counted(self._operator(params, subspace), report)

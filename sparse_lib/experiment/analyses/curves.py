@@ -71,7 +71,7 @@ def trained(
             if fit.step == steps or stop or time.monotonic() - saved > _SAVE_SECONDS:
                 states.save(fit.step)
                 saved = time.monotonic()
-            stop.obey(fit.step)
+            stop.raise_if_requested(fit.step)
     finally:
         progress.close()
     return fit.curve()

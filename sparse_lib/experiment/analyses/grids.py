@@ -18,7 +18,7 @@ from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.data import SPLITS, Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
-from sparse_lib.experiment.runtime.signals import Stop, when_asked
+from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.storage import files, run_directory
 from sparse_lib.experiment.training.run import Experiment, versions
 from sparse_lib.landscape import Plane, Score
@@ -85,14 +85,14 @@ def draw(
     """
     summary_path, grid_path = (directory / f"{picture.name}.{ending}" for ending in ("json", "npz"))
     identity = _identity(experiment, settings, picture)
-    with run_directory.locked(directory):
+    with run_directory.lock(directory):
         summary = _claimed(summary_path, identity, overwrite=overwrite)
         if not summary:
             grid_path.unlink(missing_ok=True)
         if not summary.get("complete"):
             files.write_json(summary_path, {"complete": False, "solutions": _marks(picture), "settings": identity})
             evaluate = _evaluation(experiment, settings, model, picture)
-            with when_asked() as stop:
+            with graceful_shutdown() as stop:
                 grid = _evaluated(picture, evaluate.on_plane, grid_path, stop)
             summary = {"complete": True, **_summed_up(picture, evaluate, grid), "settings": identity}
             files.write_json(summary_path, summary)
@@ -178,7 +178,7 @@ def _evaluated(picture: Picture, evaluate: Evaluate, path: pathlib.Path, stop: S
 
     def noted(values: list[np.ndarray]) -> Scores:
         nonlocal points
-        stop.obey(points)
+        stop.raise_if_requested(points)
         scores = evaluate(values)
         points += 1
         progress.update(points)
@@ -192,7 +192,7 @@ def _evaluated(picture: Picture, evaluate: Evaluate, path: pathlib.Path, stop: S
                     values = grid.setdefault(f"{what}_{split}", np.full(shape, np.nan))
                     values[row] = [point[split][index] for point in scores]
             grid["done"][row] = True
-            with files.atomic(path) as temporary:
+            with files.atomic_path(path) as temporary:
                 np.savez(temporary, **grid)
     finally:
         progress.close()

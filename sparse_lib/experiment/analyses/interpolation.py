@@ -22,7 +22,7 @@ from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
-from sparse_lib.experiment.runtime.signals import Stop, when_asked
+from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.storage import files, run_directory
 from sparse_lib.experiment.training.run import Experiment, versions
 from sparse_lib.landscape import Score, batch_norm
@@ -75,10 +75,10 @@ def interpolate(
     masked = settings.masks != "none"
     sides = Sides(*(solutions.read(c, model, kernels, with_masks=masked) for c in (start, end)))
     identity = _identity(experiment, settings, sides)
-    with run_directory.locked(directory):
+    with run_directory.lock(directory):
         summary = _claimed(directory, identity, overwrite=overwrite)
         if not summary.get("complete"):
-            with when_asked() as stop:
+            with graceful_shutdown() as stop:
                 summary = _computed(experiment, settings, sides, model, directory, {"settings": identity}, stop)
     if places := summary["not_finite"]:
         raise RunError(
@@ -240,7 +240,7 @@ def _evaluated(
         for a in grid:
             if a in points:
                 continue
-            stop.obey(len(points))
+            stop.raise_if_requested(len(points))
             values = path(a)
             points[a] = evaluate(values, statistics(a, values))
             _write_table(table, points)

@@ -14,7 +14,7 @@ from sparse_lib import curvature
 from sparse_lib.experiment.analyses.checkpoint_spectrum import Spectrometer
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.runtime.signals import when_asked
+from sparse_lib.experiment.runtime.signals import graceful_shutdown
 from sparse_lib.experiment.storage import checkpoints, files
 from sparse_lib.experiment.training.run import Experiment
 
@@ -44,7 +44,7 @@ def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSe
     # As JSON gives them back.
     identity = json.loads(json.dumps(identity))
     todo = [n for n in numbers if settings.overwrite or not _is_done(folder, n, identity)]
-    with files.writing(folder):
+    with files.translate_os_error(folder):
         folder.mkdir(exist_ok=True)
     if todo:
         _compute(experiment, directory, settings, todo, identity)
@@ -62,11 +62,11 @@ def _compute(
 ) -> None:
     """Writes the files of one checkpoint after the other."""
     folder = directory / settings.folder
-    with when_asked() as stop:
+    with graceful_shutdown() as stop:
         spectrometer = Spectrometer(experiment, settings, folder, stop)
         for place, number in enumerate(todo):
             found = spectrometer.spectrum(directory, number, f"ckpt-{number} ({place + 1} of {len(todo)})")
-            with files.atomic(folder / f"ckpt-{number}.npz") as temporary:
+            with files.atomic_path(folder / f"ckpt-{number}.npz") as temporary:
                 np.savez_compressed(temporary, **found.arrays)  # type: ignore[arg-type]
             # Last: a summary says that everything of its checkpoint is there.
             files.write_json(folder / f"ckpt-{number}.json", {**found.summary, "settings": identity})
@@ -94,7 +94,7 @@ def told(summary: dict[str, Any]) -> str:
 
 def _chosen(directory: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
     """Numbers of the checkpoints to look at; names those that are missing."""
-    there = checkpoints.numbered(directory)
+    there = checkpoints.list_numbers(directory)
     if not there:
         raise RunError(f"{directory} holds no checkpoint; train the run first, with the same --logdir.")
     if wanted is None:

@@ -144,7 +144,7 @@ def trajectory(
       ValueError: if there are too few different checkpoints for a plane.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
-    steps = sorted(checkpoints.available(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))
+    steps = sorted(checkpoints.list_steps(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))
     if not steps:
         raise RunError(f"{run} has no checkpoints; give the directory of a run.")
     model, read = _reading(experiment, with_masks=settings.space == "active")

@@ -13,7 +13,7 @@ from sparse_lib.experiment.storage import files
 
 
 @contextmanager
-def locked(directory: pathlib.Path) -> Iterator[None]:
+def lock(directory: pathlib.Path) -> Iterator[None]:
     """Makes a run directory and keeps every other process out of it.
 
     Args:
