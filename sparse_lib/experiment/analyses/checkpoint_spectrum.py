@@ -15,7 +15,7 @@ from scipy.sparse.linalg import aslinearoperator
 from sparse_lib import curvature
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.curvature import exact
-from sparse_lib.curvature.resumable import Parts, fingerprint
+from sparse_lib.curvature.stored_parts import Parts, fingerprint
 from sparse_lib.experiment.analyses import solutions
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.progress import Progress
