@@ -35,7 +35,7 @@ def test_locked_makes_the_directory(tmp_path):
 def test_a_second_process_is_kept_out(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(RunError, match="Another process trains in"), run_directory.lock(tmp_path):
+    with pytest.raises(RunError, match="Another process works in"), run_directory.lock(tmp_path):
         raise AssertionError
     os.close(handle)
     with run_directory.lock(tmp_path):
