@@ -27,7 +27,7 @@ def test_nothing_stored_is_an_empty_result(tmp_path):
 
 def test_a_result_of_the_same_settings_is_read(tmp_path):
     path, identity = tmp_path / "a.json", resumable.identify(Chosen())
-    # Settings that a later version adds do not matter to an older result, but those it lacks do.
+    # Settings that only the stored result has are ignored; those that it lacks count.
     stored = {"complete": False, "settings": {**identity, "more": 1}}
     path.write_text(json.dumps(stored))
     assert resumable.claim(path, identity) == stored
