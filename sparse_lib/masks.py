@@ -201,7 +201,7 @@ class Masks(tf.Module):
             if isinstance(structure, Unstructured):
                 moved.append(tf.constant(_shuffled(rng, mask.shape, count)))
             else:
-                moved.append(structure.moved(_noise(rng, mask.shape), mask))
+                moved.append(structure.reshuffle(_noise(rng, mask.shape), mask))
         return moved
 
     def stored(self) -> mask_files.StoredMasks:

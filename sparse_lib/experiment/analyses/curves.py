@@ -20,7 +20,7 @@ from sparse_lib.objective import Objective
 
 _DEGREES = {"quadratic": 2, "cubic": 3}
 # Time between two checkpoints of a curve (seconds).
-_SAVE_SECONDS = 30.0
+SAVE_SECONDS = 30.0
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
         Objective(model),
         ends.start,
         ends.end,
-        _make_examples(experiment.dataset.train),
+        make_examples(experiment.dataset.train),
         optimizer=optimizer.build(optimizer.rate(steps)),
         degree=_DEGREES[settings.path],
         masks=ends.masks,
@@ -68,7 +68,7 @@ def train(
         while fit.step < steps:
             losses = fit.run(min(CHUNK, steps - fit.step))
             progress.update(fit.step, f"loss {losses.mean():.4f}")
-            if fit.step == steps or stop or time.monotonic() - saved > _SAVE_SECONDS:
+            if fit.step == steps or stop or time.monotonic() - saved > SAVE_SECONDS:
                 states.save(fit.step)
                 saved = time.monotonic()
             stop.raise_if_requested(fit.step)
@@ -77,8 +77,12 @@ def train(
     return fit.curve()
 
 
-def _make_examples(split: Split) -> Examples:
-    """Provides the images of a split; those on disk are read batch by batch."""
+def make_examples(split: Split) -> Examples:
+    """Returns the images of a split as examples of a curve fit; those on disk are read batch by batch.
+
+    Args:
+      split: of the data.
+    """
     if isinstance(split.images, np.ndarray):
         return in_memory(split.images, split.labels)
     shape, labels = split.images.shape[1:], tf.constant(split.labels)
