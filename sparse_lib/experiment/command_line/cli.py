@@ -66,30 +66,6 @@ def with_dashes(arguments: Sequence[str]) -> list[str]:
     return [f"--{a}" if re.match(r"\w+=", a) and a.split("=", 1)[0] in flags.FLAGS else a for a in arguments]
 
 
-def parse_gin(preload: str | None = None) -> None:
-    """Reads the gin files and bindings of the command line.
-
-    Args:
-      preload: a gin file to read first, instead of the one of --preload_gin_config.
-
-    Raises:
-      SettingError: for a missing file, an unknown name or a line that is not gin, in one line.
-    """
-    # It knows all settings, and with them TensorFlow, which --help does without.
-    from sparse_lib.experiment.config import gin_files
-
-    first = preload or flags.FLAGS.preload_gin_config
-    bindings = list(flags.FLAGS.gin_bindings)
-    if flags.FLAGS.seed is not None:
-        bindings.append(f"training.seed = {flags.FLAGS.seed}")
-    gin_files.parse([*([first] if first else []), *flags.FLAGS.gin_config], bindings)
-
-
-def strategy_name() -> str:
-    """The strategy that the flags ask for."""
-    return "tpu" if flags.FLAGS.use_tpu else flags.FLAGS.strategy
-
-
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs an entry point and exits with the status of `exit_status`.
 

@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import instability, interpolation, solutions
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.landscape import InstabilitySettings
@@ -345,9 +346,7 @@ def test_the_command_line(call, tmp_path):
     parent, out = tmp_path / "parent", tmp_path / "out"
     gin.clear_config()
     entry_point.define_mode()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["interpolate.py", "--seed=4", *(f"--gin_bindings={binding}" for binding in BINDINGS)])
-        commands.train(parent, overwrite=False)
+    commands.train(Options(seed=4, gin_bindings=BINDINGS), parent, overwrite=False)
     few = [f"--gin_bindings=instability.{said}" for said in ("steps=(3,)", "data_seeds=(1,4)", "points=3")]
     assert call("--mode=instability", f"--logdir={out}", f"--run={parent}", *few) == (0, "")
     assert len(rows(out)) == 3

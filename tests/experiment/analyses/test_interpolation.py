@@ -21,6 +21,7 @@ from absl.testing import flagsaver
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import curves, interpolation, solutions
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
@@ -546,9 +547,7 @@ def runs(tmp_path_factory):
     for seed in (1, 2):
         gin.clear_config()
         entry_point.define_mode()
-        with flagsaver.flagsaver():
-            flags.FLAGS(["interpolate.py", f"--seed={seed}", *(f"--gin_bindings={binding}" for binding in TINY)])
-            commands.train(folder / f"seed{seed}", overwrite=False)
+        commands.train(Options(seed=seed, gin_bindings=TINY), folder / f"seed{seed}", overwrite=False)
     gin.clear_config()
     return folder
 

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import grids, solutions, surfaces
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.landscape import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
@@ -317,9 +318,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     gin.clear_config()
     entry_point.define_mode()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["interpolate.py", *(f"--gin_bindings={binding}" for binding in TINY)])
-        commands.train(directory, overwrite=False)
+    commands.train(Options(gin_bindings=TINY), directory, overwrite=False)
     gin.clear_config()
     return directory
 
