@@ -282,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(logging.INFO)
-    signals.interrupt()
+    signals.raise_keyboard_interrupt()
     try:
         study(plan, arguments.jobs)
     except RunError as error:

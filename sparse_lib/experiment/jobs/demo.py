@@ -203,7 +203,7 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
 
 def main() -> int:
     """Runs the demonstration that the flags describe."""
-    signals.interrupt()
+    signals.raise_keyboard_interrupt()
     try:
         demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs)
     except KeyboardInterrupt:
