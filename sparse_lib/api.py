@@ -11,12 +11,14 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
+from sparse_lib._keras.layer_types import DEPTHWISE_CONVOLUTIONS, input_axes, is_matrix, output_axes
+from sparse_lib._keras.tracing import variable_owners
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks, random_masks
-from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
+from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
-_DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)
+_DENSE_LAYERS = (*DEPTHWISE_CONVOLUTIONS, keras.layers.Embedding)
 KernelFilter = Callable[[keras.Layer, keras.Variable], bool]
 Rule = KernelFilter | str | re.Pattern[str]
 Rules = Rule | Iterable[Rule]
@@ -36,25 +38,13 @@ def is_weight_matrix(layer: keras.Layer, variable: keras.Variable) -> bool:
     return named and len(variable.shape) >= 2 and not isinstance(layer, _DENSE_LAYERS)
 
 
-def _owners(model: keras.Model) -> dict[int, keras.Layer]:
-    """The innermost layer of every trainable variable, by the variable's id."""
-    owners: dict[int, keras.Layer] = {}
-    for layer in model._flatten_layers():
-        children = list(layer._flatten_layers(include_self=False))
-        inner = {id(v) for child in children for v in child.trainable_variables}
-        for variable in layer.trainable_variables:
-            if id(variable) not in inner:
-                owners.setdefault(id(variable), layer)
-    return owners
-
-
 def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules) -> set[int]:
     """Ids of the variables that any of the rules chooses."""
     chosen: set[int] = set()
     for rule in (rules,) if isinstance(rules, str | re.Pattern) or callable(rules) else rules:
         found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
         if not found and not callable(rule):
-            there = [v.path for v in model.trainable_variables if _is_matrix(v)]
+            there = [v.path for v in model.trainable_variables if is_matrix(v)]
             raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {closest_names(str(rule), there)}.")
         chosen |= found
     return chosen
@@ -65,12 +55,7 @@ def _follows(rule: Any, layer: keras.Layer, variable: keras.Variable) -> bool:
         return bool(rule(layer, variable))
     names = (layer.name, f"{layer.name}/{variable.name}", variable.path)
     fits = rule.fullmatch if isinstance(rule, re.Pattern) else re.compile(fnmatch.translate(rule)).match
-    return _is_matrix(variable) and any(fits(name) for name in names)
-
-
-def _is_matrix(variable: keras.Variable) -> bool:
-    # Biases of attention heads have two axes, too.
-    return len(variable.shape) > 1 and not variable.name.endswith("bias")
+    return is_matrix(variable) and any(fits(name) for name in names)
 
 
 def sparse_kernels(
@@ -94,7 +79,7 @@ def sparse_kernels(
     """
     if not model.built or not model.weights:
         raise InputError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
-    owners = _owners(model)
+    owners = variable_owners(model)
     chosen = _chosen(model, owners, include) - _chosen(model, owners, exclude)
     ordered = [v for v in model.trainable_variables if id(v) in chosen]
     short = [f"{owners[id(v)].name}/{v.name}" for v in ordered]
@@ -128,7 +113,7 @@ def kernel_axes(model: keras.Model, kernels: Iterable[keras.Variable]) -> list[t
     Returns:
       A pair (inputs, outputs) of axes from 0 for each kernel.
     """
-    owners = _owners(model)
+    owners = variable_owners(model)
     return [(input_axes(owners[id(k)], k), output_axes(owners[id(k)], k)) for k in kernels]
 
 

@@ -220,10 +220,8 @@ def interpolation(
 
     def of_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
         del index
-        outputs = objective.outputs(params, x)
-        losses = objective.losses_of(outputs, y)
-        right = tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
-        return [tf.reduce_mean(losses), tf.reduce_mean(tf.cast(right, tf.float64))]
+        found = landscape.evaluate_batch(objective, x, y, model.trainable_variables, params)
+        return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
 
     evaluate = DataMean(of_batch, model)
     line = landscape.linear_path([np.asarray(v) for v in start], [np.asarray(v) for v in end])

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import gradient_flow
+from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
@@ -34,7 +35,7 @@ def wants_xla(model: keras.Model) -> bool:
     """
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
-    convolutional = any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+    convolutional = any("Conv" in type(layer).__name__ for layer in all_layers(model))
     return not convolutional and not tf.distribute.has_strategy()
 
 
