@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import methods
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.landscapes import Paths
 from analysis.records.runs import EARLY, Runs
 from analysis.records.spectra import Spectra
@@ -40,7 +40,7 @@ Quantity = Callable[[Evidence], pd.DataFrame]
 
 
 def gather(
-    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, shelf: Shelf | None = None
+    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, reader: CheckpointReader | None = None
 ) -> Evidence:
     """Computes what the claims need of a case.
 
@@ -49,7 +49,7 @@ def gather(
       predicted: their logits.
       paths: interpolations, also of other cases.
       spectra: also of other cases.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       The evidence.
@@ -59,7 +59,7 @@ def gather(
         runs=runs,
         pairs=tables.within_methods(runs, predicted),
         to_parents=tables.to_parents(runs, predicted),
-        distances=tables.distances(runs, shelf),
+        distances=tables.distances(runs, reader),
         barriers=paths.barriers[paths.barriers["run"].isin(names)],
         curvature_changes=spectra.updates[spectra.updates["run"].isin(names)],
     )
@@ -151,8 +151,8 @@ def _barrier(evidence: Evidence, quantity: str, measure: str) -> pd.DataFrame:
     frame = evidence.barriers
     is_meant = (
         (frame["path"] == "line")
-        & (frame["to_parent"] == True)  # noqa: E712
-        & (frame["from_start"] == False)  # noqa: E712
+        & frame["to_parent"].eq(True)
+        & frame["from_start"].eq(False)
         & (frame["split"] == "train")
         & (frame["quantity"] == quantity)
     )

@@ -43,7 +43,7 @@ def plus_minus(mean: float, std: float, *, percent: bool = False) -> str:
 
 def percent(value: float) -> str:
     """A fraction in percent; nothing for NaN."""
-    return effects.told(value, "points", sign=False)
+    return effects.format_effect(value, "points", sign=False)
 
 
 def amount(value: float) -> str:
