@@ -46,7 +46,7 @@ def masks(checkpoint: pathlib.Path) -> Values:
     return {name: reader.read("masks", name).astype(bool) for name in reader.names("masks")}
 
 
-class Shelf:
+class CheckpointReader:
     """Reads checkpoints for tables of many runs: what is missing or damaged is noted and left out.
 
     Attributes:

@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.records import gin_text, methods
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage import files
 
 # Columns that every frame begins with.
@@ -131,12 +132,12 @@ def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
       The frames. What a killed process left half-written is left out.
 
     Raises:
-      ValueError: if a directory does not exist.
+      InputError: if a directory does not exist.
     """
     tops = [pathlib.Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     for top in tops:
         if not top.is_dir():
-            raise ValueError(f"There is no directory {top}; name one that holds runs.")
+            raise InputError(f"There is no directory {top}; name one that holds runs.")
     directories = sorted({directory.resolve() for top in tops for directory in find_runs(top)})
     notes: list[str] = []
     raw = [_read(directory, notes) for directory in directories]
@@ -185,20 +186,20 @@ def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
             notes.append(f"{directory / name} cannot be read: {error}.")
             return []
 
-    result: list[dict[str, Any]] = []
-    try:
-        config = (directory / files.OPERATIVE_CONFIG).read_text(encoding="utf8")
-        if (directory / files.RESULT).exists():
-            result = [json.loads((directory / files.RESULT).read_text(encoding="utf8"))]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        config = locals().get("config", "")
-        notes.append(f"A file of {directory} cannot be read: {error}.")
+    def value(name: str, parse: Callable[[str], Any]) -> Any:
+        try:
+            return parse((directory / name).read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            notes.append(f"A file of {directory} cannot be read: {error}.")
+            return None
+
+    result = value(files.RESULT, json.loads) if (directory / files.RESULT).exists() else None
     return {
         "path": str(directory),
-        "values": gin_text.parse(config),
+        "values": value(files.OPERATIVE_CONFIG, gin_text.parse) or {},
         "metrics": lines(files.METRICS),
         "mask_updates": lines(files.MASK_UPDATES),
-        "results": result,
+        "results": [] if result is None else [result],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analysis.claims import paper, quantities
 from analysis.records import landscapes, spectra
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.runs import Runs
 from analysis.similarity import tables
 
@@ -24,7 +24,7 @@ class Case:
       predicted: their logits.
       evidence: for the claims.
       verdicts: on the claims.
-      shelf: reads their checkpoints.
+      reader: reads their checkpoints.
     """
 
     setting: str
@@ -35,7 +35,7 @@ class Case:
     predicted: tables.Predictions
     evidence: quantities.Evidence
     verdicts: Sequence[paper.Verdict]
-    shelf: Shelf
+    reader: CheckpointReader
 
     @property
     def title(self) -> str:
@@ -67,7 +67,7 @@ def make_case(
     own_paths = landscapes.Paths(*(frame[frame["run"].isin(names)] for frame in paths))
     own_spectra = spectra.Spectra(*(frame[frame["run"].isin(names)] for frame in measured_spectra))
     predicted = tables.predictions(runs)
-    shelf = Shelf()
-    gathered = quantities.gather(runs, predicted, own_paths, own_spectra, shelf)
+    reader = CheckpointReader()
+    gathered = quantities.gather(runs, predicted, own_paths, own_spectra, reader)
     verdicts = paper.judge(gathered)
-    return Case(setting, sparsity, runs, own_paths, own_spectra, predicted, gathered, verdicts, shelf)
+    return Case(setting, sparsity, runs, own_paths, own_spectra, predicted, gathered, verdicts, reader)

@@ -32,7 +32,7 @@ def case_section(case: Case, sheets: Sheets) -> Section:
     whole.add(_verdict_tiles(case.verdicts))
     for subject in (_claims, _results, _gradients, _curvature, functions, weights, _masks):
         whole.children.append(subject(case, sheets))
-    if lacks := [*sheets.missing, *case.shelf.notes]:
+    if lacks := [*sheets.missing, *case.reader.notes]:
         lacking = Section("Not shown")
         lacking.add(page.listed(dict.fromkeys(lacks)))
         sheets.missing.clear()
@@ -166,7 +166,7 @@ def _masks(case: Case, sheets: Sheets) -> Section:
         f"How masks change. {formatting.BAND}",
         lambda: mask_figures.evolution(case.runs.metrics),
     )
-    survivals = tables.survivals(case.runs, case.shelf)
+    survivals = tables.survivals(case.runs, case.reader)
     sheets.data(f"{case.slug}/mask_survival", survivals)
     sheets.figure(
         section,
@@ -175,7 +175,7 @@ def _masks(case: Case, sheets: Sheets) -> Section:
         "that grow and go between two of them are not seen). One curve a run.",
         lambda: mask_figures.survival(survivals),
     )
-    table = tables.mask_table(case.runs, case.shelf)
+    table = tables.mask_table(case.runs, case.reader)
     sheets.data(f"{case.slug}/mask_overlap", table)
     if not table.empty:
         looks = style.looks(table)

@@ -82,7 +82,7 @@ def weights(case: Case, sheets: Sheets) -> Section:
         caption = "Distances of weights to the pruned network whose masks a run takes. Mean and standard deviation."
         section.add(formatting.means(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
     _representations(case, section, sheets)
-    points, stress = tables.embedded(case.runs, case.shelf)
+    points, stress = tables.embedded(case.runs, case.reader)
     sheets.data(f"{case.slug}/embedding", points)
     sheets.figure(
         section,
@@ -109,7 +109,7 @@ def weights(case: Case, sheets: Sheets) -> Section:
 
 def _representations(case: Case, section: Section, sheets: Sheets) -> None:
     try:
-        frame = tables.representations(case.runs, case.shelf)
+        frame = tables.representations(case.runs, case.reader)
     except RunError as error:
         sheets.missing.append(f"Hidden units and activations were not compared: {error}")
         return

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn import manifold
 
+from sparse_lib._utils.errors import InputError
+
 
 class Embedding(NamedTuple):
     """Points in the plane whose distances come close to given ones.
@@ -33,14 +35,14 @@ def mds(distances: np.ndarray, *, seed: int = 0, starts: int = 8) -> Embedding:
       Points and stress.
 
     Raises:
-      ValueError: for a matrix that holds no distances.
+      InputError: for a matrix that holds no distances.
     """
     delta = np.asarray(distances, np.float64)
     if delta.ndim != 2 or delta.shape[0] != delta.shape[1] or not len(delta):
-        raise ValueError(f"Distances form a square matrix; got shape {delta.shape}.")
+        raise InputError(f"Distances form a square matrix; got shape {delta.shape}.")
     symmetric = np.isfinite(delta).all() and np.allclose(delta, delta.T)
     if not symmetric or (delta < 0).any() or delta.diagonal().any():
-        raise ValueError("Distances are finite, symmetric, not negative, and 0 on the diagonal; these are not.")
+        raise InputError("Distances are finite, symmetric, not negative, and 0 on the diagonal; these are not.")
     if len(delta) == 1 or not delta.any():
         return Embedding(np.zeros((len(delta), 2)), 0.0)
     scale = float(delta.max())

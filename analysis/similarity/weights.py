@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage.checkpoints import checkpoint_key
 from sparse_lib.landscape import matching
 
@@ -76,7 +77,7 @@ def pairwise(
       One row a pair: first, second, and one column a measure.
 
     Raises:
-      ValueError: if the solutions are of different networks.
+      InputError: if the solutions are of different networks.
     """
     measures = {"l2": l2, "cosine": cosine} if measures is None else measures
     names = list(solutions)
@@ -109,5 +110,5 @@ def _pairs(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
     shapes = [{name: np.shape(value) for name, value in side.items()} for side in (one, other)]
     if not one or shapes[0] != shapes[1]:
         differing = sorted(name for name in {*one, *other} if shapes[0].get(name) != shapes[1].get(name))
-        raise ValueError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
+        raise InputError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
     return [(np.asarray(value, np.float64), np.asarray(other[name], np.float64)) for name, value in one.items()]
