@@ -1,8 +1,9 @@
-"""Structures: which weights of a kernel may be active together, as frozen objects that turn scores into masks.
+"""Sparsity structures: frozen objects that select masks from scores, such as N:M, blocks or channels.
 
-A kernel is read as the matrix inputs x outputs, inputs being what a product sums over. `Unstructured` is the default;
-`NM` and `ConstantFanIn` give every group of weights a quota, `Block` and `Channel` keep or drop whole parts. A new
-structure is one class in one file, one line here and in `text.py`, and one row in the tests.
+A kernel is read as a matrix [inputs, outputs], where the inputs are the axes that its product contracts.
+`Unstructured` is the default; `NM` and `ConstantFanIn` fix the number of active weights per group, `Block` and
+`Channel` keep or drop whole tiles. A new structure is one class in one file, one line here and in `text.py`, and one
+row in the tests.
 """
 
 from sparse_lib._keras.layer_types import input_axes, output_axes

@@ -1,4 +1,4 @@
-"""What every structure does with scores and masks, and the structure of free weights."""
+"""The base class of sparsity structures, and unstructured sparsity."""
 
 import abc
 import dataclasses
@@ -14,159 +14,172 @@ from sparse_lib._utils.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Structure(abc.ABC):
-    """A rule for which weights of a kernel may be active together; the base of all.
+    """A constraint on which weights of a kernel may be active together; base class of all structures.
 
-    It sees the kernel as a matrix of inputs (what a product sums over: the contraction axis) times outputs, and counts
-    in units: single weights, or parts that are active as one.
+    The kernel is read as a matrix [inputs, outputs], where the inputs are the axes that the product contracts. Counts
+    are in units: single weights, or tiles of weights that are active or inactive as a whole.
 
     Attributes:
-      outputs: axes of the kernel that count outputs; all others are inputs. The last one is right for dense,
-        convolutional and recurrent layers; `views.output_axes` knows the others.
+      outputs: output axes of the kernel; all others are input axes. The default fits dense, convolutional and
+        recurrent layers; `output_axes(layer, kernel)` gives those of other layers.
     """
 
     outputs: tuple[int, ...] = dataclasses.field(default=(-1,), kw_only=True)
 
     @property
     def fixed_sparsity(self) -> float | None:
-        """The only sparsity that the structure has beside 0 (fraction); None where it takes any."""
+        """The only sparsity allowed besides 0 (fraction); None if any is allowed."""
         return None
 
     @property
     def is_free(self) -> bool:
-        """Whether a kernel may hold any number of units, all of which are of one size in every kernel."""
+        """Whether any number of units can be active, and units have the same size in every kernel."""
         return True
 
     def check_sparsity(self, sparsity: float) -> None:
-        """Refuses a sparsity that the structure cannot have.
+        """Raises if no mask of this structure has the given sparsity.
 
         Args:
-          sparsity: of a whole network or of a kernel (fraction).
+          sparsity: share of zeros in a network or kernel (fraction).
 
         Raises:
-          ValueError: says which it can have.
+          ValueError: if the structure fixes another sparsity.
         """
         fixed = self.fixed_sparsity
         if fixed is not None and sparsity and abs(sparsity - fixed) > 1e-6:
             raise InputError(
-                f"Structure {self} has a sparsity of {fixed:.6g}, not {sparsity:.6g}: ask for 1 - n/m, or for 0 to "
-                "start dense."
+                f"Structure {self} has a sparsity of {fixed:.6g}, not {sparsity:.6g}: use 1 - n/m, or 0 to start dense."
             )
 
     def size(self, shape: Sequence[int]) -> int:
-        """Number of units of a kernel of a shape (count)."""
+        """Number of units in a kernel (count).
+
+        Args:
+          shape: shape of the kernel.
+
+        Returns:
+          The number of weights, or of tiles.
+        """
         return math.prod(shape)
 
     def budget(self, shape: Sequence[int], weights: int) -> int:
-        """The number of units that comes nearest to a number of weights.
+        """Converts a number of active weights to the nearest number of units.
 
         Args:
-          shape: of the kernel.
-          weights: how many are to be active (count).
+          shape: shape of the kernel.
+          weights: desired number of active weights (count).
 
         Returns:
-          Units, at least one where there is a weight (count).
+          Number of units (count), at least one for one weight or more.
 
         Raises:
-          ValueError: if the structure cannot hold about so many.
+          ValueError: if no mask of this structure is close to that number.
         """
         size = self.size(shape)
         return max(round(weights * size / math.prod(shape)), min(weights, 1))
 
     def count(self, mask: tf.Tensor) -> tf.Tensor:
-        """Number of active units of a mask, int32 scalar (count)."""
-        return selection.count_active(self._marks(mask))
-
-    def fits(self, mask: tf.Tensor) -> bool:
-        """Whether a mask keeps to the structure; a full one always does.
+        """Counts the active units of a mask.
 
         Args:
           mask: boolean, of the kernel's shape.
 
         Returns:
-          Whether it does.
+          int32 scalar (count).
+        """
+        return selection.count_active(self._units_of(mask))
+
+    def fits(self, mask: tf.Tensor) -> bool:
+        """Whether a mask satisfies the constraint; a full mask always does.
+
+        Args:
+          mask: boolean, of the kernel's shape.
+
+        Returns:
+          True if it does.
         """
         del mask
         return True
 
     def select(self, scores: tf.Tensor, k: int | tf.Tensor, among: tf.Tensor | None = None) -> tf.Tensor:
-        """Marks the k units of highest score.
+        """Selects the k units with the highest scores.
 
         Args:
-          scores: float tensor of the kernel's shape; a unit of several weights has their mean.
-          k: units, rounded to what the structure can hold (count).
-          among: boolean candidates; None means all.
+          scores: float tensor of the kernel's shape; the score of a tile is the mean over its weights.
+          k: number of units (count), rounded to the nearest number that the structure allows.
+          among: boolean candidates, of the kernel's shape; None means all weights.
 
         Returns:
-          Boolean tensor of the kernel's shape. Ties go to the lower index in row-major order.
+          Boolean mask of the kernel's shape. Ties go to the lower index in row-major order.
         """
         candidates = None if among is None and not self._is_padded(scores.shape) else self._candidates(scores, among)
-        return self._weights(self._top(self._units(scores), k, candidates, scores.shape), scores.shape)
+        return self._expand(self._top(self._to_units(scores), k, candidates, scores.shape), scores.shape)
 
     def keep(self, scores: tf.Tensor, k: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Marks the k active units of highest score over the whole kernel, before others grow to the structure's rule.
+        """Selects the k active units with the highest scores; `grow` then restores the constraint.
 
         Args:
           scores: float tensor of the kernel's shape.
-          k: units (count).
+          k: number of units (count).
           mask: boolean, the active weights.
 
         Returns:
-          Boolean tensor, part of the mask.
+          Boolean tensor, a subset of the mask.
         """
-        return self._weights(selection.top_k_mask(self._units(scores), k, self._marks(mask)), scores.shape)
+        return self._expand(selection.top_k_mask(self._to_units(scores), k, self._units_of(mask)), scores.shape)
 
     def grow(self, scores: tf.Tensor, count: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """Marks the units of highest score that bring a kept set back to the structure's rule.
+        """Selects the inactive units with the highest scores that complete a mask of this structure.
 
         Args:
           scores: float tensor of the kernel's shape.
-          count: units to add (count).
-          kept: boolean, what stays.
+          count: number of units to add (count).
+          kept: boolean, the weights that stay active.
 
         Returns:
           Boolean tensor, disjoint from `kept`.
         """
-        chosen = self._top(self._units(scores), count, self._marks(~kept), scores.shape, self._marks(kept))
-        return self._weights(chosen, scores.shape)
+        chosen = self._top(self._to_units(scores), count, self._units_of(~kept), scores.shape, self._units_of(kept))
+        return self._expand(chosen, scores.shape)
 
     def exchange(
         self, inside: tf.Tensor, outside: tf.Tensor, k: tf.Tensor, mask: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Marks the k units of highest score, active units by one score and inactive ones by another.
+        """Selects the k units with the highest scores, with separate scores for active and inactive weights.
 
         Args:
           inside: scores of active weights, of the kernel's shape.
-          outside: scores of inactive weights.
-          k: units (count).
-          mask: boolean, the active weights; of equal scores they win.
+          outside: scores of inactive weights, of the kernel's shape.
+          k: number of units (count).
+          mask: boolean, the active weights; at equal scores they win.
 
         Returns:
-          Two boolean tensors: what stays and what grows.
+          Two boolean tensors: the weights that stay active, and those that grow.
         """
-        units = tf.stack([self._units(inside), self._units(outside)])
-        among = tf.stack([self._marks(mask), self._marks(~mask)])
+        units = tf.stack([self._to_units(inside), self._to_units(outside)])
+        among = tf.stack([self._units_of(mask), self._units_of(~mask)])
         kept, grown = tf.unstack(self._top_of_both(units, k, among, mask.shape))
-        return self._weights(kept, mask.shape), self._weights(grown, mask.shape)
+        return self._expand(kept, mask.shape), self._expand(grown, mask.shape)
 
-    def moved(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """A mask with as many active units, wherever scores are highest.
+    def reshuffle(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Selects a mask with the same counts as another one, at the highest scores.
 
         Args:
-          scores: float tensor of the kernel's shape.
-          mask: boolean, whose counts are kept: of the kernel, or of each group that has a quota.
+          scores: float tensor of the kernel's shape; random scores shuffle the mask.
+          mask: boolean; the number of active units is preserved, per group where groups have quotas.
 
         Returns:
-          Boolean tensor of the kernel's shape.
+          Boolean mask of the kernel's shape.
         """
         return self.select(scores, self.count(mask))
 
     def _matrix(self, kernel: tf.Tensor) -> tf.Tensor:
-        """The kernel as inputs x outputs."""
+        """Reshapes a kernel to [inputs, outputs]."""
         inputs, outputs = self._axes(kernel.shape)
         return tf.reshape(tf.transpose(kernel, [*inputs, *outputs]), self._matrix_shape(kernel.shape))
 
     def _kernel(self, matrix: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """The inverse of `_matrix`."""
+        """Reshapes a matrix back to the kernel's shape; the inverse of `_matrix`."""
         order = [axis for part in self._axes(shape) for axis in part]
         turned = tf.reshape(matrix, [shape[axis] for axis in order])
         return tf.transpose(turned, [int(axis) for axis in np.argsort(order)])
@@ -181,24 +194,24 @@ class Structure(abc.ABC):
         return math.prod(shape[axis] for axis in inputs), math.prod(shape[axis] for axis in outputs)
 
     @abc.abstractmethod
-    def _units(self, scores: tf.Tensor) -> tf.Tensor:
-        """Scores of the units."""
+    def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
+        """Scores of the units, in a layout of their own that `_expand` undoes."""
 
     @abc.abstractmethod
-    def _marks(self, mask: tf.Tensor) -> tf.Tensor:
-        """Which units a mask holds; never what only fills up the last unit or group."""
+    def _units_of(self, mask: tf.Tensor) -> tf.Tensor:
+        """Active units of a mask, in the layout of `_to_units`; padding is never active."""
 
     @abc.abstractmethod
-    def _weights(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """The weights of marked units."""
+    def _expand(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+        """Expands a mask of units to a mask of the kernel's shape."""
 
     def _is_padded(self, shape: Sequence[int]) -> bool:
-        """Whether there are places among the units that are none."""
+        """Whether the layout of the units contains padding."""
         del shape
         return False
 
     def _candidates(self, scores: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
-        return self._marks(tf.ones(scores.shape, tf.bool) if among is None else among)
+        return self._units_of(tf.ones(scores.shape, tf.bool) if among is None else among)
 
     def _top(
         self,
@@ -208,36 +221,41 @@ class Structure(abc.ABC):
         shape: Sequence[int],
         held: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The k best units, beside those that are held anyway."""
+        """Selects the k best units, in addition to those already held."""
         del shape, held
         return selection.top_k_mask(units, k, among)
 
     def _top_of_both(self, units: tf.Tensor, k: tf.Tensor, among: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """The k best of two stacked copies of the units; of equals, the first copy's."""
+        """Selects the k best over two stacked layouts of units; ties go to the first."""
         del shape
         return selection.top_k_mask(units, k, among)
 
-    def _settled(self, marks: tf.Tensor, scores: tf.Tensor, even: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
-        """The kernel's mask after a ranking over all kernels; `even` units are its share if all are as sparse."""
-        del even, among
-        return self._weights(marks, scores.shape)
+    def _after_global_ranking(
+        self, marks: tf.Tensor, scores: tf.Tensor, uniform_share: tf.Tensor, among: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The kernel's mask after a ranking over all kernels, which chose the units `marks`.
+
+        `uniform_share` is the number of units that the kernel gets if all kernels have the same sparsity.
+        """
+        del uniform_share, among
+        return self._expand(marks, scores.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Unstructured(Structure):
-    """Any weights: the k highest scores, exactly."""
+    """Unstructured sparsity: exactly the k weights with the highest scores."""
 
     def __str__(self) -> str:
-        """Its name in configurations."""
+        """Name in configurations and mask files."""
         return "unstructured"
 
-    def _units(self, scores: tf.Tensor) -> tf.Tensor:
+    def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
         return scores
 
-    def _marks(self, mask: tf.Tensor) -> tf.Tensor:
+    def _units_of(self, mask: tf.Tensor) -> tf.Tensor:
         return mask
 
-    def _weights(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    def _expand(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         del shape
         return marks
 
@@ -251,31 +269,34 @@ def select_globally(
     k: int | tf.Tensor,
     among: Sequence[tf.Tensor] | None = None,
 ) -> list[tf.Tensor]:
-    """Marks the k units of highest score over all kernels together.
+    """Selects the k units with the highest scores over all kernels together.
 
-    Where a structure gives quotas to groups of weights, the ranking decides how many weights the kernel has, and the
-    structure which; where it fixes the sparsity, every kernel has the same.
+    With quotas per group, the global ranking sets the number of active weights of each kernel, and the structure
+    selects them; with a fixed sparsity, every kernel has that sparsity.
 
     Args:
-      structures: one a kernel.
-      scores: float tensors of the kernels' shapes.
-      k: units in total (count).
-      among: boolean candidates, one tensor a kernel; None means all.
+      structures: one per kernel.
+      scores: one float tensor per kernel, of its shape.
+      k: total number of units (count).
+      among: boolean candidates, one tensor per kernel; None means all weights.
 
     Returns:
-      One boolean tensor a kernel. Ties go to the earlier kernel.
+      One boolean mask per kernel. Ties go to the earlier kernel.
     """
     candidates = [None] * len(scores) if among is None else list(among)
     parts = list(zip(structures, scores, candidates, strict=True))
     total = sum(structure.size(score.shape) for structure, score in zip(structures, scores, strict=True))
     padded = among is not None or any(s._is_padded(score.shape) for s, score, _ in parts)
     chosen = selection.global_top_k_masks(
-        [structure._units(score) for structure, score, _ in parts],
+        [structure._to_units(score) for structure, score, _ in parts],
         k,
         [structure._candidates(score, own) for structure, score, own in parts] if padded else None,
     )
 
-    def even(structure: Structure, score: tf.Tensor) -> tf.Tensor:
+    def uniform_share(structure: Structure, score: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.cast(k, tf.int64) * structure.size(score.shape) // total, tf.int32)
 
-    return [s._settled(marks, score, even(s, score), own) for marks, (s, score, own) in zip(chosen, parts, strict=True)]
+    return [
+        s._after_global_ranking(marks, score, uniform_share(s, score), own)
+        for marks, (s, score, own) in zip(chosen, parts, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Structures that keep or drop whole parts of a kernel: blocks and output channels."""
+"""Structures of whole tiles: blocks and output channels."""
 
 import dataclasses
 import math
@@ -12,34 +12,34 @@ from sparse_lib.structures.base import Structure
 
 
 @dataclasses.dataclass(frozen=True)
-class _Parts(Structure):
-    """Rectangles of the matrix inputs x outputs, each active or not as one."""
+class _Tiled(Structure):
+    """Rectangular tiles of the matrix [inputs, outputs], each active or inactive as a whole."""
 
     def _sides(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Inputs and outputs of a part (count)."""
+        """Height (inputs) and width (outputs) of a tile (count)."""
         raise NotImplementedError
 
     def size(self, shape: Sequence[int]) -> int:
-        """Number of parts (count)."""
+        """Number of tiles (count)."""
         return math.prod(self._counts(shape))
 
     def fits(self, mask: tf.Tensor) -> bool:
-        """Whether every part is active or inactive as a whole."""
-        return bool(tf.reduce_all(self._weights(self._marks(mask), mask.shape) == mask))
+        """Whether every tile is active or inactive as a whole."""
+        return bool(tf.reduce_all(self._expand(self._units_of(mask), mask.shape) == mask))
 
     def _counts(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Parts side by side along the inputs and the outputs; the last may be cut off."""
+        """Number of tiles along the inputs and the outputs, including partial ones at the edges."""
         (inputs, outputs), (high, wide) = self._matrix_shape(shape), self._sides(shape)
         return -(-inputs // high), -(-outputs // wide)
 
     def _tiles(self, kernel: tf.Tensor) -> tf.Tensor:
-        """[parts along inputs, inputs of a part, parts along outputs, outputs of a part], filled up with zeros."""
+        """The kernel as [tile rows, tile height, tile columns, tile width], padded with zeros."""
         matrix, (high, wide) = self._matrix(kernel), self._sides(kernel.shape)
         rows, columns = self._counts(kernel.shape)
         beyond = [[0, rows * high - matrix.shape[0]], [0, columns * wide - matrix.shape[1]]]
         return tf.reshape(tf.pad(matrix, beyond), [rows, high, columns, wide])
 
-    def _units(self, scores: tf.Tensor) -> tf.Tensor:
+    def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
         (inputs, outputs), (high, wide) = self._matrix_shape(scores.shape), self._sides(scores.shape)
         rows, columns = self._counts(scores.shape)
         covered = np.outer(
@@ -47,10 +47,10 @@ class _Parts(Structure):
         )
         return tf.reduce_sum(self._tiles(scores), axis=[1, 3]) / tf.constant(covered, scores.dtype)
 
-    def _marks(self, mask: tf.Tensor) -> tf.Tensor:
+    def _units_of(self, mask: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(self._tiles(mask), axis=[1, 3])
 
-    def _weights(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    def _expand(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         (inputs, outputs), (high, wide) = self._matrix_shape(shape), self._sides(shape)
         rows, columns = self._counts(shape)
         tiles = tf.broadcast_to(marks[:, None, :, None], [rows, high, columns, wide])
@@ -58,30 +58,31 @@ class _Parts(Structure):
 
 
 @dataclasses.dataclass(frozen=True)
-class Block(_Parts):
-    """Blocks of the matrix inputs x outputs (Narang et al. 2017), scored by the mean over their weights.
+class Block(_Tiled):
+    """Block sparsity (Narang et al. 2017): rectangular blocks of the matrix [inputs, outputs] are active or inactive.
 
-    Blocks at the lower and right edge are cut off where the sides do not divide the matrix; counts are of blocks.
+    The score of a block is the mean over its weights. Blocks at the lower and right edges are smaller where the block
+    size does not divide the matrix.
 
     Attributes:
-      inputs: inputs of a block (count).
-      columns: outputs of a block (count).
+      inputs: height of a block, along the inputs (count).
+      columns: width of a block, along the outputs (count).
     """
 
     inputs: int
     columns: int
 
     def __post_init__(self) -> None:
-        """Checks the sides.
+        """Checks the block size.
 
         Raises:
-          ValueError: if one is below 1.
+          ValueError: if a side is below 1.
         """
         if min(self.inputs, self.columns) < 1:
             raise InputError(f"A block has sides of at least 1; got {self}, give for example Block(4, 4).")
 
     def __str__(self) -> str:
-        """Its name in configurations."""
+        """Name in configurations and mask files."""
         return f"block:{self.inputs}x{self.columns}"
 
     def _sides(self, shape: Sequence[int]) -> tuple[int, int]:
@@ -90,19 +91,20 @@ class Block(_Parts):
 
 
 @dataclasses.dataclass(frozen=True)
-class Channel(_Parts):
-    """Output channels: all inputs of an output, or none, scored by the mean over its weights.
+class Channel(_Tiled):
+    """Output-channel sparsity: all weights of an output are active, or none.
 
-    Nothing is known of the layers: a classifier whose last kernel loses channels loses classes, so leave it dense.
+    The score of a channel is the mean over its weights. A classifier whose last kernel loses channels loses classes:
+    exclude that kernel.
     """
 
     def __str__(self) -> str:
-        """Its name in configurations."""
+        """Name in configurations and mask files."""
         return "channel"
 
     @property
     def is_free(self) -> bool:
-        """Never: a channel of one kernel has as many weights as that kernel has inputs."""
+        """False: the size of a channel differs between kernels, it is the number of inputs."""
         return False
 
     def _sides(self, shape: Sequence[int]) -> tuple[int, int]:

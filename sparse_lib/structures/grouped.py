@@ -1,4 +1,4 @@
-"""Structures that give every group of weights the same quota: N:M and constant fan-in."""
+"""Structures with a fixed number of active weights per group: N:M and constant fan-in."""
 
 import abc
 import dataclasses
@@ -13,58 +13,80 @@ from sparse_lib.structures.base import Structure
 
 @dataclasses.dataclass(frozen=True)
 class Grouped(Structure):
-    """Consecutive inputs of one output make a group, and each group has as many active weights."""
+    """Base of structures whose groups, consecutive inputs of one output, all have the same number of active weights."""
 
     @abc.abstractmethod
     def group_size(self, inputs: int) -> int:
-        """Number of consecutive inputs in a group (count)."""
+        """Number of consecutive inputs in a group (count).
+
+        Args:
+          inputs: number of inputs of the kernel (count).
+
+        Returns:
+          The group size.
+        """
 
     @abc.abstractmethod
     def quota(self, k: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """Active weights of each group where the kernel is to have about k, int32 scalar (count)."""
+        """Active weights per group for about k active weights in the kernel.
+
+        Args:
+          k: desired number of active weights, int32 scalar (count).
+          shape: shape of the kernel.
+
+        Returns:
+          int32 scalar (count).
+        """
 
     @property
     def is_free(self) -> bool:
-        """Never: a kernel holds its quota of every group."""
+        """False: the number of active weights is a quota times the number of groups."""
         return False
 
     def fill(self, scores: tf.Tensor, quotas: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """Marks the weights of highest score that bring each group to a quota of its own.
+        """Selects the inactive weights with the highest scores that fill each group up to its quota.
 
         Args:
           scores: float tensor of the kernel's shape.
-          quotas: int32, of a shape that broadcasts to [groups of an output, 1, outputs] (count).
-          kept: boolean, what stays.
+          quotas: int32, broadcastable to [groups per output, 1, outputs] (count).
+          kept: boolean, the weights that stay active.
 
         Returns:
           Boolean tensor, disjoint from `kept`.
         """
         missing = quotas - self.group_counts(kept)
-        chosen = selection.top_k_of_columns(self._units(scores), missing, self._marks(~kept))
-        return self._weights(chosen, scores.shape)
+        chosen = selection.top_k_of_columns(self._to_units(scores), missing, self._units_of(~kept))
+        return self._expand(chosen, scores.shape)
 
     def group_counts(self, mask: tf.Tensor) -> tf.Tensor:
-        """Active weights of each group, int32 [groups of an output, 1, outputs] (count)."""
-        return _counts(self._marks(mask))
-
-    def broadcast(self, groups: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """What is said of groups, said of their weights.
+        """Counts the active weights of each group.
 
         Args:
-          groups: of the shape of `group_counts`.
-          shape: of the kernel.
+          mask: boolean, of the kernel's shape.
+
+        Returns:
+          int32, [groups per output, 1, outputs] (count).
+        """
+        return _counts(self._units_of(mask))
+
+    def broadcast(self, groups: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+        """Broadcasts one value per group to the weights of the group.
+
+        Args:
+          groups: tensor [groups per output, 1, outputs], as from `group_counts`.
+          shape: shape of the kernel.
 
         Returns:
           Tensor of the kernel's shape.
         """
-        return self._weights(tf.broadcast_to(groups, self._groups(shape)), shape)
+        return self._expand(tf.broadcast_to(groups, self._groups(shape)), shape)
 
-    def moved(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """A mask with as many active weights in each group, wherever scores are highest."""
+    def reshuffle(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Selects a mask with the same number of active weights per group, at the highest scores."""
         return self.fill(scores, self.group_counts(mask), tf.zeros_like(mask))
 
     def _groups(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Groups of an output, inputs of a group, and outputs."""
+        """Groups per output, group size and outputs (counts)."""
         inputs, outputs = self._matrix_shape(shape)
         size = self.group_size(inputs)
         return -(-inputs // size), size, outputs
@@ -72,15 +94,15 @@ class Grouped(Structure):
     def _is_padded(self, shape: Sequence[int]) -> bool:
         return bool(self._matrix_shape(shape)[0] % self._groups(shape)[1])
 
-    def _units(self, scores: tf.Tensor) -> tf.Tensor:
+    def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
         matrix, (groups, size, outputs) = self._matrix(scores), self._groups(scores.shape)
         padded = tf.pad(matrix, [[0, groups * size - matrix.shape[0]], [0, 0]])
         return tf.reshape(padded, [groups, size, outputs])
 
-    def _marks(self, mask: tf.Tensor) -> tf.Tensor:
-        return self._units(mask)
+    def _units_of(self, mask: tf.Tensor) -> tf.Tensor:
+        return self._to_units(mask)
 
-    def _weights(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    def _expand(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         inputs, outputs = self._matrix_shape(shape)
         return self._kernel(tf.reshape(marks, [-1, outputs])[:inputs], shape)
 
@@ -103,22 +125,24 @@ class Grouped(Structure):
         both, candidates = (tf.concat(tf.unstack(stacked), axis=1) for stacked in (units, among))
         return tf.stack(tf.split(self._top(both, k, candidates, shape), 2, axis=1))
 
-    def _settled(self, marks: tf.Tensor, scores: tf.Tensor, even: tf.Tensor, among: tf.Tensor | None) -> tf.Tensor:
-        count = selection.count_active(marks) if self.fixed_sparsity is None else even
+    def _after_global_ranking(
+        self, marks: tf.Tensor, scores: tf.Tensor, uniform_share: tf.Tensor, among: tf.Tensor | None
+    ) -> tf.Tensor:
+        count = selection.count_active(marks) if self.fixed_sparsity is None else uniform_share
         return self.select(scores, count, among)
 
 
 @dataclasses.dataclass(frozen=True)
 class NM(Grouped):
-    """N:M sparsity (Zhou et al. 2021): n active weights of every m consecutive inputs of an output.
+    """N:M sparsity (Zhou et al. 2021): n of every m consecutive inputs of an output are active.
 
-    Inputs are consecutive as a matrix product sums over them: for a convolution height, width, input channel, of which
-    the last runs fastest, as implicit-GEMM kernels on channels-last data have it. A last group of less than m inputs
-    has at most n active weights. Gradual pruning goes through n + x of m to n of m (Kao et al. 2022).
+    Inputs are in the order of the matrix product: for a convolution height, width, input channel, the last fastest, as
+    in implicit-GEMM kernels on channels-last data. A last group of fewer than m inputs has at most n active weights.
+    Gradual pruning passes from m through m - 1, m - 2, ... to n active weights per group (Kao et al. 2022).
 
     Attributes:
-      n: active weights of a group (count).
-      m: weights of a group (count); 2:4 is what sparse tensor cores execute.
+      n: active weights per group (count).
+      m: group size (count); sparse tensor cores execute 2:4.
     """
 
     n: int
@@ -128,13 +152,13 @@ class NM(Grouped):
         """Checks the counts.
 
         Raises:
-          ValueError: if there are not 0 < n < m.
+          ValueError: unless 0 < n < m.
         """
         if not 0 < self.n < self.m:
             raise InputError(f"N:M sparsity keeps n of m weights, 0 < n < m; got {self}, give for example NM(2, 4).")
 
     def __str__(self) -> str:
-        """Its name in configurations."""
+        """Name in configurations and mask files."""
         return f"{self.n}:{self.m}"
 
     @property
@@ -143,28 +167,28 @@ class NM(Grouped):
         return 1 - self.n / self.m
 
     def group_size(self, inputs: int) -> int:
-        """m, whatever the kernel."""
+        """m, for every kernel."""
         del inputs
         return self.m
 
     def budget(self, shape: Sequence[int], weights: int) -> int:
-        """All weights, or n of each m."""
+        """All weights if dense, else n per group (count)."""
         size = self.size(shape)
         if abs(weights - size * self.n / self.m) > 1 and weights != size:
             raise InputError(
-                f"{self} sparsity leaves {self.n / self.m:.4f} of the weights, {weights / size:.4f} was asked for: "
-                f"make the sparsity {self.fixed_sparsity:.4g} and the distribution uniform, or the layer dense with 0."
+                f"{self} sparsity leaves {self.n / self.m:.4f} of the weights, not {weights / size:.4f}: make the "
+                f"sparsity {self.fixed_sparsity:.4g} and the distribution uniform, or the layer dense with 0."
             )
         return size if weights == size else self._total(shape, self.n)
 
     def quota(self, k: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """The least from n to m at which the kernel has k weights."""
+        """The smallest quota in n..m at which the kernel has at least k active weights."""
         # Targets are computed in float32, hence the allowance.
         totals = [int(self._total(shape, quota) * (1 + 1e-6)) for quota in range(self.n, self.m)]
         return (self.n + selection.count_active(k > tf.constant(totals))) * tf.minimum(k, 1)
 
     def fits(self, mask: tf.Tensor) -> bool:
-        """Whether no group has more than n, or all are full."""
+        """Whether no group has more than n active weights, or the mask is full."""
         return bool(tf.reduce_all(mask)) or int(tf.reduce_max(self.group_counts(mask))) <= self.n
 
     def _total(self, shape: Sequence[int], quota: int) -> int:
@@ -175,28 +199,28 @@ class NM(Grouped):
 
 @dataclasses.dataclass(frozen=True)
 class ConstantFanIn(Grouped):
-    """Constant fan-in (Lasby et al. 2024): every output has as many active inputs, or none if it was ablated."""
+    """Constant fan-in (Lasby et al. 2024): all outputs have the same number of active inputs, or none if ablated."""
 
     def __str__(self) -> str:
-        """Its name in configurations."""
+        """Name in configurations and mask files."""
         return "constant_fan_in"
 
     def group_size(self, inputs: int) -> int:
-        """All inputs of an output."""
+        """All inputs: one group per output."""
         return inputs
 
     def budget(self, shape: Sequence[int], weights: int) -> int:
-        """The fan-in that comes nearest, at least 1, for every output."""
+        """Number of outputs x the nearest fan-in, which is at least 1 (count)."""
         outputs = self._matrix_shape(shape)[1]
         return outputs * max(round(weights / outputs), min(weights, 1))
 
     def quota(self, k: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """round(k / outputs), at least 1 of any k."""
+        """round(k / outputs), at least 1 for positive k."""
         outputs = self._matrix_shape(shape)[1]
         return tf.maximum((2 * k + outputs) // (2 * outputs), tf.minimum(k, 1))
 
     def fits(self, mask: tf.Tensor) -> bool:
-        """Whether all outputs have the same fan-in, or none."""
+        """Whether all outputs have the same fan-in or fan-in 0."""
         fan_in = self.group_counts(mask)
         return bool(tf.reduce_all((fan_in == 0) | (fan_in == tf.reduce_max(fan_in))))
 

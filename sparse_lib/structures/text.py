@@ -1,4 +1,4 @@
-"""Structures by the names that configurations and files have for them."""
+"""Parses structures from their names in configurations and mask files."""
 
 import re
 
@@ -11,7 +11,7 @@ _PLAIN: dict[str, Structure] = {str(s): s for s in (UNSTRUCTURED, Channel(), Con
 
 
 def parse(text: str) -> Structure:
-    """Reads a structure, the inverse of `str`.
+    """Parses a structure; the inverse of `str(structure)`.
 
     Args:
       text: `2:4` (any N:M), `block:4x4` (inputs x outputs), `channel`, `constant_fan_in` or `unstructured`.
@@ -20,7 +20,7 @@ def parse(text: str) -> Structure:
       The structure.
 
     Raises:
-      ValueError: if the text names none.
+      ValueError: if the text names no structure.
     """
     if text in _PLAIN:
         return _PLAIN[text]
