@@ -167,14 +167,14 @@ class RankCorrelation:
         if len(groups) < self.fewest:
             return Measured(NOTHING, "rank correlation", "", f"at least {self.fewest} sparse methods")
         sides, n = f"{len(groups)} methods", min(group.shape[1] for group in groups)
-        rho = float(_spearman_of_means(*groups, axis=1))
+        rho = float(_spearman_of_means(*groups))
         if n < 2:
             missing = "a second seed of every method"
             return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", sides, missing)
         rng = np.random.default_rng([0, len(groups)])
-        drawn = stats.bootstrap(
-            groups, _spearman_of_means, n_resamples=_RESAMPLES, axis=1, vectorized=True, method="percentile", rng=rng
-        ).bootstrap_distribution
+        # `stats.bootstrap` would warn of draws in which a side is constant, and return no interval.
+        picked = [rng.integers(group.shape[1], size=(_RESAMPLES, group.shape[1])) for group in groups]
+        drawn = _spearman_of_means(*(group[:, own] for group, own in zip(groups, picked, strict=True)))
         tail = 50 * (1 - statistics.LEVEL)
         low, high = np.nanpercentile(drawn, [tail, 100 - tail])
         found = Interval(rho, float(low), float(high), n, "bootstrap over seeds within methods")
@@ -246,12 +246,12 @@ def _families(pairs: pd.DataFrame) -> list[set[str]]:
     return families
 
 
-def _spearman_of_means(*groups: np.ndarray, axis: int) -> np.ndarray:
-    """Rank correlation of the means of groups of pairs, [2, resamples, seeds] each; NaN where one side is constant.
+def _spearman_of_means(*groups: np.ndarray) -> np.ndarray:
+    """Rank correlation of the means of groups of pairs, [2, ..., seeds] each; NaN where one side is constant.
 
     `stats.spearmanr` takes one set of pairs at a time.
     """
-    means = np.stack([group.mean(axis) for group in groups])
+    means = np.stack([group.mean(axis=-1) for group in groups])
     ranks = stats.rankdata(means, axis=0)
     x, y = np.moveaxis(ranks - ranks.mean(0), 1, 0)
     sizes = np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0))

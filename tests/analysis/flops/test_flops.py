@@ -121,17 +121,16 @@ def test_the_honest_count_of_resnet50_by_hand(golden):
     ("masks", "relative"),
     [("uniform 0.8", 0.20), ("uniform 0.9", 0.10), ("erk 0.8", 0.35), ("erk 0.9", 0.17)],
 )
-def test_the_honest_count_of_wrn_22_2_is_that_of_the_reproduction(masks, relative):
+def test_the_honest_count_of_wrn_22_2_is_that_of_the_reproduction(masks, relative, tmp_path):
     distribution, sparsity = masks.split()
     bindings = [
         "network.network_name = 'wide_resnet'",
         f"masks.distribution = '{distribution}'",
         f"masks.sparsity = {sparsity}",
     ]
-    tables = __main__._described(
-        __main__._arguments([f"--gin_bindings={b}" for b in bindings] + ["--image=32x32x3", "--classes=10"])
-    )
-    layers, training = tables.values()
+    flags = ["--image=32x32x3", "--classes=10", f"--out={tmp_path}"]
+    assert __main__.main([*(f"--gin_bindings={binding}" for binding in bindings), *flags]) == 0
+    layers, training = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("layers", "training"))
     total = layers.iloc[-1]
     assert total["dense_flops"] == pytest.approx(3.15e8, rel=2e-3)
     assert total["flops"] / total["dense_flops"] == pytest.approx(relative, abs=0.006)
