@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,41 +20,35 @@ from sparse_lib.experiment.storage import files
 # The colours that a page may replace for a dark background; no data has them.
 INK, MUTED, GRID = "#1f2328", "#666f79", "#dfe3e8"
 WIDTH = 7.4
+# Seaborn's theme, with the page's colours.
 RC: Any = {
-    "axes.axisbelow": True,
+    **seaborn.axes_style("ticks"),
+    **seaborn.plotting_context("paper", font_scale=0.95),
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
     "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "figure.dpi": 100,
     "figure.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
     "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 8.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
+    "patch.force_edgecolor": False,
     "savefig.facecolor": "none",
     "svg.fonttype": "path",
     "svg.hashsalt": "sparse_lib",
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 8.5,
 }
 # After Okabe and Ito (2008), whose colours the colour-blind can tell apart; medium tones for light and dark pages.
 BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
