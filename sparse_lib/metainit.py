@@ -92,8 +92,8 @@ def metainit(
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
     objective = Objective(model)
-    kernels = _Norms(gradient_flow.masked(objective.params(), masks))
-    slope_of = _norm_slope(objective, kernels, masks, epsilon)
+    kernels = KernelNorms(gradient_flow.masked(objective.params(), masks))
+    slope_of = norm_slope(objective, kernels, masks, epsilon)
 
     norms, velocity = kernels.start, tf.zeros_like(kernels.start)
     for step in range(steps):
@@ -108,7 +108,7 @@ def metainit(
     return kernels.rescaled(norms)
 
 
-class _Norms:
+class KernelNorms:
     """Trainable values as a function of their kernels' norms; directions are fixed."""
 
     def __init__(self, values: Sequence[tf.Tensor]) -> None:
@@ -128,8 +128,8 @@ class _Norms:
         return values
 
 
-def _norm_slope(
-    objective: Objective, kernels: _Norms, masks: Masks, epsilon: float
+def norm_slope(
+    objective: Objective, kernels: KernelNorms, masks: Masks, epsilon: float
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Makes a function (norms, x, y) -> derivative of the gradient quotient by the norms.
 
