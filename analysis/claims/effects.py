@@ -70,7 +70,7 @@ class Contrast:
             return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
         # More seeds decide more than the order of preference.
         pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
-        sides = f"{_side(pair[0], first, self.unit)}, {_side(pair[1], second, self.unit)}"
+        sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
         if self.unit == "times":
             found = statistics.paired(_logarithms(first), _logarithms(second))
             found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
@@ -224,7 +224,7 @@ def format_effect(value: float, unit: Unit, *, sign: bool = True) -> str:
     return f"{value:{plus}.3g}{' nats' if unit == 'nats' else ''}"
 
 
-def _side(method: str, values: dict[int, float], unit: Unit) -> str:
+def _format_side(method: str, values: dict[int, float], unit: Unit) -> str:
     return f"{methods.label(method)} {format_effect(float(np.mean(list(values.values()))), unit, sign=False)}"
 
 

@@ -15,7 +15,7 @@ _INITS = {
 }
 
 
-@style.styled
+@style.use_style
 def signal(frame: pd.DataFrame) -> Figure:
     """Standard deviation of the logits at initialisation against sparsity (Figure 2 of arXiv 2010.03533).
 
@@ -29,7 +29,7 @@ def signal(frame: pd.DataFrame) -> Figure:
     Raises:
       NoData: if the frame is empty.
     """
-    rows = style.need(frame, ["logit_std"], "Signal propagation was not computed.")
+    rows = style.require(frame, ["logit_std"], "Signal propagation was not computed.")
     networks = list(dict.fromkeys(rows["network"]))
     figure, axes = style.grid(len(networks), 2, 2.6)
     titles = {"logit_std": "logits", "unit_std": "hidden dense units, mean"}
@@ -41,7 +41,7 @@ def signal(frame: pd.DataFrame) -> Figure:
         pair[0].set_ylabel("standard deviation")
     for ax in axes[-1]:
         ax.set_xlabel("sparsity")
-    style.legend(figure, dict(_INITS.values()), kind="both")
+    style.add_legend(figure, dict(_INITS.values()), kind="both")
     return figure
 
 
@@ -66,6 +66,6 @@ def _draw_lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:
         legend=False,
         ax=ax,
     )
-    style.log_axis(ax.yaxis, "")
+    style.set_log_axis(ax.yaxis, "")
     # Layers that pass on nothing have no place on a logarithmic axis.
     ax.set_ylim(bottom=max(1e-6, 0.5 * float(rows.loc[rows[column] > 0, column].min())))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.figures import style
 
 
-@style.styled
+@style.use_style
 def embedding(points: pd.DataFrame, stress: float) -> Figure:
     """Starts and ends of training in the plane, by multidimensional scaling of their L2 distances.
 
@@ -25,7 +25,7 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     Raises:
       NoData: if there are no checkpoints.
     """
-    rows = style.need(points, ["x", "y"], "No checkpoints of sparse runs and of the pruned network they come from.")
+    rows = style.require(points, ["x", "y"], "No checkpoints of sparse runs and of the pruned network they come from.")
     figure, axes = style.grid(1, 1, 4.4, width=6.4)
     ax = axes[0, 0]
     drawn = style.looks(rows)
@@ -40,11 +40,11 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     ax.set_xlabel("L2 distance of weights")
     ax.set_ylabel("L2 distance of weights")
     ax.set_title(f"stress {stress:.3f}; dots: start of training", fontweight="normal")
-    style.legend_beside(ax, drawn, kind="point")
+    style.add_legend_beside(ax, drawn, kind="point")
     return figure
 
 
-@style.styled
+@style.use_style
 def matrix(
     values: np.ndarray,
     groups: Sequence[str],
@@ -100,6 +100,6 @@ def matrix(
     ax.tick_params(length=0)
     ax.grid(visible=False)
     if percent:
-        style.percent_axis(ax.collections[0].colorbar.ax.yaxis, "")
+        style.set_percent_axis(ax.collections[0].colorbar.ax.yaxis, "")
     ax.set_title(title)
     return figure

@@ -56,7 +56,7 @@ def _format_of(column: str) -> Callable[[Any], str]:
     return _format_as_published if column.endswith(("readme", "paper")) else _format_ratio
 
 
-def text(title: str, table: Any) -> str:
+def format_table(title: str, table: Any) -> str:
     """Formats a table as plain text, with oddities of rows as footnotes.
 
     Args:
@@ -99,7 +99,7 @@ def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
             total = gin_names.training().total_steps
             steps = (total * part // _PARTS for part in range(_PARTS))
             begun = (float(prune.sparsity(step)) if step >= prune.begin_step else 0.0 for step in steps)
-            pruning = cost_tables.while_pruned(model, kernels, begun)
+            pruning = cost_tables.pruning_flops(model, kernels, begun)
     summed = layers.iloc[-1]
     frequency = gin_names.mask_updater().update_freq or 100
     training = cost_tables.training(summed["dense_flops"], summed["flops"], frequency, pruning)
@@ -158,7 +158,7 @@ def _print_tables(options: argparse.Namespace) -> None:
         }
         tables = {name: (TABLES[name], makers[name]()) for name in options.table or TABLES}
     for name, (title, table) in tables.items():
-        sys.stdout.write(f"{text(title, table)}\n")
+        sys.stdout.write(f"{format_table(title, table)}\n")
         if options.out:
             files.write_text(options.out / f"{name}.csv", table.to_csv(index=False))
 

@@ -75,7 +75,7 @@ def measure_case(
     names = set(runs.runs["run"])
     own_paths = landscapes.Paths(*(frame[frame["run"].isin(names)] for frame in paths))
     own_spectra = spectra.Spectra(*(frame[frame["run"].isin(names)] for frame in measured_spectra))
-    predicted = tables.predictions(runs)
+    predicted = tables.load_predictions(runs)
     reader = CheckpointReader()
     evidence = quantities.gather(runs, predicted, own_paths, own_spectra, reader)
     verdicts = paper.judge(evidence)

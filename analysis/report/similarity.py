@@ -82,7 +82,7 @@ def weight_section(case: Case, writer: ReportWriter) -> Section:
         caption = "Distances of weights to the pruned network whose masks a run takes. Mean and standard deviation."
         section.add(formatting.means_table(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
     _add_representations(case, section, writer)
-    points, stress = tables.embedded(case.runs, case.reader)
+    points, stress = tables.embed(case.runs, case.reader)
     writer.write_data(f"{case.slug}/embedding", points)
     writer.add_figure(
         section,

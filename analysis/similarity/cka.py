@@ -29,7 +29,7 @@ def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
     """
     if one.ndim != 2 or other.ndim != 2 or len(one) != len(other):
         raise InputError(f"Give features [n, units] of the same examples; got shapes {one.shape} and {other.shape}.")
-    x, y = (_centred(side) for side in (one, other))
+    x, y = (_center(side) for side in (one, other))
     if min(x.shape[1], y.shape[1]) > len(x):
         # The same numbers from matrices of examples, which are smaller: || Y^T X ||^2 = <X X^T, Y Y^T>.
         k, l_ = x @ x.T, y @ y.T
@@ -69,6 +69,6 @@ def compare(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> p
     return pd.DataFrame(values, index=list(one), columns=list(other))
 
 
-def _centred(features: np.ndarray) -> np.ndarray:
+def _center(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
     return features - features.mean(0)

@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
     labels: np.ndarray
 
 
-def predictions(runs: Runs) -> Predictions:
+def load_predictions(runs: Runs) -> Predictions:
     """Reads the logits of the runs.
 
     Args:
@@ -91,9 +91,9 @@ def to_parents(runs: Runs, predicted: Predictions) -> pd.DataFrame:
       One row a run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
     """
     rows = []
-    for row in _with_parents(runs):
+    for row in _rows_with_parents(runs):
         if row["run"] in predicted.logits and row["parent"] in predicted.logits:
-            rows.append({**row, **_compared(predicted, row["run"], row["parent"])})
+            rows.append({**row, **_compare_functions(predicted, row["run"], row["parent"])})
     return pd.DataFrame(rows, columns=[*IDENTITY, "parent", *TO_PARENT])
 
 
@@ -159,11 +159,11 @@ def distances(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFram
     reader = reader or CheckpointReader()
     rows = []
     goals: dict[str, checkpoints.Values | None] = {}
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         parent = row["parent"]
         if parent not in goals:
-            goals[parent] = reader.weights(runs.path(parent))
-        goal, start, end = goals[parent], *(reader.weights(path) for path in _ends(runs, row["run"]))
+            goals[parent] = reader.read_weights(runs.path(parent))
+        goal, start, end = goals[parent], *(reader.read_weights(path) for path in _end_checkpoints(runs, row["run"]))
         if goal is None or start is None or end is None:
             continue
         values = (
@@ -194,29 +194,29 @@ def representations(runs: Runs, reader: CheckpointReader | None = None) -> pd.Da
     reader = reader or CheckpointReader()
     rows: list[dict[str, Any]] = []
     built: networks.Built | None = None
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         if methods.base_of(row["method"]) not in methods.STATIC:
             continue
         paths = runs.path(row["run"]), runs.path(row["parent"])
-        own, goal = (reader.weights(path) for path in paths)
+        own, goal = (reader.read_weights(path) for path in paths)
         if own is None or goal is None:
             continue
         built = built or networks.build(paths[1])
         images = built.dataset.test.images[:_CKA_EXAMPLES]
         one, other = (cka.activations(built.at(path), images) for path in paths)
         similar = {f"cka/{layer}": cka.linear_cka(features, other[layer]) for layer, features in one.items()}
-        rows.append({**row, "matched_l2": _matched(built, own, goal), **similar})
+        rows.append({**row, "matched_l2": _matched_l2(built, own, goal), **similar})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*IDENTITY, "parent", "matched_l2"])
 
 
-def _matched(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
+def _matched_l2(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
     try:
-        return weights.matched(built.model, goal, own, restarts=1)
+        return weights.matched_l2(built.model, goal, own, restarts=1)
     except ValueError:
         return float("nan")
 
 
-def embedded(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFrame, float]:
+def embed(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFrame, float]:
     """Places a pruned network and the starts and ends of the runs that keep its masks in the plane.
 
     Args:
@@ -227,7 +227,7 @@ def embedded(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.Dat
       One row a solution: run, label, method, end ("start" or "end"), x, y; and the stress.
     """
     reader = reader or CheckpointReader()
-    children = [r for r in _with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
+    children = [r for r in _rows_with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
     parents = [row["parent"] for row in children]
     places: list[tuple[str, str, pathlib.Path]] = []
     if parents:
@@ -235,8 +235,8 @@ def embedded(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.Dat
         places = [(parent, "end", runs.path(parent))]
         for row in children:
             if row["parent"] == parent:
-                places += zip([row["run"]] * 2, ("start", "end"), _ends(runs, row["run"]), strict=True)
-    read = [(run, end, reader.weights(path)) for run, end, path in places]
+                places += zip([row["run"]] * 2, ("start", "end"), _end_checkpoints(runs, row["run"]), strict=True)
+    read = [(run, end, reader.read_weights(path)) for run, end, path in places]
     known = [(run, end, values) for run, end, values in read if values is not None]
     if len(known) < 2:
         return pd.DataFrame(columns=["run", "label", "method", "end", "x", "y"]), float("nan")
@@ -271,7 +271,7 @@ def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFra
         rows.append({**{k: row[k] for k in ("label", "method")}, "compared": compared, **total.drop("layer")})
 
     for _, group in wanted.groupby("label"):
-        read = [(row, *map(reader.masks, _ends(runs, row["run"]))) for row in group.to_dict("records")]
+        read = [(row, *map(reader.read_masks, _end_checkpoints(runs, row["run"]))) for row in group.to_dict("records")]
         last = [(row, end) for row, _, end in read if end is not None]
         for row, start, end in read:
             if start is not None and end is not None and methods.base_of(row["method"]) not in methods.PRUNING:
@@ -306,7 +306,7 @@ def survivals(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFram
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*IDENTITY, "age", "survival"])
 
 
-def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
+def _rows_with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
     """Identity and parent of the runs that have one; both finished, if asked for."""
     rows = runs.runs[runs.runs["parent"].notna()]
     if finished:
@@ -315,12 +315,12 @@ def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]
     return [{k: row[k] for k in (*IDENTITY, "parent")} for row in rows.to_dict("records")]
 
 
-def _ends(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+def _end_checkpoints(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
     """The first and the last checkpoint of a run."""
     return runs.path(name) / "ckpt-0", runs.path(name)
 
 
-def _compared(predicted: Predictions, one: str, other: str) -> dict[str, float]:
+def _compare_functions(predicted: Predictions, one: str, other: str) -> dict[str, float]:
     a, b = predicted.logits[one], predicted.logits[other]
     both_ways = (function.kl(a, b) + function.kl(b, a)) / 2
     values = (function.disagreement(a, b), both_ways, function.jensen_shannon(a, b))

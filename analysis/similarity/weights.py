@@ -23,7 +23,7 @@ def l2(one: Values, other: Values) -> float:
     Returns:
       The distance.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     return float(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs)))
 
 
@@ -37,13 +37,13 @@ def cosine(one: Values, other: Values) -> float:
     Returns:
       The distance, from 0 to 2; NaN where either side is zero.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     a, b = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 1.0 - float(np.clip(a @ b / norms, -1, 1)) if norms else float("nan")
 
 
-def matched(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
+def matched_l2(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
     """Euclidean distance once the hidden units of one solution are permuted to fit the other's as well as may be.
 
     Units of a network may be permuted without changing what it computes, so that the plain distance of two networks of
@@ -106,7 +106,7 @@ def l2_matrix(solutions: Sequence[Values]) -> np.ndarray:
     return distances
 
 
-def _pairs(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
+def _paired_arrays(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
     shapes = [{name: np.shape(value) for name, value in side.items()} for side in (one, other)]
     if not one or shapes[0] != shapes[1]:
         differing = sorted(name for name in {*one, *other} if shapes[0].get(name) != shapes[1].get(name))
