@@ -54,7 +54,7 @@ class Distances(NamedTuple):
     cosine_per_tensor: tf.Tensor
 
 
-def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
+def apply_masks(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
     """Zeroes the inactive entries of tensors: where(m, t, 0).
 
     Args:
@@ -88,8 +88,8 @@ def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> 
     """
     _check_aligned(gradients, masks, "mask")
     inverse = [tf.zeros_like(g, tf.bool) if m is None else ~m for g, m in zip(gradients, masks, strict=True)]
-    active = tf.stack([_square_sum(t) for t in masked(gradients, masks)])
-    inactive = tf.stack([_square_sum(t) for t in masked(gradients, inverse)])
+    active = tf.stack([_square_sum(t) for t in apply_masks(gradients, masks)])
+    inactive = tf.stack([_square_sum(t) for t in apply_masks(gradients, inverse)])
     return Norms(
         total=tf.sqrt(tf.reduce_sum(active)),
         per_tensor=tf.sqrt(active),
@@ -188,7 +188,7 @@ def loss_decrease(
       ValueError: if the lists differ in length.
     """
     _check_aligned(params, gradients, "gradient")
-    active = masked(gradients, masks)
+    active = apply_masks(gradients, masks)
     rate = tf.convert_to_tensor(learning_rate, dtype_hint=tf.float64)
     moved = [p - tf.cast(rate, p.dtype) * tf.cast(g, p.dtype) for p, g in zip(params, active, strict=True)]
     squares = tf.add_n([_square_sum(g) for g in active])

@@ -43,7 +43,7 @@ def gradient_quotient(
     Returns:
       The quotient, a scalar of the parameters' dtype.
     """
-    gradients = gradient_flow.masked(objective.gradient(params, x, y), masks)
+    gradients = gradient_flow.apply_masks(objective.gradient(params, x, y), masks)
     products = objective.hvp(params, x, y, gradients)
     return _mean_change(gradients, products, masks, epsilon)
 
@@ -91,7 +91,7 @@ def metainit(
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
     objective = Objective(model)
-    kernels = _Norms(gradient_flow.masked(objective.params(), masks))
+    kernels = _Norms(gradient_flow.apply_masks(objective.params(), masks))
     slope_of = _norm_slope(objective, kernels, masks, epsilon)
 
     norms, velocity = kernels.start, tf.zeros_like(kernels.start)
@@ -142,11 +142,11 @@ def _norm_slope(
 
     @tf.function
     def gradient(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-        return gradient_flow.masked(objective.gradient(kernels.rescale(norms), x, y), masks)
+        return gradient_flow.apply_masks(objective.gradient(kernels.rescale(norms), x, y), masks)
 
     @tf.function
     def product(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor, vectors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return gradient_flow.masked(objective.hvp(kernels.rescale(norms), x, y, vectors), masks)
+        return gradient_flow.apply_masks(objective.hvp(kernels.rescale(norms), x, y, vectors), masks)
 
     @tf.function
     def partials(gradients: list[tf.Tensor], products: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -190,7 +190,7 @@ def _mean_change(
         tf.abs((g - p) / tf.where(g >= 0, g + epsilon, g - epsilon) - 1)
         for g, p in zip(gradients, products, strict=True)
     ]
-    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.masked(changes, masks)])
+    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.apply_masks(changes, masks)])
     counts = [
         tf.size(change, tf.int64) if mask is None else tf.math.count_nonzero(mask)
         for change, mask in zip(changes, masks, strict=True)

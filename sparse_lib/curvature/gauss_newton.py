@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
-from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pulled_back
+from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pull_back
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
@@ -34,14 +34,14 @@ class OutputCurvatureOperator(CurvatureOperator):
             # J^T w is linear in w, so its derivative, which is J, can be taken at any w.
             weights = tf.zeros_like(outputs)
             outer.watch(weights)
-            pullback = pulled_back(inner, outputs, params, weights)
+            pullback = pull_back(inner, outputs, params, weights)
         output_map = self._output_map(_wide(outputs), y, index)
         examples = tf.shape(outputs)[0]
 
         def product(vectors: Tensors) -> list[tf.Tensor]:
-            (pushed,) = pulled_back(outer, pullback, [weights], vectors)
+            (pushed,) = pull_back(outer, pullback, [weights], vectors)
             weighted = tf.cast(output_map(_wide(pushed)), outputs.dtype)
-            return [p / tf.cast(examples, p.dtype) for p in pulled_back(inner, outputs, params, weighted)]
+            return [p / tf.cast(examples, p.dtype) for p in pull_back(inner, outputs, params, weighted)]
 
         return product
 
@@ -57,7 +57,7 @@ class GaussNewtonOperator(OutputCurvatureOperator):
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(outputs)
             gradient = _output_gradient(self.objective, outputs, y)
-        return lambda vector: pulled_back(tape, gradient, [outputs], vector)[0]
+        return lambda vector: pull_back(tape, gradient, [outputs], vector)[0]
 
 
 class FisherOperator(OutputCurvatureOperator):
@@ -171,7 +171,7 @@ def _output_gradient(objective: Objective, outputs: tf.Tensor, y: tf.Tensor) -> 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(outputs)
         losses = objective.losses_of(outputs, y)
-    return pulled_back(tape, losses, [outputs], None)[0]
+    return pull_back(tape, losses, [outputs], None)[0]
 
 
 def _squared(scores: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:

@@ -140,12 +140,10 @@ class HessianOperator(CurvatureOperator):
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(params)
             gradient = self.objective.gradient(params, x, y, training=self._training)
-        return lambda vectors: pulled_back(tape, gradient, params, vectors)
+        return lambda vectors: pull_back(tape, gradient, params, vectors)
 
 
-def pulled_back(
-    tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tensors, weights: object
-) -> list[tf.Tensor]:
+def pull_back(tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tensors, weights: object) -> list[tf.Tensor]:
     """Gradient of <target, weights>, dense, with zeros for what the target does not depend on.
 
     Args:

@@ -185,7 +185,7 @@ def held_out_growth(
         wanted = [gradients[p] for p in positions]
         if not updater.needs_hessian:
             return Growth(wanted)
-        products = objective.hvp(params, x, y, gradient_flow.masked(gradients, masks.aligned(variables)))
+        products = objective.hvp(params, x, y, gradient_flow.apply_masks(gradients, masks.aligned(variables)))
         return Growth(wanted, [products[p] for p in positions])
 
     return growth
