@@ -23,7 +23,7 @@ from sparse_lib.experiment.networks import lenet5
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.masks import random_masks
 from sparse_lib.structures import UNSTRUCTURED
-from sparse_lib.updaters import Kernel, Moment
+from sparse_lib.updaters import Kernel, UpdateContext
 
 FOLDER = pathlib.Path(__file__).with_name("pictures")
 # Published training: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of the way.
@@ -61,8 +61,8 @@ def update() -> Figure:
     weight = np.where(mask, rng.normal(size=mask.shape), 0).astype(np.float32)
     gradient = rng.normal(size=mask.shape).astype(np.float32)
     kernel = Kernel(tf.constant(mask), tf.constant(weight), tf.constant(gradient), {})
-    moment = Moment(tf.constant(0, tf.int64), tf.constant(0.1), 0)
-    (after,) = sparse_lib.RigL(drop_fraction=0.3, end_step=1_000).update([kernel], moment)
+    context = UpdateContext(tf.constant(0, tf.int64), tf.constant(0.1), 0)
+    (after,) = sparse_lib.RigL(drop_fraction=0.3, end_step=1_000).update([kernel], context)
     new = after.mask.numpy()
     figure, axes = style.grid(1, 4, 2.3)
     before, scores, dropping, growing = axes[0]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from sparse_lib import mask_files, selection
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.tables import text_table
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
@@ -271,13 +272,6 @@ class Masks(tf.Module):
         rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
         rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))
         rows.append(("total", "", sum(self.active()), sum(self.sizes()), ""))
-        name_width = max(len(name) for name in ["kernel", "total", *self.names])
-        shape_width = max(len(shape) for shape in ["shape", *shapes])
-        header = f"{'kernel':<{name_width}}  {'shape':>{shape_width}}  {'active':>11}  {'of':>11}  sparsity"
-        lines = [f"{header}  structure" if any(rules) else header]
-        lines += [
-            f"{name:<{name_width}}  {shape:>{shape_width}}  {active:>11,}  {size:>11,}  "
-            f"{1 - active / max(size, 1):>8.4f}  {rule}".rstrip()
-            for name, shape, active, size, rule in rows
-        ]
-        return "\n".join(lines)
+        header = ("kernel", "shape", f"{'active':>11}", f"{'of':>11}", "sparsity", "structure" if any(rules) else "")
+        cells = [(n, s, f"{k:,}", f"{size:,}", f"{1 - k / max(size, 1):.4f}", rule) for n, s, k, size, rule in rows]
+        return text_table([header], cells, left=(0, 5))

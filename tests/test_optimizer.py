@@ -267,9 +267,9 @@ class Witness(updaters.RigL):
 
     seen: list = dataclasses.field(default_factory=list)
 
-    def update(self, kernels, moment):
-        self.seen.append((int(moment.step), [k.gradient.numpy() for k in kernels]))
-        return super().update(kernels, moment)
+    def update(self, kernels, context):
+        self.seen.append((int(context.step), [k.gradient.numpy() for k in kernels]))
+        return super().update(kernels, context)
 
 
 @pytest.mark.parametrize("replaces", [True, False])

@@ -41,7 +41,7 @@ UPDATERS = {
     "topkast": updaters.TopKAST(),
     "dnw": updaters.DNW(),
     # An ablation threshold that small kernels meet; both kernels take part.
-    "srigl": updaters.SRigL(**EVERY_2, drop_fraction=0.6, ablation_threshold=0.9, spared=()),
+    "srigl": updaters.SRigL(**EVERY_2, drop_fraction=0.6, ablation_threshold=0.9, never_ablated=()),
 }
 STRUCTURES = (NM(2, 4), Block(2, 2), Channel(), ConstantFanIn())
 # These change how many weights a kernel has, which only blocks allow.

@@ -14,7 +14,7 @@ from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.structures import NM, UNSTRUCTURED, Block, Channel, ConstantFanIn, parse, select_globally
-from tests.test_updaters import MOMENT, kernel
+from tests.test_updaters import CONTEXT, kernel
 
 layers = keras.layers
 ALL = [UNSTRUCTURED, NM(2, 4), NM(1, 5), NM(3, 4), Block(2, 3), Block(4, 4), Channel(), ConstantFanIn()]
@@ -302,7 +302,7 @@ def test_one_shot(structure, scope, method, tiny_model):
 
 def rigl_on(structure, mask, weight, gradient, fraction=0.5) -> np.ndarray:
     before = kernel(np.array(mask, bool), weight, gradient)._replace(structure=structure)
-    return updaters.RigL(drop_fraction=schedules.Constant(fraction)).update([before], MOMENT)[0]
+    return updaters.RigL(drop_fraction=schedules.Constant(fraction)).update([before], CONTEXT)[0]
 
 
 def test_rigl_drops_over_the_kernel_and_fills_every_group():
@@ -333,7 +333,7 @@ def test_gradual_pruning_goes_through_wider_groups():
     before, seen = kernel(np.ones((8, 5), bool), weights)._replace(structure=NM(2, 4)), []
     for sparsity in (0.0, 0.2, 0.25, 0.4, 0.5):
         prune = updaters.Prune(sparsity=schedules.Constant(sparsity))
-        update = prune.update([before], MOMENT)[0]
+        update = prune.update([before], CONTEXT)[0]
         counts = np.unique(update.mask.numpy().reshape(2, 4, 5).sum(axis=1))
         seen.append(counts.tolist())
         before = before._replace(mask=update.mask, weight=update.weight)
@@ -348,20 +348,22 @@ def test_redistribution_moves_blocks():
         kernel(mask, scores_for((4, 4)) + 1, momentum=np.full((4, 4), size))._replace(structure=structure)
         for size in (1.0, 3.0)
     ]
-    updates = updaters.SNFS(drop_fraction=schedules.Constant(1.0)).update(kernels, MOMENT)
+    updates = updaters.SNFS(drop_fraction=schedules.Constant(1.0)).update(kernels, CONTEXT)
     assert [int(structure.count(u.mask)) for u in updates] == [1, 3]
 
 
 # --- SRigL ---
 
 
-def srigl(mask, weight, gradient, fraction, threshold=0.5, spare=0, spared=(0,)) -> updaters.Update:
+def srigl(mask, weight, gradient, fraction, threshold=0.5, spare=0, never_ablated=(0,)) -> updaters.Update:
     mask = np.array(mask, bool)
     marks = (np.arange(mask.size) < spare).reshape(mask.shape)
     before = kernel(mask, weight, gradient, spare=marks)._replace(structure=ConstantFanIn())
-    updater = updaters.SRigL(drop_fraction=schedules.Constant(fraction), ablation_threshold=threshold, spared=spared)
-    # The second kernel is only there to be spared.
-    return updater.update([before, before] if spared == (1,) else [before], MOMENT)[0]
+    updater = updaters.SRigL(
+        drop_fraction=schedules.Constant(fraction), ablation_threshold=threshold, never_ablated=never_ablated
+    )
+    # The second kernel is there so that one is never ablated.
+    return updater.update([before, before] if never_ablated == (1,) else [before], CONTEXT)[0]
 
 
 MASK = [[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]
@@ -371,7 +373,7 @@ GRADIENT = [[1, 1, 9], [1, 1, 1], [5, 2, 1], [4, 3, 1]]
 
 def test_a_neuron_without_salient_weights_is_ablated():
     # The second neuron's weights are the smallest and leave; the best gradients outside are 9 (of the third) and 5.
-    update = srigl(MASK, WEIGHT, GRADIENT, 0.34, spared=(1,))
+    update = srigl(MASK, WEIGHT, GRADIENT, 0.34, never_ablated=(1,))
     # Its two weights go to the others: fan-in 3. The first takes row 2 (5), the third row 0 (9).
     assert update.mask.numpy().astype(int).T.tolist() == [[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1]]
     np.testing.assert_array_equal(update.grown, update.mask & ~np.array(MASK, bool))
@@ -381,7 +383,7 @@ def test_a_neuron_without_salient_weights_is_ablated():
 def test_without_ablation_every_neuron_keeps_its_fan_in():
     for update in (
         srigl(MASK, WEIGHT, GRADIENT, 0.34),
-        srigl(MASK, WEIGHT, GRADIENT, 0.34, threshold=0.0, spared=(1,)),
+        srigl(MASK, WEIGHT, GRADIENT, 0.34, threshold=0.0, never_ablated=(1,)),
     ):
         # The second takes the two best of its gradients, rows 3 and 2.
         assert update.mask.numpy().astype(int).T.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
@@ -393,11 +395,11 @@ def test_what_a_division_leaves_is_remembered_and_used():
     weight = np.where(mask, [[9, 9, 9, 0.1]] * 6, 0)
     gradient = np.zeros((6, 4))
     gradient[2:4, 0] = 1
-    update = srigl(mask, weight, gradient, 0.25, spared=(1,))
+    update = srigl(mask, weight, gradient, 0.25, never_ablated=(1,))
     # 8 weights over 3 neurons: a fan-in of 2, and 2 over.
     assert update.mask.numpy().sum(axis=0).tolist() == [2, 2, 2, 0]
     assert int(tf.reduce_sum(update.state["spare"])) == 2
-    again = srigl(update.mask.numpy(), weight * 1.0, gradient, 0.0, spare=3, spared=(1,))
+    again = srigl(update.mask.numpy(), weight * 1.0, gradient, 0.0, spare=3, never_ablated=(1,))
     # 6 and 3 over are a fan-in of 3.
     assert again.mask.numpy().sum(axis=0).tolist() == [3, 3, 3, 0]
     assert int(tf.reduce_sum(again.state["spare"])) == 0
@@ -406,14 +408,14 @@ def test_what_a_division_leaves_is_remembered_and_used():
 def test_ablated_neurons_stay_away_and_full_ones_take_no_more():
     mask = np.array([[1, 0], [1, 0], [1, 0]], bool)
     gradient = [[0, 99], [0, 99], [0, 99]]
-    update = srigl(mask, np.where(mask, 1.0, 0.0), gradient, 0.5, spare=3, spared=(1,))
+    update = srigl(mask, np.where(mask, 1.0, 0.0), gradient, 0.5, spare=3, never_ablated=(1,))
     np.testing.assert_array_equal(update.mask, mask)
     assert int(tf.reduce_sum(update.state["spare"])) == 3
 
 
 def test_never_all_neurons_are_ablated():
     mask = np.array([[1, 1], [1, 1], [0, 0], [0, 0]], bool)
-    update = srigl(mask, np.ones((4, 2)), -np.ones((4, 2)), 1.0, threshold=1.0, spared=(1,))
+    update = srigl(mask, np.ones((4, 2)), -np.ones((4, 2)), 1.0, threshold=1.0, never_ablated=(1,))
     assert np.all(update.mask.numpy().sum(axis=0) == 2)
 
 
@@ -478,7 +480,10 @@ CUBIC = schedules.PolynomialSparsity(initial=0.0, final=0.8, begin=2, end=8)
         (lambda: optimizer_of(NM(2, 4), updaters.Prune(sparsity=CUBIC, end_step=8)), "sparsity of 0.5, not 0.8"),
         (lambda: optimizer_of(NM(2, 4), updaters.GraNet(sparsity=CUBIC, end_step=8)), "sparsity of 0.5, not 0.8"),
         (lambda: optimizer_of(UNSTRUCTURED, updaters.SRigL(end_step=9)), "needs a constant fan-in and the masks are"),
-        (lambda: optimizer_of(ConstantFanIn(), updaters.SRigL(end_step=9, spared=(2,))), r"spared=\(2,\) names no"),
+        (
+            lambda: optimizer_of(ConstantFanIn(), updaters.SRigL(end_step=9, never_ablated=(2,))),
+            r"never_ablated=\(2,\) names no",
+        ),
         (lambda: updaters.SRigL(end_step=9, ablation_threshold=3), "ablation_threshold is 3; give a fraction"),
     ],
 )

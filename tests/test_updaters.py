@@ -14,7 +14,7 @@ from sparse_lib.updaters.drop_and_grow import share
 from sparse_lib.updaters.redistribution import share_out
 
 HALF = schedules.Constant(0.5)
-MOMENT = updaters.Moment(tf.constant(4, tf.int64), tf.constant(0.1), seed=0)
+CONTEXT = updaters.UpdateContext(tf.constant(4, tf.int64), tf.constant(0.1), seed=0)
 
 
 def kernel(mask, weight, gradient=None, **state) -> updaters.Kernel:
@@ -28,8 +28,8 @@ def bits(mask) -> str:
     return "".join("1" if m else "0" for m in np.ravel(mask))
 
 
-def one(updater: updaters.Updater, *kernels: updaters.Kernel, moment=MOMENT) -> updaters.Update:
-    return updater.update(kernels, moment)[0]
+def one(updater: updaters.Updater, *kernels: updaters.Kernel, context=CONTEXT) -> updaters.Update:
+    return updater.update(kernels, context)[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,8 @@ def test_golden_pruning_counts(golden, network, sparsity):
     kernels = [kernel(np.ones(shape, bool), rng.normal(size=shape)) for shape, _ in layers]
     cubic = schedules.PolynomialSparsity(initial=0, final=sparsity, begin=3000, end=7000)
     for step in (7000, 11_000):
-        moment = MOMENT._replace(step=tf.constant(step, tf.int64))
-        updates = updaters.Prune(sparsity=cubic).update(kernels, moment)
+        context = CONTEXT._replace(step=tf.constant(step, tf.int64))
+        updates = updaters.Prune(sparsity=cubic).update(kernels, context)
         assert [int(tf.math.count_nonzero(u.mask)) for u in updates] == [kept for _, kept in layers]
 
 
@@ -182,15 +182,15 @@ def test_random_values_have_the_spread_of_the_active_weights():
     weights = rng.normal(3, 0.5, 40_000)
     kernels = [kernel(mask, weights, ~mask)] * 2
     updater = updaters.RigL(drop_fraction=HALF, growth_init="random")
-    first, second = updater.update(kernels, MOMENT)
+    first, second = updater.update(kernels, CONTEXT)
     grown = first.weight.numpy()[first.grown]
     assert len(grown) == 10_000
     assert abs(grown.mean()) < 0.02
     assert abs(grown.std() - 0.5) < 0.02
-    repeated = updater.update(kernels, MOMENT)[0]
+    repeated = updater.update(kernels, CONTEXT)[0]
     np.testing.assert_array_equal(repeated.weight, first.weight)
-    later = updater.update(kernels, MOMENT._replace(step=tf.constant(5, tf.int64)))[0]
-    other = updater.update(kernels, MOMENT._replace(seed=1))[0]
+    later = updater.update(kernels, CONTEXT._replace(step=tf.constant(5, tf.int64)))[0]
+    other = updater.update(kernels, CONTEXT._replace(seed=1))[0]
     for different in (second, later, other):
         assert np.any(different.weight != first.weight)
 
@@ -199,19 +199,19 @@ def test_random_growth_is_uniform_and_seeded():
     mask = np.arange(20_000) < 10_000
     kernels = [kernel(mask, np.arange(20_000.0) + 1)] * 2
     updater = updaters.SET(drop_fraction=HALF)
-    first, second = updater.update(kernels, MOMENT)
+    first, second = updater.update(kernels, CONTEXT)
     # 5,000 of the 15,000 that are not kept grow; a third of the 5,000 just dropped are among them.
     assert int(tf.math.count_nonzero(first.mask)) == 10_000
     assert abs(int(tf.math.count_nonzero(first.mask[:5000])) - 5000 / 3) < 150
-    np.testing.assert_array_equal(updater.update(kernels, MOMENT)[0].mask, first.mask)
-    for moment in (MOMENT._replace(step=tf.constant(5, tf.int64)), MOMENT._replace(seed=1)):
-        assert np.any(updater.update(kernels, moment)[0].mask != first.mask)
+    np.testing.assert_array_equal(updater.update(kernels, CONTEXT)[0].mask, first.mask)
+    for context in (CONTEXT._replace(step=tf.constant(5, tf.int64)), CONTEXT._replace(seed=1)):
+        assert np.any(updater.update(kernels, context)[0].mask != first.mask)
     assert np.any(second.mask != first.mask)
 
 
 def test_random_numbers_are_the_same_in_every_mode():
     def draw():
-        return random_uniform(tf.TensorShape([40, 50]), MOMENT.stateless_seed(3))
+        return random_uniform(tf.TensorShape([40, 50]), CONTEXT.stateless_seed(3))
 
     numbers = draw().numpy()
     for compiled in (tf.function(draw), tf.function(draw, jit_compile=True)):
@@ -310,9 +310,9 @@ def test_redistribution_moves_weights_to_where_momentum_is_large():
     # Each drops 2 of 4; mean |M| over active weights is 1 and 3: of the 4 that grow 1 and 3.
     first = kernel([1] * 4 + [0] * 4, np.arange(8) + 1, momentum=[1] * 4 + [4, 3, 2, 1])
     second = kernel([1] * 4 + [0] * 4, np.arange(8) + 1, momentum=[3] * 4 + [4, 5, 6, 7])
-    updates = updaters.SNFS(drop_fraction=HALF).update([first, second], MOMENT)
+    updates = updaters.SNFS(drop_fraction=HALF).update([first, second], CONTEXT)
     assert [bits(u.mask) for u in updates] == ["00111000", "00110111"]
-    alone = updaters.SNFS(drop_fraction=HALF, redistribute=False).update([first, second], MOMENT)
+    alone = updaters.SNFS(drop_fraction=HALF, redistribute=False).update([first, second], CONTEXT)
     assert [bits(u.mask) for u in alone] == ["00111100", "00110011"]
 
 
@@ -320,7 +320,7 @@ def test_redistribution_into_full_kernels():
     # The second kernel can only take back what it dropped.
     first = kernel([1] * 2 + [0] * 6, np.arange(8) + 1, momentum=[0.001] * 8)
     second = kernel([1] * 4, np.arange(4) + 1, momentum=[9] * 4)
-    updates = updaters.SNFS(drop_fraction=HALF).update([first, second], MOMENT)
+    updates = updaters.SNFS(drop_fraction=HALF).update([first, second], CONTEXT)
     assert [int(tf.math.count_nonzero(u.mask)) for u in updates] == [2, 4]
 
 
@@ -335,9 +335,9 @@ def test_momentum_of_snfs():
 
 def test_global_pruning_ranks_all_kernels():
     kernels = [kernel([1, 1, 1, 1], [5, 1, 6, 2]), kernel([1, 1, 0, 1], [3, 0.5, 9, 4])]
-    updates = updaters.Prune(sparsity=HALF, scope="global").update(kernels, MOMENT)
+    updates = updaters.Prune(sparsity=HALF, scope="global").update(kernels, CONTEXT)
     assert [bits(u.mask) for u in updates] == ["1010", "1001"]
-    layers = updaters.Prune(sparsity=HALF).update(kernels, MOMENT)
+    layers = updaters.Prune(sparsity=HALF).update(kernels, CONTEXT)
     assert [bits(u.mask) for u in layers] == ["1010", "1001"]
     assert not np.any(updates[1].weight[2])
 
@@ -356,7 +356,7 @@ def test_granet_prunes_over_all_kernels_then_exchanges_within_each():
     first = kernel([1] * 6, [6, 5, 4, 0.3, 0.2, 0.1], [0, 0, 0, 1, 9, 2])
     second = kernel([1] * 6, [3, 2, 1, 0.6, 0.5, 0.4], [0, 0, 0, 7, 8, 9])
     updater = updaters.GraNet(sparsity=HALF, drop_fraction=schedules.Constant(0.34))
-    updates = updater.update([first, second], MOMENT)
+    updates = updater.update([first, second], CONTEXT)
     # 6 of 12 stay: 6 5 4 | 3 2 1. Each gives up its smallest and takes the largest gradient.
     assert [bits(u.mask) for u in updates] == ["110010", "110001"]
     # What was pruned a moment ago starts anew.
@@ -375,7 +375,7 @@ def test_mest_soft_bound_shrinks_before_it_mutates():
     counts = []
     before = kernel([1] * 4 + [0] * 6, np.arange(10) + 1, extra=np.zeros(10))
     for step in (10, 20):
-        update = one(updater, before, moment=MOMENT._replace(step=tf.constant(step, tf.int64)))
+        update = one(updater, before, context=CONTEXT._replace(step=tf.constant(step, tf.int64)))
         counts.append((int(tf.math.count_nonzero(update.mask)), int(tf.reduce_sum(update.state["extra"]))))
         weight = tf.where(update.grown, 0.5, update.weight)
         before = updaters.Kernel(update.mask, weight, tf.zeros(10), update.state)

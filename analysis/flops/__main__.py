@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.runtime.errors import SettingError
 
@@ -66,19 +67,17 @@ def text(title: str, table: Any) -> str:
     Returns:
       Lines. Columns such as `training_readme` are called `readme` and stand beside their own.
     """
-    columns = {}
-    for name in table.columns.drop(_ODDITY, errors="ignore"):
-        cells = [value if name in _WORDS else _format(name)(value) for value in table[name]]
-        label = name.rpartition("_")[2] if name.startswith(("training_", "inference_", "mega")) else name
-        label = label.replace("_", " ")
-        width = max(map(len, [label, *cells]))
-        columns[name] = [cell.ljust(width) if name in _WORDS else cell.rjust(width) for cell in [label, *cells]]
+    names = list(table.columns.drop(_ODDITY, errors="ignore"))
+    labels = [n.rpartition("_")[2] if n.startswith(("training_", "inference_", "mega")) else n for n in names]
     odd = table.get(_ODDITY, [""] * len(table))
     notes = list(dict.fromkeys(filter(None, odd)))
-    marks = ["", *(f"[{notes.index(note) + 1}]" if note else "" for note in odd)]
-    lines = ["  ".join([*cells, mark]).rstrip() for *cells, mark in zip(*columns.values(), marks, strict=True)]
+    marks = [f"[{notes.index(note) + 1}]" if note else "" for note in odd]
+    columns = [[value if n in _WORDS else _format(n)(value) for value in table[n]] for n in names]
+    left = [place for place, name in enumerate(names) if name in _WORDS]
+    headers = [[*(label.replace("_", " ") for label in labels), ""]]
+    lines = text_table(headers, list(zip(*columns, marks, strict=True)), left=[*left, len(names)])
     footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
-    return "\n".join([title, "", *lines, *footnotes, ""])
+    return "\n".join([title, "", lines, *footnotes, ""])
 
 
 def _described(asked: argparse.Namespace) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-
-STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
+from sparse_lib._utils.strategy_names import STRATEGIES
 
 
 def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.Strategy:

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from sparse_lib._keras.graph import Call, Graph, graph, rebuild
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.tables import text_table
 from sparse_lib.deployment.rules import Constants, Rule, agreed, rule, unknown
 
 
@@ -34,9 +35,8 @@ class Compacted:
     def report(self) -> str:
         """A table: layer, output channels before and after."""
         rows = [(name, *both) for name, both in self.widths.items()] + [("parameters", *self.parameters)]
-        width = max(len(name) for name, _, _ in rows)
-        lines = [f"{'layer':<{width}}  {'channels':>11}  {'kept':>11}"]
-        return "\n".join(lines + [f"{name:<{width}}  {before:>11,}  {after:>11,}" for name, before, after in rows])
+        header = ("layer", f"{'channels':>11}", f"{'kept':>11}")
+        return text_table([header], [(name, f"{before:,}", f"{after:,}") for name, before, after in rows])
 
 
 def remove_dead_channels(model: keras.Model) -> Compacted:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from sparse_lib._keras import tracing
 from sparse_lib._utils.atomic import replacing
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,17 @@ def latency_table(measured: Mapping[str, Latency]) -> str:
       Its lines.
     """
     first = next(iter(measured.values()))
-    width = max(len("model"), *map(len, measured))
-    lines = [f"{'model':<{width}}  {'kB':>9}  {'median ms':>9}  {'fastest ms':>10}  {'speed-up':>8}"]
-    lines += [
-        f"{name:<{width}}  {each.size / 1e3:>9,.0f}  {1e3 * each.median:>9.3f}  {1e3 * each.fastest:>10.3f}  "
-        f"{first.median / each.median:>8.2f}"
+    rows = [
+        (
+            name,
+            f"{each.size / 1e3:,.0f}",
+            f"{1e3 * each.median:.3f}",
+            f"{1e3 * each.fastest:.3f}",
+            f"{first.median / each.median:.2f}",
+        )
         for name, each in measured.items()
     ]
-    return "\n".join(lines)
+    return text_table([("model", f"{'kB':>9}", "median ms", "fastest ms", "speed-up")], rows)
 
 
 def _signature(model: keras.Model, batch: int | None) -> list[Any] | None:

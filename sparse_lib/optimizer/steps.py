@@ -9,7 +9,7 @@ from sparse_lib._utils import distribute
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.tracked import TrackedKernel
-from sparse_lib.updaters import Moment, State, Updater
+from sparse_lib.updaters import State, UpdateContext, Updater
 
 
 class Steps:
@@ -100,11 +100,11 @@ class Steps:
         step = self._count() if replaces_step else self._count() - 1
 
         def transition(gradients: list[Any]) -> list[list[tf.Tensor]]:
-            moment = Moment(step, tf.convert_to_tensor(self._inner.learning_rate), self._seed)
+            context = UpdateContext(step, tf.convert_to_tensor(self._inner.learning_rate), self._seed)
             growth = self._growth_at(gradients, step)
             products = growth.hessian_gradients or [None] * len(self._tracked)
             parts = zip(self._tracked, growth.gradients, products, strict=True)
-            updates = self._updater.update([t.seen(gradient, product) for t, gradient, product in parts], moment)
+            updates = self._updater.update([t.seen(gradient, product) for t, gradient, product in parts], context)
             return [t.after_update(update) for t, update in zip(self._tracked, updates, strict=True)]
 
         for tracked, values in zip(self._tracked, distribute.per_replica(strategy, transition, grads), strict=True):

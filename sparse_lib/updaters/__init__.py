@@ -5,7 +5,7 @@ weights that train without being used) it declares in `state_specs`, and `Sparse
 one class in one file, one line here and one row in the contract test.
 """
 
-from sparse_lib.updaters.base import Kernel, Moment, State, Static, Update, Updater
+from sparse_lib.updaters.base import Kernel, State, Static, Update, UpdateContext, Updater
 from sparse_lib.updaters.drop_and_grow import DropAndGrow, GrowthInit
 from sparse_lib.updaters.granet import GraNet
 from sparse_lib.updaters.mest import MEST
@@ -24,7 +24,6 @@ __all__ = [
     "GraNet",
     "GrowthInit",
     "Kernel",
-    "Moment",
     "Prune",
     "RigL",
     "RigLAuto",
@@ -36,5 +35,6 @@ __all__ = [
     "Static",
     "TopKAST",
     "Update",
+    "UpdateContext",
     "Updater",
 ]

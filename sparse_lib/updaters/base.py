@@ -49,7 +49,7 @@ class Update(NamedTuple):
     state: State
 
 
-class Moment(NamedTuple):
+class UpdateContext(NamedTuple):
     """When a mask update happens, and with which randomness.
 
     Attributes:
@@ -75,7 +75,7 @@ def random_uniform(shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
 
     Args:
       shape: static.
-      seed: of `Moment.stateless_seed`.
+      seed: of `UpdateContext.stateless_seed`.
 
     Returns:
       float32 tensor of 2^24 possible values, neither 0 nor 1 among them.
@@ -180,17 +180,17 @@ class Updater:
         del theta, state
         return selection.on_mask(mask, gradient)
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks and weights of all kernels.
 
         Args:
           kernels: what is known of each sparse kernel.
-          moment: step, learning rate and seed.
+          context: step, learning rate and seed.
 
         Returns:
           One `Update` a kernel.
         """
-        del moment
+        del context
         return [shrink(kernel, kernel.mask) for kernel in kernels]
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparse_lib import schedules, selection
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
-from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, random_uniform
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater, random_uniform
 from sparse_lib.updaters.redistribution import redistribute
 
 GrowthInit = Literal["zeros", "random", "initial", "gradient"]
@@ -73,31 +73,33 @@ class DropAndGrow(Updater):
         """Score of the weights that are not kept; the highest grow."""
         raise NotImplementedError
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks: the best of the old weights and the best of the rest."""
-        fraction = self.fraction(moment.step)
+        fraction = self.fraction(context.step)
         kept, counts, scores = [], [], []
         for index, kernel in enumerate(kernels):
             active = kernel.structure.count(kernel.mask)
             drop = share(active, fraction)
             kept.append(kernel.structure.keep(self.drop_score(kernel), active - drop, kernel.mask))
             counts.append(drop)
-            scores.append(self.grow_score(kernel, moment.stateless_seed(2 * index)))
+            scores.append(self.grow_score(kernel, context.stateless_seed(2 * index)))
         if self.redistribute:
             counts = redistribute(counts, kernels, kept, scores)
         return [
-            self.exchange(kernel, keep, kernel.structure.grow(score, count, keep), moment, index)
+            self.exchange(kernel, keep, kernel.structure.grow(score, count, keep), context, index)
             for index, (kernel, keep, score, count) in enumerate(zip(kernels, kept, scores, counts, strict=True))
         ]
 
-    def exchange(self, kernel: Kernel, kept: tf.Tensor, growth: tf.Tensor, moment: Moment, index: int) -> Update:
+    def exchange(
+        self, kernel: Kernel, kept: tf.Tensor, growth: tf.Tensor, context: UpdateContext, index: int
+    ) -> Update:
         """Gives the kernel its new mask and the new weights their values.
 
         Args:
           kernel: before the update.
           kept: boolean, part of its mask.
           growth: boolean, disjoint from `kept`.
-          moment: step, learning rate and seed.
+          context: step, learning rate and seed.
           index: place of the kernel among the sparse ones.
 
         Returns:
@@ -106,22 +108,22 @@ class DropAndGrow(Updater):
         mask = kept | growth
         grown = growth if self.reinit_regrown else growth & ~kernel.mask
         weight = selection.on_mask(mask, kernel.weight)
-        value = self._new_values(kernel, moment, 2 * index + 1)
+        value = self._new_values(kernel, context, 2 * index + 1)
         return Update(mask, tf.where(grown, value, weight), grown, kernel.state)
 
-    def _new_values(self, kernel: Kernel, moment: Moment, stream: int) -> tf.Tensor:
+    def _new_values(self, kernel: Kernel, context: UpdateContext, stream: int) -> tf.Tensor:
         if self.growth_init == "zeros":
             return tf.zeros_like(kernel.weight)
         if self.growth_init == "initial":
             return kernel.state["initial"]
         dtype = kernel.weight.dtype
         if self.growth_init == "gradient":
-            return -tf.cast(moment.learning_rate, dtype) * kernel.gradient
+            return -tf.cast(context.learning_rate, dtype) * kernel.gradient
         active = tf.cast(kernel.mask, dtype)
         count = tf.maximum(tf.cast(selection.count_active(kernel.mask), dtype), 1)
         mean = tf.reduce_sum(kernel.weight) / count
         variance = tf.reduce_sum(active * (kernel.weight - mean) ** 2) / count
-        noise = tf.math.ndtri(random_uniform(kernel.weight.shape, moment.stateless_seed(stream)))
+        noise = tf.math.ndtri(random_uniform(kernel.weight.shape, context.stateless_seed(stream)))
         return tf.sqrt(variance) * tf.cast(noise, dtype)
 
 

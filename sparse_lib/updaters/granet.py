@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from sparse_lib.structures import Structure
-from sparse_lib.updaters.base import Kernel, Moment, Update, Updater
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater
 from sparse_lib.updaters.drop_and_grow import check_drop_fraction
 from sparse_lib.updaters.prune import Prune
 from sparse_lib.updaters.rigl import RigL
@@ -47,11 +47,11 @@ class GraNet(Updater):
         """Refuses a final sparsity that a structure cannot have."""
         Prune(sparsity=self.sparsity, end_step=self.end_step).check_structures(structures)
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks: pruned, then regrown."""
-        pruned = Prune(sparsity=self.sparsity, scope="global").update(kernels, moment)
+        pruned = Prune(sparsity=self.sparsity, scope="global").update(kernels, context)
         remaining = [
             kernel._replace(mask=update.mask, weight=update.weight)
             for kernel, update in zip(kernels, pruned, strict=True)
         ]
-        return self._regrowth.update(remaining, moment)
+        return self._regrowth.update(remaining, context)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
-from sparse_lib.updaters.base import Kernel, Moment, Update
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext
 from sparse_lib.updaters.drop_and_grow import check_free, share
 from sparse_lib.updaters.rigl import SET
 
@@ -54,22 +54,22 @@ class MEST(SET):
         """|w| + lambda |g|."""
         return tf.abs(kernel.weight) + self.gradient_weight * tf.abs(kernel.gradient)
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks: with the soft bound, first back to the budget, then the next extra weights."""
         if not self.soft_bound:
-            return super().update(kernels, moment)
-        fraction = self.fraction(moment.step)
+            return super().update(kernels, context)
+        fraction = self.fraction(context.step)
         if self.end_step is not None:
-            is_last = moment.step + self.frequency > self.end_step
+            is_last = context.step + self.frequency > self.end_step
             fraction = tf.where(is_last, tf.zeros_like(fraction), fraction)
         updates = []
         for index, kernel in enumerate(kernels):
             structure = kernel.structure
             budget = structure.count(kernel.mask) - structure.count(kernel.state["extra"] > 0)
             kept = structure.keep(self.drop_score(kernel), budget, kernel.mask)
-            score = self.grow_score(kernel, moment.stateless_seed(2 * index))
+            score = self.grow_score(kernel, context.stateless_seed(2 * index))
             growth = structure.grow(score, share(budget, fraction), kept)
-            update = self.exchange(kernel, kept, growth, moment, index)
+            update = self.exchange(kernel, kept, growth, context, index)
             marks = tf.cast(growth, kernel.weight.dtype)
             updates.append(update._replace(state={**kernel.state, "extra": marks}))
         return updates

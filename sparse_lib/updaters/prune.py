@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure, select_globally
-from sparse_lib.updaters.base import Kernel, Moment, Update, Updater, shrink
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater, shrink
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class Prune(Updater):
             if structure.fixed_sparsity is not None and self.end_step is not None:
                 structure.check_sparsity(float(self.sparsity(tf.constant(self.end_step, tf.int64))))
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks: the largest active magnitudes."""
         # In float32, as the reference computes it: 10 weights at sparsity 0.35 keep round(6.5) = 6.
-        density = 1.0 - tf.cast(self.sparsity(moment.step), tf.float32)
+        density = 1.0 - tf.cast(self.sparsity(context.step), tf.float32)
 
         def kept(size: int) -> tf.Tensor:
             return tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * density), tf.int32), 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from sparse_lib import schedules
-from sparse_lib.updaters.base import Kernel, Moment, Update, random_uniform
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, random_uniform
 from sparse_lib.updaters.drop_and_grow import DropAndGrow
 
 
@@ -77,16 +77,16 @@ class RigLAuto(RigL):
     drop_fraction: float | Callable[[tf.Tensor], tf.Tensor] = schedules.Constant(0.0)
     coefficient: float = 1.0
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks: the largest of the weights as they are and as they would become."""
         updates = []
         for index, kernel in enumerate(kernels):
-            reach = self.coefficient * tf.cast(moment.learning_rate, kernel.weight.dtype)
+            reach = self.coefficient * tf.cast(context.learning_rate, kernel.weight.dtype)
             kept, growth = kernel.structure.exchange(
                 tf.abs(kernel.weight),
                 reach * tf.abs(kernel.gradient),
                 kernel.structure.count(kernel.mask),
                 kernel.mask,
             )
-            updates.append(self.exchange(kernel, kept, growth, moment, index))
+            updates.append(self.exchange(kernel, kept, growth, context, index))
         return updates

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import ConstantFanIn, Structure
-from sparse_lib.updaters.base import Kernel, Moment, Update
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext
 from sparse_lib.updaters.drop_and_grow import share
 from sparse_lib.updaters.rigl import RigL
 
@@ -26,12 +26,12 @@ class SRigL(RigL):
     Attributes:
       ablation_threshold: gamma_sal; 0.3 in the paper for convolutional networks, 0.95 for vision transformers, section
         4; 0 ablates nothing.
-      spared: positions of sparse kernels none of whose neurons are ablated, negative ones from the end; the last, since
-        the neurons of a classifier's last kernel are its classes.
+      never_ablated: positions of the sparse kernels whose neurons all stay, negative ones from the end; the last one by
+        default, since the neurons of a classifier's last kernel are its classes.
     """
 
     ablation_threshold: float = 0.3
-    spared: Sequence[int] = (-1,)
+    never_ablated: Sequence[int] = (-1,)
 
     def __post_init__(self) -> None:
         """Checks the threshold.
@@ -57,27 +57,30 @@ class SRigL(RigL):
                 f"SRigL needs a constant fan-in and the masks are {others[0]}: make them with "
                 "structure=ConstantFanIn(), or use RigL."
             )
-        if any(not -len(structures) <= place < len(structures) for place in self.spared):
+        if any(not -len(structures) <= place < len(structures) for place in self.never_ablated):
             raise InputError(
-                f"spared={tuple(self.spared)} names no kernel: there are {len(structures)} sparse ones, from 0."
+                f"never_ablated={tuple(self.never_ablated)} names no kernel: there are {len(structures)} sparse ones, "
+                "from 0."
             )
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New masks of one fan-in in each kernel."""
-        fraction = self.fraction(moment.step)
-        spared = {place % len(kernels) for place in self.spared}
+        fraction = self.fraction(context.step)
+        never_ablated = {place % len(kernels) for place in self.never_ablated}
         return [
-            self._updated(kernel, index, moment, fraction, 0.0 if index in spared else self.ablation_threshold)
+            self._updated(kernel, index, context, fraction, 0.0 if index in never_ablated else self.ablation_threshold)
             for index, kernel in enumerate(kernels)
         ]
 
-    def _updated(self, kernel: Kernel, index: int, moment: Moment, fraction: tf.Tensor, threshold: float) -> Update:
+    def _updated(
+        self, kernel: Kernel, index: int, context: UpdateContext, fraction: tf.Tensor, threshold: float
+    ) -> Update:
         structure = kernel.structure
         assert isinstance(structure, ConstantFanIn)
         active = structure.count(kernel.mask)
         drop = share(active, fraction)
         kept = structure.keep(self.drop_score(kernel), active - drop, kernel.mask)
-        score = self.grow_score(kernel, moment.stateless_seed(2 * index))
+        score = self.grow_score(kernel, context.stateless_seed(2 * index))
         before = structure.group_counts(kernel.mask)
         # The gradients of ablated neurons count for nothing.
         candidates = ~kept & structure.broadcast(before > 0, kernel.mask.shape)
@@ -89,7 +92,7 @@ class SRigL(RigL):
         fan_in = tf.minimum(budget // tf.maximum(neurons, 1), inputs)
         quotas = fan_in * tf.cast(stays, tf.int32)
         kept &= structure.broadcast(stays, kernel.mask.shape)
-        update = self.exchange(kernel, kept, structure.fill(score, quotas, kept), moment, index)
+        update = self.exchange(kernel, kept, structure.fill(score, quotas, kept), context, index)
         spare = tf.range(kernel.mask.shape.num_elements()) < budget - fan_in * neurons
         marks = tf.cast(tf.reshape(spare, kernel.mask.shape), kernel.weight.dtype)
         return update._replace(state={**kernel.state, "spare": marks})

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
-from sparse_lib.updaters.base import Kernel, Moment, State, Update, Updater
+from sparse_lib.updaters.base import Kernel, State, Update, UpdateContext, Updater
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,9 @@ class TopKAST(Updater):
         trained = mask | (state["backward"] > 0)
         return selection.on_mask(trained, gradient + decay)
 
-    def update(self, kernels: Sequence[Kernel], moment: Moment) -> list[Update]:
+    def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """New A and B by magnitude."""
-        del moment
+        del context
         updates = []
         for kernel in kernels:
             theta = kernel.weight + kernel.state["reserve"]

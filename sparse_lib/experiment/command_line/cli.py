@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags, logging
 
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.strategy_names import STRATEGIES
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
-# As in sparse_lib._utils.distribute, which imports TensorFlow.
-_STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")
 
 
 def define_common_flags() -> None:
@@ -32,7 +31,7 @@ def define_common_flags() -> None:
     flags.DEFINE_integer(
         "seed", None, "Seed of everything random in the run; 0 unless a gin file sets training.seed.", 0
     )
-    flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where to compute.")
+    flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Where to compute.")
     flags.DEFINE_string("tpu", "", "Address of the TPU, for --strategy=tpu.")
     flags.DEFINE_bool("use_tpu", None, "Of published command lines: --use_tpu means --strategy=tpu.")
 
@@ -92,10 +91,10 @@ def strategy_name() -> str:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs an entry point and exits: with 0, 2 for a command line that cannot be meant, 1 for a failure.
+    """Parses the flags, runs an entry point and exits with the status of `exit_status`.
 
     Args:
-      main: the entry point. An `InputError` or a `RunError` is for the user to read: one line without a traceback.
+      main: the entry point.
     """
 
     def parse(arguments: Sequence[str]) -> Sequence[str]:
@@ -111,12 +110,24 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(_fail(f"{rest[1]!r} is not a flag; see --help.", USAGE_ERROR))
         return rest
 
-    app.run(lambda _: _guarded(main), flags_parser=parse)
+    def log_and_run(_: Sequence[str]) -> int:
+        logging.use_absl_handler()
+        logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
+        return exit_status(main)
+
+    app.run(log_and_run, flags_parser=parse)
 
 
-def _guarded(main: Callable[[], int | None]) -> int:
-    logging.use_absl_handler()
-    logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
+def exit_status(main: Callable[[], int | None]) -> int:
+    """Calls the body of an entry point, and reports an error that is for the user in one line of standard error.
+
+    Args:
+      main: returns the exit status; None means 0.
+
+    Returns:
+      What `main` returns; 2 after an invalid command line or configuration (`SettingError`), 1 after another
+      `InputError` or `RunError`, 128 + signal after SIGINT or SIGTERM. Any other exception is a bug and passes.
+    """
     try:
         return main() or 0
     except Interrupted as stop:

@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.jobs import stages
 from sparse_lib.experiment.runtime import signals
@@ -170,15 +171,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     Returns:
       One line a row, under a heading of three.
     """
-    lines = [[heading[line] for heading in _COLUMNS.values()] for line in (0, 1)]
-    lines += [[heading[2].format(row[name]) for name, heading in _COLUMNS.items()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(2, ["-" * width for width in widths])
-    aligned = [
-        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        for first, *rest in lines
-    ]
-    return "".join("  ".join(line).rstrip() + "\n" for line in aligned)
+    headers = [[heading[line] for heading in _COLUMNS.values()] for line in (0, 1)]
+    cells = [[heading[2].format(row[name]) for name, heading in _COLUMNS.items()] for row in rows]
+    return f"{text_table(headers, cells, underline=True)}\n"
 
 
 def demonstrate(out: pathlib.Path, jobs: int) -> None:

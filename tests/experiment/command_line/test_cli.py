@@ -331,3 +331,18 @@ def test_what_is_for_the_user_is_one_line(error, monkeypatch, call, tmp_path):
 def test_the_library_raises_no_plain_value_error():
     raising = [path for path in LIBRARY.rglob("*.py") if "raise ValueError" in path.read_text(encoding="utf8")]
     assert not raising, "raise InputError, whose message is for the user"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(InputError("a\n  b"), 1), (RunError("a b"), 1), (SettingError("a b"), 2)]
+)
+def test_the_body_of_any_entry_point_ends_in_one_line(error, status, capsys):
+    def fail():
+        raise error
+
+    assert cli.exit_status(fail) == status
+    assert capsys.readouterr().err == "error: a b\n"
+
+
+def test_the_status_of_a_body_is_passed_on():
+    assert [cli.exit_status(lambda status=status: status) for status in (None, 0, 3)] == [0, 0, 3]
