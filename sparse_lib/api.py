@@ -91,6 +91,16 @@ def sparse_kernels(
 
     Raises:
       ValueError: if the model is not built, or a pattern matches nothing.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="logits")]
+      >>> model = keras.Sequential([keras.Input((8,)), *layers])
+      >>> list(sparse_lib.sparse_kernels(model))
+      ['hidden/kernel', 'logits/kernel']
+      >>> list(sparse_lib.sparse_kernels(model, exclude="logits"))
+      ['hidden/kernel']
     """
     if not model.built or not model.weights:
         raise InputError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
@@ -169,6 +179,16 @@ def sparsify(
 
     Raises:
       ValueError: if the model is not built, no kernel is chosen, or a sparsity is out of range.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(50), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, sparsity=0.9)
+      >>> masks.active()  # ERK: the smaller kernel is denser
+      [393, 158]
+      >>> model.layers[0].count_params()  # the model is still a plain Keras model
+      5050
     """
     kernels = _require_kernels(model, sparse_kernels(model, include, exclude))
     if isinstance(sparsity, Mapping):
@@ -221,6 +241,16 @@ def transfer_masks(
 
     Raises:
       ValueError: if the kernels do not match; the message names the first that differs.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> dense = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+      >>> pruned = keras.models.clone_model(dense)
+      >>> masks = sparse_lib.sparsify(pruned, 0.75)
+      >>> ticket = sparse_lib.transfer_masks(masks, dense)
+      >>> bool((ticket.values()[0] == masks.values()[0]).numpy().all())
+      True
     """
     if isinstance(source, Masks):
         origin = "another model"

@@ -132,6 +132,13 @@ def nnz(
 
     Raises:
       ValueError: for an unknown name, an empty shape or a sparsity out of range.
+
+    Examples:
+      >>> from sparse_lib import distributions
+      >>> distributions.nnz({"conv": (3, 3, 16, 32), "logits": (128, 10)}, 0.9)  # ERK: the larger kernel is sparser
+      {'conv': 166, 'logits': 424}
+      >>> distributions.nnz({"conv": (3, 3, 16, 32), "logits": (128, 10)}, 0.9, distribution="uniform")
+      {'conv': 461, 'logits': 128}
     """
     layers = sparsities(
         shapes,

@@ -85,6 +85,13 @@ def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> 
 
     Raises:
       ValueError: if the lists differ in length or are empty.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import gradient_flow
+      >>> found = gradient_flow.norms([tf.constant([3.0, 4.0, 12.0])], [tf.constant([True, True, False])])
+      >>> float(found.total), float(found.off_total)
+      (5.0, 12.0)
     """
     _check_aligned(gradients, masks, "mask")
     inverse = [tf.zeros_like(g, tf.bool) if m is None else ~m for g, m in zip(gradients, masks, strict=True)]

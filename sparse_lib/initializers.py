@@ -54,6 +54,15 @@ def unit_scaled(
 
     Raises:
       ValueError: if the method or the scale is not valid, or the mask is a scalar.
+
+    Examples:
+      >>> import numpy as np
+      >>> from sparse_lib import initializers
+      >>> mask = np.ones((100, 1000), bool)
+      >>> mask[10:, :500] = False  # the first 500 outputs have fan-in 10, the others 100
+      >>> kernel = initializers.unit_scaled(mask, method="fanin_normal", scale=2.0, seed=0).numpy()
+      >>> round(float(kernel[:10, :500].std()), 2), round(float(kernel[:, 500:].std()), 2)  # sqrt(2 / fan-in)
+      (0.45, 0.14)
     """
     mask = _validate_mask(mask)
     fan_kind, distribution = _parse_method(method, scale)

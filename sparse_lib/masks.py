@@ -83,6 +83,17 @@ class Masks(tf.Module):
       initial: NumPy values of the kernels before masking, for methods that grow weights back to them.
       explored: one boolean variable per kernel, True for weights that were ever active (in-time over-parameterisation,
         ITOP).
+
+    Examples:
+      >>> import keras
+      >>> from sparse_lib import Masks
+      >>> layer = keras.layers.Dense(2)
+      >>> layer.build((None, 2))
+      >>> masks = Masks([layer.kernel], [[[True, False], [False, True]]])
+      >>> masks.sparsity()
+      0.5
+      >>> [float(w) for w in layer.kernel.numpy()[~masks.values()[0].numpy()]]  # inactive weights are 0
+      [0.0, 0.0]
     """
 
     def __init__(
@@ -267,7 +278,19 @@ class Masks(tf.Module):
             )
 
     def report(self) -> str:
-        """Formats a table of kernels: shape, active weights, sparsity and structure, if any."""
+        """Formats a table of kernels: shape, active weights, sparsity and structure, if any.
+
+        Examples:
+          >>> import keras
+          >>> import sparse_lib
+          >>> layers = [keras.layers.Dense(50, name="hidden"), keras.layers.Dense(10, name="logits")]
+          >>> model = keras.Sequential([keras.Input((100,)), *layers])
+          >>> print(sparse_lib.sparsify(model, 0.9).report())
+          kernel          shape       active           of  sparsity
+          hidden/kernel  100x50          393        5,000    0.9214
+          logits/kernel   50x10          158          500    0.6840
+          total                          551        5,500    0.8998
+        """
         shapes = ["x".join(map(str, kernel.shape)) for kernel in self.kernels]
         rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
         rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))

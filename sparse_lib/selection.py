@@ -107,6 +107,14 @@ def top_k_mask(scores: tf.Tensor, k: int | tf.Tensor, among: tf.Tensor | None = 
 
     Returns:
       Boolean tensor of the shape of `scores` with exactly min(k, candidates) entries True.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import selection
+      >>> selection.top_k_mask(tf.constant([3.0, 1.0, 3.0, 2.0]), 2).numpy().tolist()
+      [True, False, True, False]
+      >>> selection.top_k_mask(tf.constant([3.0, 1.0, 3.0, 2.0]), 1).numpy().tolist()  # ties go to the lower index
+      [True, False, False, False]
     """
     scores = tf.convert_to_tensor(scores)
     flat = tf.reshape(scores if scores.dtype in _BITS else tf.cast(scores, tf.float32), [-1])

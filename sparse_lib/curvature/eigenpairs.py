@@ -74,6 +74,14 @@ def extreme(
 
     Raises:
       ValueError: for k or `which` out of range, products that are not finite, or no convergence.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy.sparse.linalg import aslinearoperator
+      >>> from sparse_lib import curvature
+      >>> operator = aslinearoperator(np.diag([1.0, 2.0, 5.0]))  # or a HessianOperator
+      >>> curvature.extreme(operator, k=2).values.round(6).tolist()
+      [5.0, 2.0]
     """
     if which not in get_args(Which):
         raise InputError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")

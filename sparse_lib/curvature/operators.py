@@ -136,6 +136,18 @@ class HessianOperator(CurvatureOperator):
     """The Hessian of the mean loss on a subspace, matrix-free, by reverse-over-reverse products (Pearlmutter 1994).
 
     H = 1/n sum_i d^2 L_i / dw^2
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import Objective, curvature
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.zeros((2, 1), np.float32)
+      >>> objective = Objective(model, keras.losses.mean_squared_error)
+      >>> batches, subspace = curvature.Batches.of((x, y), batch_size=1), curvature.Subspace.active(model)
+      >>> hessian = curvature.HessianOperator(objective, objective.params(), batches, subspace)
+      >>> (hessian @ np.eye(2)).tolist()  # H = x^T x
+      [[1.0, 0.0], [0.0, 4.0]]
     """
 
     def _linear_map(self, params: Tensors, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> LinearMap:

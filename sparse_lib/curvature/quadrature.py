@@ -137,6 +137,15 @@ def quadrature(
 
     Raises:
       ValueError: for arguments out of range or products that are not finite.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy.sparse.linalg import aslinearoperator
+      >>> from sparse_lib import curvature
+      >>> operator = aslinearoperator(np.diag([1.0, 2.0, 5.0]))  # or a HessianOperator
+      >>> spectrum = curvature.quadrature(operator)
+      >>> round(spectrum.moment(2).value, 6)  # (1 + 4 + 25) / 3
+      10.0
     """
     if precision <= 0 or min(max_probes, steps) < 1:
         raise InputError(

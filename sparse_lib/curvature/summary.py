@@ -179,6 +179,11 @@ def stability_limit(learning_rate: float, momentum: float = 0.0, *, nesterov: bo
 
     Raises:
       ValueError: for a learning rate that is not positive or a momentum out of range.
+
+    Examples:
+      >>> from sparse_lib import curvature
+      >>> curvature.stability_limit(0.1), round(curvature.stability_limit(0.1, momentum=0.9), 6)
+      (20.0, 38.0)
     """
     if not learning_rate > 0 or not 0 <= momentum < 1:
         raise InputError(f"Needs a positive learning rate and a momentum in [0, 1); got {learning_rate}, {momentum}.")

@@ -54,6 +54,15 @@ def traces(
 
     Raises:
       ValueError: for arguments out of range.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy.sparse.linalg import aslinearoperator
+      >>> from sparse_lib import curvature
+      >>> operator = aslinearoperator(np.diag([1.0, 2.0, 5.0]))  # or a HessianOperator
+      >>> found = curvature.traces(operator)
+      >>> round(found.trace.value, 6), round(found.squared_frobenius.value, 6)
+      (8.0, 30.0)
     """
     if precision <= 0 or max_probes < 2 or sketch < 0:
         raise InputError(
