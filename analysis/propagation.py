@@ -56,7 +56,7 @@ def signal(
     for repeat in range(repeats):
         images = np.random.default_rng([seed, repeat]).normal(size=(examples, *input_shape)).astype(np.float32)
         for sparsity in sparsities:
-            masks = [_mask(k.shape, sparsity, (seed, repeat, i)) for i, k in enumerate(kernels)]
+            masks = [uneven_mask(k.shape, sparsity, (seed, repeat, i)) for i, k in enumerate(kernels)]
             for init in INITS:
                 for index, (kernel, mask) in enumerate(zip(kernels, masks, strict=True)):
                     kernel.assign(_values(init, mask, (seed * 1_000 + repeat, index)))
@@ -64,7 +64,8 @@ def signal(
     return pd.DataFrame(rows, columns=["network", "init", "sparsity", "repeat", "logit_std", "unit_std"])
 
 
-def _mask(shape: Sequence[int], sparsity: float, seed: Sequence[int]) -> tf.Tensor:
+def uneven_mask(shape: Sequence[int], sparsity: float, seed: Sequence[int]) -> tf.Tensor:
+    """Draws a mask in which the fan-in of output unit j falls like 1 / j."""
     scores = np.random.default_rng([*seed, 1]).random(tuple(shape))
     scores *= np.arange(1, shape[-1] + 1)
     return selection.top_k_mask(tf.constant(-scores), round(scores.size * (1 - sparsity)))

@@ -91,8 +91,8 @@ def metainit(
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
     objective = Objective(model)
-    kernels = _Norms(gradient_flow.apply_masks(objective.params(), masks))
-    slope_of = _norm_slope(objective, kernels, masks, epsilon)
+    kernels = KernelNorms(gradient_flow.apply_masks(objective.params(), masks))
+    slope_of = norm_slope(objective, kernels, masks, epsilon)
 
     norms, velocity = kernels.start, tf.zeros_like(kernels.start)
     for step in range(steps):
@@ -107,10 +107,19 @@ def metainit(
     return kernels.rescale(norms)
 
 
-class _Norms:
-    """Trainable values as a function of the kernels' norms, with fixed directions."""
+class KernelNorms:
+    """Trainable values as a function of the kernels' norms, with fixed directions.
+
+    Attributes:
+      start: norms of the given values, [kernels].
+    """
 
     def __init__(self, values: Sequence[tf.Tensor]) -> None:
+        """Splits kernels into norms and directions.
+
+        Args:
+          values: trainable values, of which those of rank 2 or higher are kernels.
+        """
         self._values = list(values)
         self._places = [i for i, value in enumerate(values) if value.shape.rank > 1]
         lengths = [tf.norm(values[i]) for i in self._places]
@@ -120,15 +129,22 @@ class _Norms:
         self.start = tf.stack([tf.cast(length, tf.float32) for length in lengths])
 
     def rescale(self, norms: tf.Tensor) -> list[tf.Tensor]:
-        """Trainable values with the given norms, [kernels]."""
+        """Replaces the norms of the kernels.
+
+        Args:
+          norms: new norms, [kernels].
+
+        Returns:
+          Trainable values, in the order of the variables.
+        """
         values = list(self._values)
         for k, (place, direction) in enumerate(zip(self._places, self._directions, strict=True)):
             values[place] = direction * tf.cast(norms[k], direction.dtype)
         return values
 
 
-def _norm_slope(
-    objective: Objective, kernels: _Norms, masks: MaskList, epsilon: float
+def norm_slope(
+    objective: Objective, kernels: KernelNorms, masks: MaskList, epsilon: float
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Builds the function (norms, x, y) -> gradient of the gradient quotient in the norms.
 
@@ -138,6 +154,15 @@ def _norm_slope(
     Each pass is a separate graph that takes the vectors as arguments: with oneDNN, TensorFlow 2.21 fuses the gradients
     of a convolution's bias and kernel, which can close a cycle ("nodes in a cycle") in a graph that both computes the
     gradient and multiplies it by the Hessian.
+
+    Args:
+      objective: the loss.
+      kernels: trainable values as a function of the norms.
+      masks: one boolean mask per variable, or None where all weights are active.
+      epsilon: see `gradient_quotient`.
+
+    Returns:
+      A compiled function of norms [kernels], inputs and labels to the gradient [kernels].
     """
 
     @tf.function

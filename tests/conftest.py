@@ -1,9 +1,7 @@
 """What every test file shares: the process's devices, seeds, golden values and two tiny models."""
 
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -12,7 +10,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-GOLDEN = Path(__file__).parent / "golden"
+from tests.golden_values import read_golden
+
 LOGICAL_CPUS = 4
 
 
@@ -36,11 +35,7 @@ def seeds():
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict]:
     """Returns the reader of golden values: `golden("snip")` is `tests/golden/snip.json`."""
-
-    def read(name: str) -> dict:
-        return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf8"))
-
-    return read
+    return read_golden
 
 
 def _mlp(seed: int) -> keras.Model:

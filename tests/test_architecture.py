@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,12 @@ HOMES = {
     "seaborn": {"analysis"},
 }
 IMPORTED_LATE = "tensorflow_datasets"
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PRIVATE = re.compile(r"_(?!_)")
+ATTRIBUTE_CALLS = ("setattr", "getattr", "delattr", "hasattr")
+# Documented methods of a named tuple; the underscore keeps them apart from its fields.
+NAMEDTUPLE = ("_replace", "_asdict", "_fields", "_make")
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 IMPORTING_CALLS = ("importlib.import_module", "import_module", "__import__")
@@ -265,6 +272,56 @@ def test_lawful_imports(module, source):
 )
 def test_unlawful_imports(module, source):
     assert len(violations(module, source)) == 1
+
+
+def private_names(source: str) -> Iterator[str]:
+    """Yields one sentence for each private name that a test reads, imports or replaces in what it tests."""
+    for node in ast.walk(ast.parse(source)):
+        names, whose = [], ""
+        if isinstance(node, ast.Attribute):
+            names, whose = [node.attr], ast.unparse(node.value)
+        elif isinstance(node, ast.ImportFrom):
+            names, whose = [alias.name for alias in node.names], node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ATTRIBUTE_CALLS:
+            words = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            names = [word.rpartition(".")[2] for word in words]
+        for name in names:
+            if PRIVATE.match(name) and name not in NAMEDTUPLE and whose not in ("self", "cls"):
+                yield f"line {node.lineno} reaches for {whose}.{name}"
+
+
+def test_tests_use_public_names_alone():
+    found = {path.name: list(private_names(path.read_text(encoding="utf8"))) for path in TESTS}
+    assert not {name: lines for name, lines in found.items() if lines}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "fit._draws(0, 1)",
+        "from sparse_lib.metainit import _Norms",
+        "monkeypatch.setattr(stages, '_POLL', 0.01)",
+        "monkeypatch.setattr('sparse_lib.curvature.eigenpairs._BASIS', 3)",
+        "getattr(optimizer, '_tracked')",
+    ],
+)
+def test_private_names_are_found(source):
+    assert len(list(private_names(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from sparse_lib._keras import precision", "kernel._replace(mask=1)", "self._variable", "x.__init__", "_own(1)"],
+)
+def test_own_names_and_rooms_are_no_private_names(source):
+    assert not list(private_names(source))
+
+
+def test_tests_import_no_tests():
+    for path in TESTS:
+        names = [name for name, _, _ in imported_names("tests.x", path.read_text(encoding="utf8"))]
+        parts = {part for name in names if name.startswith("tests.") for part in name.split(".")}
+        assert not {part for part in parts if part.startswith("test_") or part == "conftest"}, path
 
 
 def test_cycle_is_found():

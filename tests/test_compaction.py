@@ -14,8 +14,9 @@ TOLERANCE = 1e-5
 def randomize(model: keras.Model, seed: int = 0) -> None:
     """Gives every weight a value of its own, biases and statistics of normalisation, too."""
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in model.layers:
         if isinstance(layer, keras.Model):
+            randomize(layer, seed)
             continue
         kinds = [weight.name for weight in layer.weights]
         values = [

@@ -1,17 +1,15 @@
 """Sparsity distributions against published values, hand-worked tables and their own equation."""
 
-import json
 import math
-import pathlib
 
 import numpy as np
 import pytest
 
 from sparse_lib import distributions
+from tests.golden_values import read_golden
 
-_GOLDEN_FOLDER = pathlib.Path(__file__).parent / "golden"
-_GOLDEN = json.loads((_GOLDEN_FOLDER / "sparsities.json").read_text())
-_STR = json.loads((_GOLDEN_FOLDER / "str_sparsities.json").read_text())
+_GOLDEN = read_golden("sparsities")
+_STR = read_golden("str_sparsities")
 _RESNET50 = {name: tuple(shape) for name, shape in _GOLDEN["models"]["resnet50"]["layers"]}
 _ALIASES = {"erdos_renyi_kernel": "erk", "erdos_renyi": "er", "random": "uniform"}
 

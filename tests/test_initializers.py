@@ -1,8 +1,6 @@
 """Sparsity-aware initialisation against published statistics and hand-worked variances."""
 
 import itertools
-import json
-import pathlib
 
 import keras
 import numpy as np
@@ -10,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api, initializers
+from tests.golden_values import read_golden
 
-_FOLDER = pathlib.Path(__file__).parent / "golden"
-_GOLDEN = json.loads((_FOLDER / "inits.json").read_text())["cases"]
+_GOLDEN = read_golden("inits")["cases"]
 _UNIT_CASES = [case for case in _GOLDEN if case["fn"] == "unit_scaled_init"]
 _LAYER_CASES = [case for case in _GOLDEN if case["fn"] == "layer_scaled_init"]
 _METHODS = [f"{f}_{d}" for f in ("fanin", "fanout", "fanavg") for d in ("normal", "uniform")]

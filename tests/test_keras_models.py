@@ -1,6 +1,5 @@
 """Every kind of Keras model and every way to train one: sparsify, SparseOptimizer, fit."""
 
-import inspect
 import subprocess
 import sys
 
@@ -11,9 +10,8 @@ import tensorflow as tf
 
 import sparse_lib
 from sparse_lib.structures import NM, UNSTRUCTURED, ConstantFanIn
-from tests import test_optimizer_contract
 from tests.replicas import two_replicas
-from tests.test_api import Subclassed
+from tests.subclassed import Subclassed
 
 layers = keras.layers
 SPARSITY = 0.5
@@ -435,16 +433,6 @@ def test_a_custom_loop_over_a_nested_model():
     masks.check()
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     assert max(masks.exploration_rate()) > 1 - SPARSITY
-
-
-def test_the_contract_has_every_optimizer_of_keras():
-    known = {type(make()).__name__ for make in test_optimizer_contract.INNER.values()} | set(
-        test_optimizer_contract.FURTHER
-    )
-    wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
-    found = {name for name, value in vars(keras.optimizers).items() if inspect.isclass(value)}
-    optimizers = {n for n in found if issubclass(getattr(keras.optimizers, n), keras.optimizers.Optimizer)}
-    assert optimizers - wrappers == known
 
 
 # --- files ---

@@ -114,9 +114,9 @@ def test_slope_by_the_norms_equals_finite_differences_of_the_quotient(density):
     model = _mlp("tanh", "float64", units=(5,))
     masks = _masks(model, density) if density else [None] * 4
     objective = Objective(model)
-    kernels = metainit._Norms(gradient_flow.apply_masks(objective.params(), masks))
+    kernels = metainit.KernelNorms(gradient_flow.apply_masks(objective.params(), masks))
     x, y = _batch(model, 20, 2, 4)
-    slope_of = metainit._norm_slope(objective, kernels, masks, 1e-2)
+    slope_of = metainit.norm_slope(objective, kernels, masks, 1e-2)
 
     def quotient(norms):
         params = kernels.rescale(tf.constant(norms, tf.float64))

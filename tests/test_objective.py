@@ -54,7 +54,7 @@ def make_model(kind="functional", dtype="float64"):
     else:
         model = Subclassed(dtype)
         model(tf.zeros((1, 6, 6, 2), dtype))
-    (norm,) = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    (norm,) = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     norm.moving_mean.assign([0.2, -0.1, 0.3])
     norm.moving_variance.assign([0.5, 1.5, 0.8])
     return model

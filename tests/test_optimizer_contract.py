@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable
 
@@ -144,14 +145,22 @@ def build(updater: str, inner: str, structure: Structure) -> tuple[keras.Model, 
     return model, optimizer
 
 
-def check_invariants(optimizer: SparseOptimizer, updater: str, start: list[int], before: list[int]) -> list[int]:
+def first_values(optimizer: SparseOptimizer) -> list[list[float]]:
+    """Returns the value that each slot of each kernel starts with."""
+    values = [[np.unique(slot.numpy()) for slot in slots] for slots in optimizer.slots]
+    assert all(len(value) == 1 for of_kernel in values for value in of_kernel)
+    return [[float(value[0]) for value in of_kernel] for of_kernel in values]
+
+
+def check_invariants(
+    optimizer: SparseOptimizer, updater: str, start: list[int], slot_starts: list[list[float]], before: list[int]
+) -> list[int]:
     masks = optimizer.masks
     masks.check()
     active = masks.active()
     for structure, mask in zip(masks.structures, masks.values(), strict=True):
         assert structure.fits(mask) or (isinstance(structure, NM) and updater in GRADUAL)
-    parts = zip(masks, optimizer.slots, [t._starts for t in optimizer._tracked], strict=True)
-    for (kernel, mask), slots, starts in parts:
+    for (kernel, mask), slots, starts in zip(masks, optimizer.slots, slot_starts, strict=True):
         assert (mask.dtype, mask.shape, mask.trainable) == (tf.bool, kernel.shape, False)
         # A reserve trains off the mask; the factors of Adafactor know no mask.
         if not (optimizer.updater.has_reserve or isinstance(optimizer.inner, keras.optimizers.Adafactor)):
@@ -166,7 +175,7 @@ def check_invariants(optimizer: SparseOptimizer, updater: str, start: list[int],
     elif updater == "mest_soft":
         assert all(now >= first for now, first in zip(active, start, strict=True))
     elif updater == "srigl":
-        spare = [int(np.sum(tracked.state["spare"].numpy())) for tracked in optimizer._tracked]
+        spare = [int(np.sum(v.numpy())) for v in optimizer.variables if v.name.endswith("spare")]
         assert [now + more for now, more in zip(active, spare, strict=True)] == start
     else:
         assert active == start
@@ -198,10 +207,11 @@ def train(
     else:
         function = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla")
     start = active = optimizer.masks.active()
+    slot_starts = first_values(optimizer)
     history = []
     for x, y in batches()[:steps]:
         function(x, y)
-        active = check_invariants(optimizer, updater, start, active)
+        active = check_invariants(optimizer, updater, start, slot_starts, active)
         masks = [m.numpy() for m in optimizer.masks.variables_by_kernel]
         history.append([*masks, *(v.numpy() for v in model.trainable_variables)])
     for variable in [*optimizer.masks.variables_by_kernel, *(v.value for v in model.trainable_variables)]:
@@ -284,3 +294,11 @@ def test_every_optimizer_of_keras(inner):
     history = train("rigl_random", inner, "eager", steps=6)
     assert np.any(history[0][0] != history[-1][0])
     assert np.any(history[0][2] != history[-1][2])
+
+
+def test_the_contract_has_every_optimizer_of_keras():
+    known = {type(make()).__name__ for make in INNER.values()} | set(FURTHER)
+    wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+    found = {name for name, value in vars(keras.optimizers).items() if inspect.isclass(value)}
+    optimizers = {n for n in found if issubclass(getattr(keras.optimizers, n), keras.optimizers.Optimizer)}
+    assert optimizers - wrappers == known

@@ -30,13 +30,13 @@ import sparse_lib
 import train
 from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
-from tests.experiment.data.test_tfds import pictures, prepare
+from sparse_lib.structures import NM, ConstantFanIn
+from tests.documents import ROOT, run_fragments
+from tests.experiment.data.prepared import pictures, prepare
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
-FRAGMENT = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A backslash ends each line of a command but its last.
 TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
@@ -204,14 +204,6 @@ def test_python_blocks_run(document, tmp_path, monkeypatch):
             check_printed(printed.getvalue(), shown)
 
 
-def run_fragments(document: pathlib.Path, names: dict[str, object]) -> None:
-    """Runs the fragments of a document one after the other."""
-    fragments = FRAGMENT.findall(document.read_text(encoding="utf8"))
-    assert fragments
-    for text in fragments:
-        exec(compile(text, document.name, "exec"), names)
-
-
 def network_of_the_structures_page() -> keras.Model:
     """Has a kernel for every rule on the page."""
     layers = keras.layers
@@ -239,6 +231,10 @@ def test_fragments_about_structures_run(tmp_path, monkeypatch, capsys):
     run_fragments(ROOT / "docs" / "structures.md", names)
     assert "attention" in capsys.readouterr().out
     assert names["optimizer"].masks is not names["masks"]
+    # The first kernel has the two heads as outputs; a file keeps that.
+    assert names["masks"].structures[0] == ConstantFanIn(outputs=(1, 2))
+    sparse_lib.sparsify(names["model"], structure=NM(2, 4)).save("ticket.npz")
+    assert sparse_lib.transfer_masks("ticket.npz", names["other_model"]).structures[0] == NM(2, 4, outputs=(1, 2))
 
 
 @pytest.mark.slow

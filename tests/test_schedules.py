@@ -1,19 +1,16 @@
 """Schedules against published values and hand-worked numbers, in every way of running them."""
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sparse_lib import learning_rates, schedules
+from tests.golden_values import read_golden
 
-_FOLDER = pathlib.Path(__file__).parent / "golden"
-_GOLDEN = json.loads((_FOLDER / "schedules.json").read_text())
-_TF1 = json.loads((_FOLDER / "schedules_tf1.json").read_text())
-_PRUNING = json.loads((_FOLDER / "pruning.json").read_text())
+_GOLDEN = read_golden("schedules")
+_TF1 = read_golden("schedules_tf1")
+_PRUNING = read_golden("pruning")
 _COSINE_RATE = learning_rates.learning_rate_schedule("cosine", 0.05, total_steps=11719)
 
 

@@ -1,20 +1,16 @@
 """Structures against their definition in plain Python, and every method of changing masks on them."""
 
-import pathlib
-import re
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import sparse_lib
 from sparse_lib import api, oneshot, schedules, structures, updaters
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.structures import NM, UNSTRUCTURED, Block, Channel, ConstantFanIn, parse, select_globally
-from tests.test_updaters import CONTEXT, kernel
+from tests.kernels import CONTEXT, kernel
 
 layers = keras.layers
 ALL = [UNSTRUCTURED, NM(2, 4), NM(1, 5), NM(3, 4), Block(2, 3), Block(4, 4), Channel(), ConstantFanIn()]
@@ -417,33 +413,6 @@ def test_never_all_neurons_are_ablated():
     mask = np.array([[1, 1], [1, 1], [0, 0], [0, 0]], bool)
     update = srigl(mask, np.ones((4, 2)), -np.ones((4, 2)), 1.0, threshold=1.0, never_ablated=(1,))
     assert np.all(update.mask.numpy().sum(axis=0) == 2)
-
-
-# --- the document ---
-
-
-def transformer() -> keras.Model:
-    image, words = keras.Input((8, 8, 3)), keras.Input((5,), dtype="int32")
-    x = layers.Embedding(9, 8, name="embedding")(words)
-    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
-    x = keras.Sequential([keras.Input((5, 8)), layers.Dense(8, name="inside")], name="encoder")(x)
-    y = layers.Flatten()(layers.Conv2D(4, 3, name="conv1")(image))
-    z = layers.Dense(8, name="block0")(layers.Concatenate()([layers.Flatten()(x), y]))
-    return keras.Model([image, words], layers.Dense(4, name="logits")(layers.Dense(80, name="dense_1")(z)))
-
-
-def test_examples_of_the_document(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (pathlib.Path(__file__).parents[1] / "docs" / "structures.md").read_text(encoding="utf8")
-    examples = re.findall(r"^```py\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    names = {"sparse_lib": sparse_lib, "keras": keras, "re": re, "model": transformer(), "other_model": transformer()}
-    for example in examples:
-        names["inner"] = keras.optimizers.SGD(0.1)
-        if example.startswith("masks.save"):
-            names["masks"] = sparse_lib.sparsify(names["model"], structure=NM(2, 4))
-        exec(example, names)
-    assert len(examples) == 4
-    assert names["masks"].structures[0] == NM(2, 4, outputs=(1, 2))
 
 
 # --- names, and what cannot be ---

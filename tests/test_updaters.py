@@ -12,16 +12,9 @@ from sparse_lib import schedules, selection, updaters
 from sparse_lib.updaters.base import random_uniform, shrink
 from sparse_lib.updaters.drop_and_grow import share
 from sparse_lib.updaters.redistribution import share_out
+from tests.kernels import CONTEXT, kernel
 
 HALF = schedules.Constant(0.5)
-CONTEXT = updaters.UpdateContext(tf.constant(4, tf.int64), tf.constant(0.1), seed=0)
-
-
-def kernel(mask, weight, gradient=None, **state) -> updaters.Kernel:
-    mask = tf.constant(mask, tf.bool) if np.asarray(mask).dtype == bool else tf.constant(mask, tf.float32) > 0
-    weight = tf.where(mask, tf.constant(weight, tf.float32), 0.0)
-    gradient = tf.zeros_like(weight) if gradient is None else tf.constant(gradient, tf.float32)
-    return updaters.Kernel(mask, weight, gradient, {k: tf.constant(v, tf.float32) for k, v in state.items()})
 
 
 def bits(mask) -> str:
@@ -321,7 +314,8 @@ def test_redistribution_into_full_kernels():
     first = kernel([1] * 2 + [0] * 6, np.arange(8) + 1, momentum=[0.001] * 8)
     second = kernel([1] * 4, np.arange(4) + 1, momentum=[9] * 4)
     updates = updaters.SNFS(drop_fraction=HALF).update([first, second], CONTEXT)
-    assert [int(tf.math.count_nonzero(u.mask)) for u in updates] == [2, 4]
+    # The first drops its smaller weight and takes the first of equals.
+    assert [bits(u.mask) for u in updates] == ["11000000", "1111"]
 
 
 def test_momentum_of_snfs():
@@ -367,7 +361,12 @@ def test_granet_prunes_over_all_kernels_then_exchanges_within_each():
 
 def test_mest_hard_bound_keeps_the_count():
     before = kernel([1] * 4 + [0] * 6, np.arange(10) + 1)
-    assert int(tf.math.count_nonzero(one(updaters.MEST(drop_fraction=HALF), before).mask)) == 4
+    update = one(updaters.MEST(drop_fraction=HALF), before)
+    # The two largest of 1 2 3 4 stay. Two others grow, the dropped ones among the candidates: those keep their value.
+    assert bits(update.mask[2:4]) == "11"
+    assert int(tf.math.count_nonzero(update.mask)) == 4
+    np.testing.assert_array_equal(update.grown, update.mask & ~before.mask)
+    np.testing.assert_array_equal(update.weight, tf.where(update.mask, before.weight, 0.0))
 
 
 def test_mest_soft_bound_shrinks_before_it_mutates():

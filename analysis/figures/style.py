@@ -67,7 +67,7 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
     "#8f6f3e",
     "#9aa1aa",
 )
-_LOOKS = {
+LOOKS = {
     "dense": (GREY, "s"),
     "small_dense": (BROWN, "s"),
     "prune": (GREEN, "P"),
@@ -150,7 +150,7 @@ def look(method: str) -> Look:
       Colour, marker, line and fill.
     """
     base, *suffixes = method.split(".")
-    colour, marker = _LOOKS.get(base, _OTHER)
+    colour, marker = LOOKS.get(base, _OTHER)
     has_dense_twin = base not in (*methods.DENSE, *methods.PRUNING, *methods.TICKETS)
     is_plain = has_dense_twin and not suffixes
     random_masks = set(suffixes) - set(methods.OF_WEIGHTS)

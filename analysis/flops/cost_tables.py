@@ -59,8 +59,8 @@ class _Network(NamedTuple):
 
 
 @functools.cache
-def _network(name: str) -> _Network:
-    # Weights are not needed: in this scope they have no values.
+def build_network(name: str) -> _Network:
+    """Builds ResNet-50 or MobileNet-v1 without values of its weights."""
     with keras.StatelessScope():
         if name == "resnet50":
             layers, model = micronet.resnet50(), networks.resnet(_IMAGE, _CLASSES, Style())
@@ -72,7 +72,7 @@ def _network(name: str) -> _Network:
 def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
     """Layers that the README says are dense."""
     if name == "mobilenet_v1":
-        depthwise = [layer.name for layer in _network(name).layers if layer.name.startswith("depthwise")]
+        depthwise = [layer.name for layer in build_network(name).layers if layer.name.startswith("depthwise")]
         return depthwise if distribution == "erk" else ["conv1", *depthwise]
     return ["conv1"] if distribution == "uniform" or sparsity > 0.98 else []
 
@@ -87,7 +87,7 @@ def readme(name: str) -> pd.DataFrame:
       A row for each printed row: FLOPs of training and inference by those of the dense network, in whose own row FLOPs
       themselves; 10^6 bytes.
     """
-    network = _network(name)
+    network = build_network(name)
     rows = []
     for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
         dense = _kept_dense(name, row.distribution, row.sparsity)
@@ -129,7 +129,7 @@ def notebook() -> pd.DataFrame:
     rows = []
     for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
         dense = _kept_dense("mobilenet_v1", distribution, sparsity)
-        found = _network("mobilenet_v1").published(distribution, sparsity, dense)
+        found = build_network("mobilenet_v1").published(distribution, sparsity, dense)
         rows.append(
             {
                 "masks": distribution,
@@ -152,7 +152,7 @@ def widths() -> pd.DataFrame:
     """
     rows = []
     for name, entries in (("resnet50", published.RESNET50_WIDTHS), ("mobilenet_v1", published.MOBILENET_WIDTHS)):
-        network, dense = _network(name), ["conv1"] if name == "mobilenet_v1" else []
+        network, dense = build_network(name), ["conv1"] if name == "mobilenet_v1" else []
         whole = network.published(published.DENSE, 0.0)
         for sparsity, width in entries:
             # A narrow network is dense and as large as the sparse one, a wide one is sparse.
@@ -181,7 +181,7 @@ def _bits(at_width: Callable[[float], micronet.Totals], width: float) -> float:
 
 def methods() -> pd.DataFrame:
     """Figure 2 of the RigL paper: FLOPs of training and inference of ResNet-50, by method, next to the rule."""
-    network = _network("resnet50")
+    network = build_network("resnet50")
     whole = network.published(published.DENSE, 0.0).flops
     rows = []
     for row in published.METHODS:

@@ -63,7 +63,7 @@ STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "s
 
 _ONESHOT_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
 _INITS = {"unit_scaled": "plus", "layer_scaled": "liu"}
-_WIDTHS = {"lenet5": (6, 16, 120, 84), "mlp": (300, 100)}
+WIDTHS = {"lenet5": (6, 16, 120, 84), "mlp": (300, 100)}
 _NETWORKS = {
     "lenet5": "LeNet5",
     "mlp": "MLP",
@@ -206,7 +206,7 @@ def _base(values: Mapping[str, Any]) -> str:
 def _is_small(values: Mapping[str, Any]) -> bool:
     """Whether a dense network is narrower than the paper's."""
     network = str(values.get("network.network_name", "lenet5"))
-    full = _WIDTHS.get(network, ())
+    full = WIDTHS.get(network, ())
     widths = values.get(f"{network}.hidden_sizes", full)
     is_narrow = len(widths) == len(full) and any(a < b for a, b in zip(widths, full, strict=True))
     return is_narrow or bool(values.get("small_dense.sparsity"))

@@ -19,7 +19,7 @@ _Pairs = tuple[np.ndarray, np.ndarray]
 _DENSE = 64
 _CHECK_STEPS = 40
 # Limits of the basis in vectors and bytes; pairs that have not converged by then continue with restarts.
-_BASIS, _BASIS_BYTES = 300, 2**30
+BASIS, BASIS_BYTES = 300, 2**30
 
 # Position of a value on each side, larger further out.
 _OUT: dict[Which, Callable[[np.ndarray], np.ndarray]] = {
@@ -197,7 +197,7 @@ def _run_lanczos(
         return len(values) >= k * len(sides) and bool((residuals[wanted] <= bound).all())
 
     fewest = 2 * k * len(sides) + 1
-    length = min(size, max(fewest, min(_BASIS, _BASIS_BYTES // (8 * size))))
+    length = min(size, max(fewest, min(BASIS, BASIS_BYTES // (8 * size))))
     space = lanczos(operator, length, start=start, enough=has_converged)
     found = [space.ritz(functools.partial(_outermost, side, k=k)) for side in sides]
     pairs = [(ritz.values, ritz.vectors) for ritz in found]

@@ -143,7 +143,7 @@ class CurveFit:
           ValueError: if a loss is not finite.
         """
         first, stop = self.step, self.step + steps
-        chunks = (self._draws(step, min(CHUNK, stop - step)) for step in range(first, stop, CHUNK))
+        chunks = (self.draw(step, min(CHUNK, stop - step)) for step in range(first, stop, CHUNK))
         losses = np.concatenate([self._run(*chunk).numpy() for chunk in chunks])
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
@@ -152,7 +152,16 @@ class CurveFit:
             )
         return losses
 
-    def _draws(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws places on the curve and batches.
+
+        Args:
+          first: step of the first draw.
+          count: number of steps.
+
+        Returns:
+          Weights of the control points `[count, degree + 1]` and rows of examples `[count, batch size]`.
+        """
         weights, rows = [], []
         for step in range(first, first + count):
             rng = np.random.default_rng([self._seed, _STREAM, step])

@@ -39,7 +39,7 @@ def test_the_sparsity_aware_initialisation_keeps_it(frame):
 
 
 def test_masks_have_the_sparsity_and_units_of_very_different_fan_in():
-    mask = propagation._mask((200, 50), 0.9, (0, 0, 0)).numpy()
+    mask = propagation.uneven_mask((200, 50), 0.9, (0, 0, 0)).numpy()
     assert mask.sum() == 1000
     fans = mask.sum(0)
     assert fans[0] > 10 * fans[-1] > 0

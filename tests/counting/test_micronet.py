@@ -1,7 +1,5 @@
 """The published counting rule against the published tables."""
 
-import json
-import pathlib
 from dataclasses import replace
 
 import pytest
@@ -9,8 +7,9 @@ import pytest
 from sparse_lib import counting, distributions
 from sparse_lib.counting import micronet
 from sparse_lib.counting.micronet import LayerShape, scale_width
+from tests.golden_values import read_golden
 
-GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "counting.json").read_text())
+GOLDEN = read_golden("counting")
 RESNET = GOLDEN["resnet50"]
 MOBILENETS = {variant: GOLDEN["mobilenet_v1"][variant] for variant in ("colab", "modern")}
 

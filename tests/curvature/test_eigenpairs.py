@@ -38,7 +38,7 @@ def test_values_vectors_and_residuals(name, k, which):
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_both_ends_are_those_of_each(name, k, basis, monkeypatch):
-    monkeypatch.setattr(eigenpairs, "_BASIS", basis)
+    monkeypatch.setattr(eigenpairs, "BASIS", basis)
     values = SPECTRA[name]
     operator = operator_of(values)
     norm = np.abs(values).max()
@@ -52,7 +52,7 @@ def test_both_ends_are_those_of_each(name, k, basis, monkeypatch):
 @pytest.mark.parametrize("which", WHICH)
 @pytest.mark.parametrize("name", SPECTRA)
 def test_restarts_where_the_basis_has_no_room(name, which, monkeypatch):
-    monkeypatch.setattr(eigenpairs, "_BASIS_BYTES", 8 * len(SPECTRA[name]) * 12)
+    monkeypatch.setattr(eigenpairs, "BASIS_BYTES", 8 * len(SPECTRA[name]) * 12)
     values = SPECTRA[name]
     found = extreme(operator_of(values), 4, which)
     np.testing.assert_allclose(
@@ -109,7 +109,7 @@ def test_products_are_counted_and_seeds_repeat_bits():
 
 
 def test_no_convergence_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(eigenpairs, "_BASIS", 12)
+    monkeypatch.setattr(eigenpairs, "BASIS", 12)
     with pytest.raises(ValueError, match=r"of 5 eigenpairs converged in \d+ products: raise"):
         extreme(operator_of(SPECTRA["evenly spread"]), 5, tolerance=1e-14, max_iterations=1)
 

@@ -114,10 +114,16 @@ def test_equals_the_model_that_was_made_in_float64(name):
         np.testing.assert_allclose(found, true, rtol=1e-10, atol=1e-13)
 
 
+def _parts(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns a layer, all layers inside it, theirs and so on."""
+    inside = getattr(layer, "layers", None) or [v for v in vars(layer).values() if isinstance(v, keras.Layer)]
+    return [layer, *(part for child in inside for part in _parts(child))]
+
+
 def _state(model: keras.Model) -> list:
-    parts = [model, *model._flatten_layers(include_self=False)]
+    parts = _parts(model)
     return [
-        *(id(layer._dtype_policy) for layer in parts),
+        *(id(layer.dtype_policy) for layer in parts),
         *(layer.compute_dtype for layer in parts),
         *(v.dtype for v in model.variables),
         *(t.dtype for t in model.inputs),

@@ -86,7 +86,7 @@ def test_the_gradient_of_a_step_is_that_of_the_curve():
     # One step of plain SGD from the line, against t of the same seed by hand: dL/dC = 2t(1-t) dL/dB.
     start, end = point(1.0, 0.0), point(0.0, 2.0)
     fit = CurveFit(objective_of(bowl), start, end, DATA, optimizer=keras.optimizers.SGD(0.5), seed=3)
-    weights, _ = fit._draws(0, 1)
+    weights, _ = fit.draw(0, 1)
     place = weights[0, 0] * start[0] + weights[0, 1] * (start[0] + end[0]) / 2 + weights[0, 2] * end[0]
     gradient = weights[0, 1] * np.array([4 * place[0], place[1]])
     losses = fit.run(1)
@@ -96,12 +96,12 @@ def test_the_gradient_of_a_step_is_that_of_the_curve():
 
 def test_places_are_uniform_and_batches_whole():
     fit = CurveFit(objective_of(bowl), point(0, 0), point(1, 1), DATA, optimizer=keras.optimizers.SGD(), batch_size=4)
-    weights, rows = fit._draws(0, 4000)
+    weights, rows = fit.draw(0, 4000)
     # b_2(t) = t^2, so its root is the place.
     places = np.sort(np.sqrt(weights[:, 2]))
     assert np.abs(places - np.linspace(0, 1, 4000)).max() < 0.03
     assert rows.shape == (4000, 4) and set(rows.ravel().tolist()) == set(range(8))
-    again, _ = fit._draws(1000, 5)
+    again, _ = fit.draw(1000, 5)
     np.testing.assert_array_equal(again, weights[1000:1005])
 
 
@@ -169,7 +169,7 @@ def test_batch_norm_normalises_by_the_batch():
         batch_size=40,
     )
     # By its moving mean the logits would be -50 and -50 whatever the data; by the batch they have mean 0, variance 1.
-    _, rows = fit._draws(0, 1)
+    _, rows = fit.draw(0, 1)
     logits = model(x[rows[0]], training=True).numpy().astype(np.float64)
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[:, 0])
     norm.moving_mean.assign([50.0, 50.0])

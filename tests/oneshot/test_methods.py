@@ -152,7 +152,7 @@ def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
     sparsity = 0.87
     model = with_batch_norm()
     before = [v.numpy().tobytes() for v in model.variables]
-    policies = [layer.dtype_policy for layer in model._flatten_layers()]
+    policies = [layer.dtype_policy for layer in [model, *model.layers]]
     masks = masks_of(make_method(name, sparsity=sparsity, scope=scope), model, [data()])
     sizes = [v.numpy().size for v in sparse_kernels(model).values()]
     assert [m.shape for m in masks] == [v.shape for v in sparse_kernels(model).values()]
@@ -162,7 +162,7 @@ def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
     else:
         assert counts(masks) == [n - int(sparsity * n) for n in sizes]
     assert [v.numpy().tobytes() for v in model.variables] == before
-    assert [layer.dtype_policy for layer in model._flatten_layers()] == policies
+    assert [layer.dtype_policy for layer in [model, *model.layers]] == policies
 
 
 @pytest.mark.parametrize("make", [subclassed, with_batch_norm, two_inputs])
@@ -341,8 +341,8 @@ def test_dtype_policies_return_after_a_failure():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2), Failing()])
     with pytest.raises(RuntimeError):
         masks_of(SynFlow(sparsity=0.5), model)
-    assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
-    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    assert {layer.dtype_policy.name for layer in [model, *model.layers]} == {"float32"}
+    assert {layer.compute_dtype for layer in [model, *model.layers]} == {"float32"}
     assert sum(counts(masks_of(SynFlow(sparsity=0.5, float64=False), model))) == 3
 
 

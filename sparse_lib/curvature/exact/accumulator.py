@@ -13,7 +13,7 @@ from sparse_lib.curvature.exact.linear_maps import NoChainError
 from sparse_lib.objective import cross_entropy
 
 # What the Jacobians of a piece of a batch, or the activations of a larger piece, may take (bytes).
-_WORKSPACE = 2**27
+WORKSPACE = 2**27
 # Examples whose residual is taken at once (count): enough to hide what each operation of the loops costs.
 _MOST_EXAMPLES = 4096
 # Rows of a large matrix that are handled at once (count).
@@ -137,4 +137,4 @@ class HessianTotal:
 
 def _fitting(dtype: tf.DType, elements: int) -> int:
     """How many examples fit into the workspace (count), each with so many elements."""
-    return int(np.clip(_WORKSPACE // (dtype.size * elements), 1, _MOST_EXAMPLES))
+    return int(np.clip(WORKSPACE // (dtype.size * elements), 1, _MOST_EXAMPLES))

@@ -17,9 +17,9 @@ from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
 # The Hessian of this many examples is compared with a Hessian-vector product before the others are added (count).
-_CHECKED_EXAMPLES = 256
+CHECKED_EXAMPLES = 256
 # The sum of a few seconds' work is not worth the time that writing it takes (seconds).
-_BETWEEN_SAVES = 30.0
+SECONDS_BETWEEN_SAVES = 30.0
 _NOT_FINITE = "The Hessian is not finite: choose weights from before training diverged, or check the data for NaN."
 
 
@@ -66,7 +66,7 @@ def by_structure(
         total.add(x, y)
         if end == x.shape[0]:
             error = _product_error(objective, params, subspace, total, x, y, training)
-        if end == batches.examples or time.monotonic() - last_saved > _BETWEEN_SAVES:
+        if end == batches.examples or time.monotonic() - last_saved > SECONDS_BETWEEN_SAVES:
             parts.put(end, upper=total.upper, error=error)
             parts.drop(saved)
             saved, last_saved = end, time.monotonic()
@@ -89,7 +89,7 @@ def _take_up(parts: Parts, total: HessianTotal) -> tuple[int, float]:
 
 def _pieces(batches: Batches, total: HessianTotal) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """The data in pieces that fit, the first one small."""
-    first = _CHECKED_EXAMPLES
+    first = CHECKED_EXAMPLES
     for x, y in batches:
         if first:
             yield from total.pieces(x[:first], y[:first])

@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 # Above this the eigenvalues alone take many minutes, and matrices gigabytes.
 MOST_PARAMETERS = 12_000
 # Rows and columns that are symmetrised at once (count).
-_TILE = 1024
+TILE = 1024
 
 
 class ExactHessian(NamedTuple):
@@ -130,7 +130,7 @@ def hessian(
                 if structure == "always":
                     raise InputError(f"The Hessian has no known structure: {reason}. Use structure='auto'.") from found
         matrix = by_rows(objective, values, batches, subspace, parts=parts("rows"), rows_at_once=rows_at_once, **whole)
-    return ExactHessian(matrix, "rows", reason, _symmetrise(matrix), None, batches.examples, dtype)
+    return ExactHessian(matrix, "rows", reason, symmetrize(matrix), None, batches.examples, dtype)
 
 
 def eigenvalues(matrix: np.ndarray) -> np.ndarray:
@@ -194,15 +194,15 @@ def _check(size: int, dtype: Dtype, structure: str, rows_at_once: int, limit: in
         )
 
 
-def _symmetrise(matrix: np.ndarray) -> float:
+def symmetrize(matrix: np.ndarray) -> float:
     """Replaces a matrix by its symmetric part, and tells how far from it it was: max |H - H^T| / max |H|."""
     largest = apart = 0.0
-    for i in range(0, len(matrix), _TILE):
-        for j in range(0, i + 1, _TILE):
-            low, high = matrix[i : i + _TILE, j : j + _TILE], matrix[j : j + _TILE, i : i + _TILE].T
+    for i in range(0, len(matrix), TILE):
+        for j in range(0, i + 1, TILE):
+            low, high = matrix[i : i + TILE, j : j + TILE], matrix[j : j + TILE, i : i + TILE].T
             largest = max(largest, np.abs(low).max(), np.abs(high).max())
             apart = max(apart, np.abs(low - high).max())
             mean = (low + high) / 2
-            matrix[i : i + _TILE, j : j + _TILE] = mean
-            matrix[j : j + _TILE, i : i + _TILE] = mean.T
+            matrix[i : i + TILE, j : j + TILE] = mean
+            matrix[j : j + TILE, i : i + TILE] = mean.T
     return float(apart / largest) if largest else 0.0

@@ -20,7 +20,7 @@ from sparse_lib.objective import Objective
 
 _DEGREES = {"quadratic": 2, "cubic": 3}
 # Between two states on the disk (seconds).
-_SAVE_SECONDS = 30.0
+SAVE_SECONDS = 30.0
 
 
 def trained(
@@ -53,7 +53,7 @@ def trained(
         Objective(model),
         ends.start,
         ends.end,
-        _examples(train),
+        split_examples(train),
         optimizer=named.build(named.rate(steps)),
         degree=_DEGREES[settings.path],
         masks=ends.masks,
@@ -68,7 +68,7 @@ def trained(
         while fit.step < steps:
             losses = fit.run(min(CHUNK, steps - fit.step))
             progress.update(fit.step, f"loss {losses.mean():.4f}")
-            if fit.step == steps or stop or time.monotonic() - saved > _SAVE_SECONDS:
+            if fit.step == steps or stop or time.monotonic() - saved > SAVE_SECONDS:
                 states.save(fit.step)
                 saved = time.monotonic()
             stop.obey(fit.step)
@@ -77,7 +77,7 @@ def trained(
     return fit.curve()
 
 
-def _examples(split: Split) -> Examples:
+def split_examples(split: Split) -> Examples:
     """The images of a split; those that are no plain array are read batch by batch."""
     if isinstance(split.images, np.ndarray):
         return in_memory(split.images, split.labels)

@@ -242,7 +242,7 @@ def _write(
         "data_seeds": list(settings.data_seeds),
         "points": settings.points,
         "stable_below": STABLE,
-        "stable_from": {split: _stable_from([m for m in measured if m["split"] == split]) for split in splits},
+        "stable_from": {split: find_stable_step([m for m in measured if m["split"] == split]) for split in splits},
         "instability": measured,
         "versions": run.versions(),
     }
@@ -260,7 +260,7 @@ def _of_step(step: int, split: str, rows: Sequence[Comparison]) -> dict[str, Any
     return {**values, "is_stable": values["error_barrier"] < STABLE}
 
 
-def _stable_from(measured: Sequence[dict[str, Any]]) -> int | None:
+def find_stable_step(measured: Sequence[dict[str, Any]]) -> int | None:
     """The first step from which on copies are stable at every step that was looked at; None if there is none."""
     stable = None
     for at in reversed(measured):

@@ -12,7 +12,7 @@ from sparse_lib.experiment.data.feeding.preprocessing import LARGEST_PIXEL, Prep
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
 # Training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
-_REPORTED = 50_000
+REPORTED = 50_000
 SPLITS = ("train", "validation", "test")
 
 
@@ -98,7 +98,7 @@ class Dataset:
         """The splits that losses are reported of; of training images on disk the first 50,000, unaugmented."""
         train = self.train
         if isinstance(train.images, EncodedImages):
-            train = Split(train.images.take(slice(_REPORTED)), train.labels[:_REPORTED])
+            train = Split(train.images.take(slice(REPORTED)), train.labels[:REPORTED])
         return {"train": train, "validation": self.validation, "test": self.test}
 
 

@@ -15,7 +15,7 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.storage import files
 
 # Between looks at the running processes (seconds).
-_POLL = 0.3
+POLL_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Job:
                 for stage in ready[: self._jobs - len(running)]:
                     waiting.remove(stage)
                     running[stage] = self._start(stage)
-                time.sleep(_POLL)
+                time.sleep(POLL_SECONDS)
                 for stage, process in list(running.items()):
                     done[stage.name] = _done(stage)
                     if process.poll() is None:

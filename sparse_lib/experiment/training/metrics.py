@@ -13,7 +13,7 @@ from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels of one forward pass: 5,000 images of MNIST, which two cores take fastest, and 26 of ImageNet.
-_PIXELS_AT_ONCE = 4_000_000
+PIXELS_AT_ONCE = 4_000_000
 
 
 def held_out(dataset: Dataset) -> Split:
@@ -33,7 +33,7 @@ class Evaluator:
         """
         self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
-        self._model, self._at_once = model, max(1, _PIXELS_AT_ONCE // math.prod(shape))
+        self._model, self._at_once = model, max(1, PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
             self._evaluate_batch,
             input_signature=[tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)],

@@ -169,9 +169,10 @@ def test_rank_correlation():
         quantity(**flow), quantity(**dict(zip(names, reversed(accuracy.values()), strict=True)))
     )
     assert against(EVIDENCE).interval.mean == pytest.approx(-1.0)
-    means = np.array([[np.mean(flow[name]), np.mean(accuracy[name])] for name in names])[[3, 0, 4, 1, 2]]
-    means[:, 1] = [3.0, 1.0, 1.0, 7.0, 2.0]
-    np.testing.assert_allclose(effects._spearman(means[None]), stats.spearmanr(*means.T).statistic)
+    tied = dict(zip(names, [1.0, 7.0, 2.0, 3.0, 1.0], strict=True))
+    with_ties = effects.RankCorrelation(quantity(**flow), quantity(**{name: [tied[name]] * 3 for name in names}))
+    expected = stats.spearmanr([np.mean(flow[name]) for name in names], list(tied.values())).statistic
+    assert with_ties(EVIDENCE).interval.mean == pytest.approx(expected)
     few = effects.RankCorrelation(quantity(**dict(list(flow.items())[:3])), quantity(**accuracy))
     assert few(EVIDENCE).missing == "at least 4 sparse methods"
 

@@ -1,5 +1,6 @@
 """The paper's claims on runs whose truth is known: supported, refuted, undecided, not enough."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -13,7 +14,8 @@ from analysis.records.runs import IDENTITY, Runs, load_runs
 from analysis.similarity import tables
 
 SEEDS = (0, 1, 2)
-NO_PATHS = landscapes.Paths(pd.DataFrame(columns=["run"]), pd.DataFrame(columns=list(landscapes._BARRIERS)))
+NO_RUNS = Runs(*(pd.DataFrame(columns=["run"]) for _ in dataclasses.fields(Runs)))
+NO_PATHS = landscapes.load_paths([], NO_RUNS)
 NO_SPECTRA = spectra.Spectra(pd.DataFrame(columns=["run"]), pd.DataFrame(columns=[*IDENTITY, "step"]))
 
 

@@ -139,4 +139,4 @@ def test_every_updater_and_score_has_a_label_and_a_look():
 
 @pytest.mark.parametrize("network", ["lenet5", "mlp"])
 def test_widths_of_the_paper_are_those_of_the_networks(network):
-    assert methods._WIDTHS[network] == tuple(SIZES[network]().hidden_sizes)
+    assert methods.WIDTHS[network] == tuple(SIZES[network]().hidden_sizes)

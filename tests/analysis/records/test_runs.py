@@ -14,7 +14,7 @@ from analysis.records.runs import IDENTITY, load_runs
 from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.training import run
-from tests.test_readme import ROOT, run_fragments
+from tests.documents import ROOT, run_fragments
 
 TINY = [
     "network.network_name='mlp'",

@@ -1,6 +1,5 @@
 """The pieces of a page."""
 
-import html.parser
 import math
 import re
 
@@ -11,46 +10,7 @@ from analysis.claims.paper import Claim, Verdict
 from analysis.claims.statistics import Interval
 from analysis.report import page
 from analysis.report.page import Section
-
-VOID = {"meta", "br", "link", "img", "hr", "input", "line", "rect", "circle", "path", "use"}
-
-
-class Outline(html.parser.HTMLParser):
-    """Checks that tags are balanced and collects ids, links and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.sources: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.ids += [values["id"]] if "id" in values else []
-        self.links += [values["href"]] if tag == "a" else []
-        self.sources += [values[k] for k in ("src", "srcset") if k in values]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        values = dict(attrs)
-        self.ids += [values["id"]] if "id" in values else []
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open, f"</{tag}> closes nothing"
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
+from tests.analysis.outline import Outline
 
 
 def verdict(mean: float, low: float, high: float, *, status=SUPPORTED, unit="times", missing="") -> Verdict:

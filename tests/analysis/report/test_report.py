@@ -11,7 +11,7 @@ from analysis import propagation
 from analysis.figures import style
 from analysis.report import __main__, overview
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
-from tests.analysis.report.test_page import Outline
+from tests.analysis.outline import Outline
 
 
 @pytest.fixture(autouse=True)

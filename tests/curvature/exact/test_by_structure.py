@@ -311,8 +311,8 @@ def test_pieces_of_batches_add_up(monkeypatch):
     model = _fill(CHAINS["batch norm"]())
     x, y = _data(model)
     whole = _both(model, x, y, Subspace.all(model), batch_size=11)[0]
-    monkeypatch.setattr("sparse_lib.curvature.exact.accumulator._WORKSPACE", 50_000)
-    monkeypatch.setattr(structured, "_CHECKED_EXAMPLES", 2)
+    monkeypatch.setattr("sparse_lib.curvature.exact.accumulator.WORKSPACE", 50_000)
+    monkeypatch.setattr(structured, "CHECKED_EXAMPLES", 2)
     found = _both(model, x, y, Subspace.all(model), batch_size=9)[0]
     _assert_equal(found, whole)
 

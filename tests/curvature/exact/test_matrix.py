@@ -164,7 +164,7 @@ def _killer(after):
 
 @pytest.mark.parametrize(("make", "structure"), [("mlp", "always"), ("mlp", "never"), ("smooth", "auto")])
 def test_a_killed_computation_resumes_with_the_same_bits(make, structure, tmp_path, monkeypatch):
-    monkeypatch.setattr(structured, "_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr(structured, "SECONDS_BETWEEN_SAVES", -1.0)
     model = {"mlp": _mlp, "smooth": _smooth}[make]()
     x, y = _data(model)
     whole = _hessian(model, x, y, structure=structure, rows_at_once=8)
@@ -336,10 +336,10 @@ def test_eigenvalues_of_known_spectra(name, dead):
 
 
 def test_asymmetry_is_measured_over_tiles(monkeypatch):
-    monkeypatch.setattr(exact, "_TILE", 3)
+    monkeypatch.setattr(exact, "TILE", 3)
     matrix = np.random.default_rng(0).standard_normal((8, 8))
     symmetric, error = (matrix + matrix.T) / 2, np.abs(matrix - matrix.T).max() / np.abs(matrix).max()
-    assert exact._symmetrise(matrix) == error
+    assert exact.symmetrize(matrix) == error
     np.testing.assert_allclose(matrix, symmetric, rtol=1e-15)
     np.testing.assert_array_equal(matrix, matrix.T)
 

@@ -26,6 +26,7 @@ from sparse_lib.experiment.storage.checkpoints import Reader, available
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
+from sparse_lib.optimizer import SparseOptimizer
 from tests.experiment import tiny
 
 LAST = 24
@@ -130,14 +131,18 @@ def test_another_data_order_differs_from_the_fork_on_and_not_before(parents, tmp
 
 
 def test_the_seed_of_the_data_changes_the_data_alone(monkeypatch):
-    seen = []
-    original = Steps.__init__
-    monkeypatch.setattr(Steps, "__init__", lambda self, *a, **k: seen.append(k["seed"]) or original(self, *a, **k))
+    seen = {Steps: [], SparseOptimizer: []}
+    for kind, seeds in seen.items():
+
+        def made(self, *args, seeds=seeds, original=kind.__init__, **options):
+            seeds.append(options["seed"])
+            original(self, *args, **options)
+
+        monkeypatch.setattr(kind, "__init__", made)
     one, other = experiment().built(fresh=True), experiment(data_seed=7).built(fresh=True)
-    assert seen == [0, 7]
+    assert seen == {Steps: [0, 7], SparseOptimizer: [0, 0]}
     assert_same(*({v.path: v.numpy() for v in built.model.variables} for built in (one, other)))
     assert_same(*(dict(enumerate(m.numpy() for m in built.optimizer.masks.values())) for built in (one, other)))
-    assert one.optimizer._seed == other.optimizer._seed == 0
 
 
 def test_copies_of_the_last_step_have_no_barrier(measured):
@@ -192,7 +197,7 @@ def test_the_step_from_which_copies_are_stable():
     def at(step, is_stable):
         return {"step": step, "is_stable": is_stable}
 
-    stable_from = instability._stable_from
+    stable_from = instability.find_stable_step
     assert stable_from([at(0, False), at(5, True), at(9, False), at(12, True), at(20, True)]) == 12
     assert stable_from([at(0, True), at(5, True)]) == 0
     assert stable_from([at(0, True), at(5, False)]) is None
@@ -210,16 +215,16 @@ def test_what_is_done_is_not_done_again(measured, parents, monkeypatch):
 
 def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
     directory, _ = measured
-    original, calls = Loop._advance, []
+    original, calls = Steps.run, []
 
-    def stopped(self, step):
-        calls.append(step)
-        if len(calls) == 5:
+    def stopped(self, *args, **options):
+        calls.append(args)
+        if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, step)
+        return original(self, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_advance", stopped)
+        patch.setattr(Steps, "run", stopped)
         with pytest.raises(Interrupted):
             measure(parents(), tmp_path, steps=(12,))
     measure(parents(), tmp_path, steps=(12,))

@@ -342,7 +342,7 @@ def test_a_killed_curve_goes_on(how, error, go, tmp_path, monkeypatch):
     go(**CURVE)
     out = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(curves, "_SAVE_SECONDS", 0.0)
+        patch.setattr(curves, "SAVE_SECONDS", 0.0)
         killed_at(patch, curves.CurveFit, "run", 2, how)
         with pytest.raises(error):
             go(directory=out, **CURVE)
@@ -409,7 +409,7 @@ def test_images_that_are_no_array_are_read_by_rows():
             return split.images[rows]
 
     # The split is only read; what it may hold is checked elsewhere.
-    whole, read = (curves._examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
+    whole, read = (curves.split_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
     rows = tf.constant([3, 199, 3], tf.int32)
     for examples in (whole, read):
         images, labels = tf.function(examples.batch)(rows)

@@ -35,7 +35,7 @@ def test_images_come_from_disjoint_originals_in_equal_parts(small):
 
 
 def test_making_is_a_function_of_the_recipe_alone(small, monkeypatch):
-    monkeypatch.setattr(digits_large, "_BLOCK", 17)
+    monkeypatch.setattr(digits_large, "BLOCK", 17)
     again = make_arrays(SMALL)
     for key, array in small.items():
         np.testing.assert_array_equal(again[key], array)
@@ -87,7 +87,7 @@ def test_scale_changes_the_spread_of_the_ink_as_much():
 
 
 def test_elastic_displacements_have_the_stated_size():
-    smooth = digits_large._smoothing(SMALL.control_points)
+    smooth = digits_large.smoothing_matrix(SMALL.control_points)
     bumps = np.random.default_rng(0).standard_normal((4_000, 6, 6))
     fields = smooth @ bumps @ smooth.T
     np.testing.assert_allclose(fields.std(axis=0), 1, rtol=0.05)

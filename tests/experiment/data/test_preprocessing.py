@@ -9,7 +9,7 @@ from sparse_lib.experiment.data.feeding import augmentation as variations
 from sparse_lib.experiment.data.feeding.pixels import Pixels, pixels
 from sparse_lib.experiment.data.feeding.preprocessing import NAMES, preprocessing
 from sparse_lib.experiment.data.feeding.resident import Resident
-from tests.conftest import GOLDEN
+from tests.golden_values import GOLDEN
 
 CIFAR_MEAN, CIFAR_STD = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
 

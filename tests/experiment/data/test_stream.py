@@ -10,7 +10,7 @@ from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing, preprocessing
 from sparse_lib.experiment.data.feeding.stream import TrainingStream, image_seeds
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
-from tests.conftest import GOLDEN
+from tests.golden_values import GOLDEN
 
 FIXTURE = GOLDEN / "tf1" / "preprocessing"
 PUBLISHED = preprocessing("rigl", "imagenet2012")
@@ -151,7 +151,7 @@ def seeds(count, seed=3):
 
 def test_inception_crops_keep_their_bounds_and_vary():
     shape = np.array([50, 70])
-    draw = tf.function(lambda seed: decoding._inception(tf.constant(shape, tf.int32), seed), autograph=False)
+    draw = tf.function(lambda seed: decoding.inception_window(tf.constant(shape, tf.int32), seed), autograph=False)
     windows = np.stack([draw(seed) for seed in seeds(1000)])
     begin, extent = windows[:, :2], windows[:, 2:]
     assert (begin >= 0).all()
@@ -169,7 +169,7 @@ def test_inception_crops_keep_their_bounds_and_vary():
 def test_an_image_that_no_crop_fits_gives_its_central_square():
     shape = tf.constant([4, 400])
     for seed in seeds(5):
-        assert decoding._inception(shape, seed).numpy().tolist() == [1, 199, 3, 3]
+        assert decoding.inception_window(shape, seed).numpy().tolist() == [1, 199, 3, 3]
 
 
 def test_a_training_image_is_a_window_resized_and_mirrored_in_half_of_the_cases():
@@ -178,7 +178,7 @@ def test_a_training_image_is_a_window_resized_and_mirrored_in_half_of_the_cases(
     mirrored = 0
     for seed in seeds(60):
         box_seed, _ = tf.unstack(tf.random.split(seed, 2, alg="philox"))
-        top, left, height, width = decoding._inception(tf.constant(image.shape[:2]), box_seed).numpy()
+        top, left, height, width = decoding.inception_window(tf.constant(image.shape[:2]), box_seed).numpy()
         window = image[top : top + height, left : left + width]
         expected = tf.image.resize(window, (12, 12), antialias=True).numpy()
         found = decoding.training_image(encoded, seed, 12, 3, GREY_LEVELS).numpy()
@@ -192,7 +192,7 @@ def test_a_part_of_a_jpeg_decodes_to_that_part_of_the_whole():
     image = (FIXTURE / "case1.jpg").read_bytes()
     whole = tf.io.decode_jpeg(image, dct_method="INTEGER_FAST").numpy()
     window = tf.constant([37, 21, 128, 96])
-    part = decoding._cut(tf.constant(image), lambda shape: window, 3).numpy().astype(int)
+    part = decoding.decode_window(tf.constant(image), lambda shape: window, 3).numpy().astype(int)
     assert np.abs(part - whole[37:165, 21:117]).max() <= 1
 
 

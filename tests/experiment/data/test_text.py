@@ -31,7 +31,7 @@ def test_every_example_is_a_stretch_of_its_part_and_what_follows(written):
 
 def test_long_texts_are_cut_at_even_distances(written, monkeypatch):
     folder, content = written
-    monkeypatch.setattr(text, "_LARGEST", 100)
+    monkeypatch.setattr(text, "LARGEST", 100)
     dataset = load_text(str(folder / "some.txt"), validation_size=7)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [100, 7, 10]
     starts = [content.index(bytes(image.ravel().astype(np.uint8))) for image in dataset.train.images]

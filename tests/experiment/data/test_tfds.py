@@ -11,57 +11,7 @@ from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data.feeding.pixels import Pixels
 from sparse_lib.experiment.data.sources import tfds as own_tfds
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
-
-
-def pictures(count, shape, seed):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def prepare(
-    data_dir,
-    name,
-    splits,
-    *,
-    shape=(6, 5, 3),
-    classes=3,
-    label=None,
-    version="1.0.0",
-    encoding=None,
-    unlabelled=(),
-    file_format=None,
-):
-    """Writes a TFDS set as its own tools do; `splits` maps names to lists of images.
-
-    Image `i` of a split has the label `i % classes`, or -1 in the splits that are unlabelled.
-    """
-
-    class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(version)
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=shape, encoding_format=encoding),
-                "label": label or tfds.features.ClassLabel(num_classes=classes),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {key: self._generate_examples(key, images) for key, images in splits.items()}
-
-        def _generate_examples(self, key, images):
-            for position, image in enumerate(images):
-                yield position, {"image": image, "label": -1 if key in unlabelled else position % classes}
-
-    Prepared.name = name
-    builder = Prepared(data_dir=data_dir, file_format=file_format)
-    builder.download_and_prepare()
-    return builder
+from tests.experiment.data.prepared import pictures, prepare, registered
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +57,7 @@ def test_decoding_happens_once_and_a_new_preparation_counts(tiny, tmp_path, monk
     other = load_dataset(name="tiny_set", data_dir=other_dir, cache_dir=tmp_path)
     assert not set(by_content(other.test)) & set(by_content(first.test))
 
-    monkeypatch.setattr(own_tfds, "_batches", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", lambda *_, **__: pytest.fail("decoded again"))
     again = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.train.images[:], first.train.images[:])
     np.testing.assert_array_equal(again.train.labels, first.train.labels)
@@ -242,16 +192,12 @@ def test_a_damaged_set_is_refused_and_not_cached(tmp_path, kept):
 def test_resizing_keeps_grey_levels():
     image = tf.constant(pictures(1, (7, 7, 1), 0)[0])
     feature = tfds.features.Image(shape=(None, None, 1))
-    resized = own_tfds._resized(image, 5, feature)
+    resized = own_tfds.resize_to_square(image, 5, feature)
     assert resized.dtype == tf.uint8
     assert resized.shape == (5, 5, 1)
 
 
 # The sets of the large experiments, in the layout and version that the registered builders look for
-
-
-def registered(data_dir, name, splits, **options):
-    return prepare(data_dir, name, splits, version=str(tfds.builder(name, data_dir=data_dir).version), **options)
 
 
 @pytest.mark.parametrize(("name", "classes", "mean"), [("cifar10", 10, 0.4914), ("cifar100", 100, 0.5071)])
@@ -340,7 +286,7 @@ def test_imagenet_may_be_taken_into_memory_at_a_small_size(imagenet, tmp_path):
 
 def test_losses_are_reported_of_a_part_of_the_training_images_on_disk(imagenet, tmp_path, monkeypatch):
     found = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8)
-    monkeypatch.setattr("sparse_lib.experiment.data.dataset._REPORTED", 10)
+    monkeypatch.setattr("sparse_lib.experiment.data.dataset.REPORTED", 10)
     reported = found.reported
     assert [len(reported[key]) for key in ("train", "validation", "test")] == [10, 6, 20]
     np.testing.assert_array_equal(reported["train"].labels, found.train.labels[:10])

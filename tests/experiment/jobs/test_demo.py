@@ -45,7 +45,7 @@ def fake(tmp_path, monkeypatch) -> pathlib.Path:
     script = tmp_path / "fake_train.py"
     script.write_text(FAKE)
     monkeypatch.setattr(demo, "TRAIN", script)
-    monkeypatch.setattr(stages, "_POLL", 0.01)
+    monkeypatch.setattr(stages, "POLL_SECONDS", 0.01)
     monkeypatch.setenv("HISTORY", str(tmp_path / "history"))
     return tmp_path / "history"
 

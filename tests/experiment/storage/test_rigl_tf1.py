@@ -22,9 +22,9 @@ from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from sparse_lib.experiment.storage import rigl_tf1, sources
 from sparse_lib.experiment.training import run
-from tests.conftest import GOLDEN
 from tests.experiment import tiny
-from tests.experiment.data.test_tfds import registered
+from tests.experiment.data.prepared import registered
+from tests.golden_values import GOLDEN
 
 ROOT = pathlib.Path(__file__).parents[3]
 FIXTURES = GOLDEN / "tf1"
@@ -136,7 +136,7 @@ class Graph:
         self.variables[f"{self.scope}/{name}"] = np.asarray(value, np.float32)
         return self.variables[f"{self.scope}/{name}"]
 
-    def _kernel(self, name, shape, kind="weights", *, masked=True):
+    def kernel(self, name, shape, kind="weights", *, masked=True):
         scale = math.sqrt(2 / math.prod(shape[:-1]))
         if not (masked and self.masked):
             # A layer of another kind than a masked one doubles its scope.
@@ -147,7 +147,7 @@ class Graph:
         return weights * self._variable(f"{name}/mask", self._rng.random(shape) < 0.6)
 
     def conv(self, x, name, size, channels, stride=1, **options):
-        kernel = self._kernel(name, (size, size, x.shape[-1], channels), **options)
+        kernel = self.kernel(name, (size, size, x.shape[-1], channels), **options)
         if stride == 1:
             return tf.nn.conv2d(x, kernel, 1, "SAME")
         pad = (size - 1) // 2
@@ -172,7 +172,7 @@ class Graph:
         return tf.nn.relu(y) if relu else y
 
     def dense(self, x, name, classes):
-        kernel = self._kernel(name, (x.shape[-1], classes))
+        kernel = self.kernel(name, (x.shape[-1], classes))
         place = name if self.masked else f"{name}/{name}"
         return x @ kernel + self._variable(f"{place}/biases", self._rng.normal(0, 0.1, classes))
 
@@ -232,9 +232,9 @@ def wide_resnet(x, graph, *, stem_masked=False):
             stride = 2 if group > 2 and not block else 1
             y, shortcut = graph.norm(x), x
             if x.shape[-1] != channels:
-                kernel = graph._kernel(f"skip_conv_{group}", (1, 1, x.shape[-1], channels))
+                kernel = graph.kernel(f"skip_conv_{group}", (1, 1, x.shape[-1], channels))
                 shortcut = tf.nn.conv2d(y, kernel, stride, "VALID")
-            kernel = graph._kernel(f"conv_{group}_{block}_1", (3, 3, x.shape[-1], channels))
+            kernel = graph.kernel(f"conv_{group}_{block}_1", (3, 3, x.shape[-1], channels))
             y = graph.norm(tf.nn.conv2d(y, kernel, stride, "SAME"))
             x = graph.conv(y, f"conv_{group}_{block}_2", 3, channels) + shortcut
     return graph.dense(tf.reduce_mean(graph.norm(x), (1, 2)), "logits", 10)

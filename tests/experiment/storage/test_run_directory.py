@@ -26,6 +26,12 @@ def run(tmp_path):
     return path
 
 
+def contents(directory):
+    """Returns the bytes of each file, by its path; None stands for a folder."""
+    found = {path: None if path.is_dir() else path.read_bytes() for path in sorted(directory.rglob("*"))}
+    return {path.relative_to(directory).as_posix(): content for path, content in found.items()}
+
+
 def test_locked_makes_the_directory(tmp_path):
     path = tmp_path / "a" / "b"
     with run_directory.locked(path):
@@ -51,11 +57,19 @@ def test_an_unwritable_directory_is_told(tmp_path):
 
 
 def test_the_same_configuration_goes_on(run):
+    before = contents(run)
     run_directory.check_claim(run, CONFIG, overwrite=False)
+    assert contents(run) == before
+    assert before[files.OPERATIVE_CONFIG] == CONFIG.encode()
 
 
-def test_an_empty_directory_or_one_of_runs_is_free(run):
-    run_directory.check_claim(run.parent, CONFIG, overwrite=False)
+def test_an_empty_directory_or_one_of_runs_is_free(run, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    before = contents(tmp_path)
+    for directory in (empty, run.parent):
+        run_directory.check_claim(directory, CONFIG, overwrite=False)
+    assert contents(tmp_path) == before
 
 
 def test_another_configuration_is_refused_by_its_first_difference(run):

@@ -28,7 +28,7 @@ def test_evaluation_is_that_of_numpy_however_it_is_cut(made, monkeypatch):
     shares = shifted / shifted.sum(1, keepdims=True)
     loss = -np.log(shares[np.arange(len(split)), split.labels]).mean()
     for pixels in (28 * 28 * 7, 28 * 28 * 50, 1, 10**9):
-        monkeypatch.setattr(metrics, "_PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(metrics, "PIXELS_AT_ONCE", pixels)
         found, right = Evaluator(made.model).evaluate(split)
         assert found == pytest.approx(loss, rel=1e-5)
         assert right == np.mean(logits.argmax(1) == split.labels)

@@ -31,7 +31,7 @@ def evaluation_image(encoded: tf.Tensor, size: int, channels: int, preprocessing
     Returns:
       float32 `[size, size, channels]`.
     """
-    return _finished(_cut(encoded, _central, channels), size, channels, preprocessing)
+    return _finished(decode_window(encoded, _central, channels), size, channels, preprocessing)
 
 
 def training_image(
@@ -53,11 +53,13 @@ def training_image(
       float32 `[size, size, channels]`.
     """
     box_seed, flip_seed = tf.unstack(tf.random.split(seed, 2, alg="philox"))
-    image = _finished(_cut(encoded, lambda shape: _inception(shape, box_seed), channels), size, channels, preprocessing)
+    image = _finished(
+        decode_window(encoded, lambda shape: inception_window(shape, box_seed), channels), size, channels, preprocessing
+    )
     return tf.image.stateless_random_flip_left_right(image, flip_seed)
 
 
-def _cut(encoded: tf.Tensor, choose: Choice, channels: int) -> tf.Tensor:
+def decode_window(encoded: tf.Tensor, choose: Choice, channels: int) -> tf.Tensor:
     """Decodes the part [top, left, height, width] that `choose` names for a shape; the rest of a JPEG is skipped."""
 
     def jpeg() -> tf.Tensor:
@@ -78,7 +80,8 @@ def _central(shape: tf.Tensor) -> tf.Tensor:
     return tf.stack([top, left, side, side])
 
 
-def _inception(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def inception_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws the crop [top, left, height, width] of Inception's training; the central square where none fits."""
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.concat([shape, [1]], 0),
         tf.zeros([1, 0, 4]),

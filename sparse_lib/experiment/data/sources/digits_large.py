@@ -15,7 +15,7 @@ from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, ren
 
 _LOG = logging.getLogger(__name__)
 # Images distorted at a time: bounds memory to some ten MB, and fits the caches.
-_BLOCK = 250
+BLOCK = 250
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ def _distorted(
     linear = _linear_maps(count, recipe, rng)
     shift = rng.uniform(-recipe.shift, recipe.shift, (count, 2, 1))
     bumps = recipe.elastic * rng.standard_normal((count, 2, points, points))
-    smooth = _smoothing(points)
+    smooth = smoothing_matrix(points)
     axis = np.arange(SIZE) - (SIZE - 1) / 2
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
 
     images = np.empty((count, SIZE, SIZE), np.uint8)
-    for begin in range(0, count, _BLOCK):
-        block = slice(begin, begin + _BLOCK)
+    for begin in range(0, count, BLOCK):
+        block = slice(begin, begin + BLOCK)
         places = linear[block] @ (grid - shift[block])
         places = places.reshape(-1, 2, SIZE, SIZE) + smooth @ bumps[block] @ smooth.T
         values = _sampled(canvas, chosen[block], places + (SIZE - 1) / 2)
@@ -153,7 +153,7 @@ def _linear_maps(count: int, recipe: Recipe, rng: np.random.Generator) -> np.nda
     return (np.moveaxis(turn, -1, 0) @ np.moveaxis(shear, -1, 0)) / stretch
 
 
-def _smoothing(points: int) -> npt.NDArray[np.float64]:
+def smoothing_matrix(points: int) -> npt.NDArray[np.float64]:
     """Weights `[SIZE, points]` that spread unit normals on a grid to unit normals at pixels."""
     knots = np.linspace(0, SIZE - 1, points)
     width = knots[1] - knots[0]

@@ -13,7 +13,7 @@ from sparse_lib.experiment.data.dataset import Dataset, Split
 # them; here a stretch is read for one prediction, which seldom depends on more than this.
 CONTEXT = 128
 _CODES = 256
-_LARGEST = 100_000
+LARGEST = 100_000
 
 
 def load_text(
@@ -42,8 +42,8 @@ def load_text(
     if len(codes) < 20 * CONTEXT:
         raise InputError(f"The text '{path}' has {len(codes)} bytes: give at least {20 * CONTEXT}.")
     first, second = len(codes) * 8 // 10, len(codes) * 9 // 10
-    held = _LARGEST // 10
-    train = _stretches(codes[:first], _LARGEST)
+    held = LARGEST // 10
+    train = _stretches(codes[:first], LARGEST)
     validation = _stretches(codes[first:second], held if validation_size is None else validation_size)
     return Dataset(name, train, validation, _stretches(codes[second:], held), _CODES)
 

@@ -256,7 +256,7 @@ def _batches(
     def pair(example: dict[str, Any]) -> tuple[Any, Any]:
         image = example[image_key]
         if feature.shape != shape:
-            image = _resized(image, shape[0], feature)
+            image = resize_to_square(image, shape[0], feature)
         return image, example[label_key]
 
     stream = builder.as_dataset(
@@ -267,7 +267,8 @@ def _batches(
     return stream.map(pair).batch(_DECODE_BATCH).prefetch(1).as_numpy_iterator()
 
 
-def _resized(image: Any, size: int, feature: Any) -> Any:
+def resize_to_square(image: Any, size: int, feature: Any) -> Any:
+    """Crops an image to its central square and resizes that, in the number format of its feature."""
     import tensorflow as tf  # noqa: PLC0415  (as above)
 
     side = tf.reduce_min(tf.shape(image)[:2])
