@@ -96,7 +96,7 @@ def sparsities(
     if kind == "uniform":
         layers = dict.fromkeys(free, float(sparsity))
     elif kind == "str":
-        layers = _from_str_table(shapes, sparsity)
+        layers = _look_up_str_table(shapes, sparsity)
     else:
         dims = {name: shape[-2:] if kind == "er" else shape for name, shape in free.items()}
         raw = {name: (sum(d) / math.prod(d)) ** power_scale for name, d in dims.items()}
@@ -248,7 +248,7 @@ def _str_orders() -> Iterator[list[str]]:
         yield order
 
 
-def _from_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, float]:
+def _look_up_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, float]:
     table = _str_table()
     row = table["sparsities"].get(f"{sparsity:.4f}")
     if row is None:

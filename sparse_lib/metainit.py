@@ -149,7 +149,7 @@ def norm_slope(
     """Builds the function (norms, x, y) -> gradient of the gradient quotient in the norms.
 
     The quotient is q(g, p) with p = H g. With a and b its derivatives in g and p, the gradient is that of
-    <a + H b, g> + <b, H v> in the norms, where v = g and all vectors but g and H v are constant.
+    `<a + H b, g> + <b, H v>` in the norms, where v = g and all vectors but g and H v are constant.
 
     Each pass is a separate graph that takes the vectors as arguments: with oneDNN, TensorFlow 2.21 fuses the gradients
     of a convolution's bias and kernel, which can close a cycle ("nodes in a cycle") in a graph that both computes the

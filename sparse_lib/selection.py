@@ -1,8 +1,9 @@
-"""Exact selection of the k highest scores; the only place in the package that ranks anything.
+"""Exact selection of the k highest scores; the only place in the package that ranks weights.
 
 A sort costs O(n log n) and is slow in every backend. Here floats are mapped to integers of the same order, and regula
 falsi with the Illinois rule searches the threshold by counting the keys above it: about a dozen passes for real scores,
-whatever their number. Integer keys and counts give the same bits in eager mode, in graphs and under XLA.
+whatever their number. Columns, which are many and short, are compared pairwise or bisected bit by bit. Integer keys and
+counts give the same bits in eager mode, in graphs and under XLA.
 """
 
 from collections.abc import Sequence

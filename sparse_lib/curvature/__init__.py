@@ -5,6 +5,7 @@ matrix-free scipy `LinearOperator`s on them; eigenvalues, spectral density and t
 operator and know nothing of models. `sparse_lib.curvature.exact` computes the Hessian as a matrix.
 """
 
+from sparse_lib.curvature import exact
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.callback import Sharpness, TopEigenvalue
 from sparse_lib.curvature.determinism import consistency
@@ -48,6 +49,7 @@ __all__ = [
     "both_ends",
     "change",
     "consistency",
+    "exact",
     "extreme",
     "float_tolerance",
     "lanczos",

@@ -123,7 +123,7 @@ def _find(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Sea
         raise InputError(f"k must be 1 to {size}; got {k}.")
     counted = Counted(operator)
     if size <= max(_DENSE, 2 * k * len(sides) + 1):
-        pairs = [_dense(counted)] * len(sides)
+        pairs = [_decompose(counted)] * len(sides)
     else:
         pairs = _iterate(counted, k, sides, search)
     found = []
@@ -140,7 +140,7 @@ def _outermost(side: Which, values: np.ndarray, k: int) -> np.ndarray:
     return np.lexsort((-places if side == "largest" else places, -_OUT[side](values)))[:k]
 
 
-def _dense(operator: LinearOperator) -> _Pairs:
+def _decompose(operator: LinearOperator) -> _Pairs:
     matrix = operator.matmat(np.eye(operator.shape[0]))
     if not np.isfinite(matrix).all():
         raise InputError("A product with the matrix is not finite: check the loss at these weights first.")
