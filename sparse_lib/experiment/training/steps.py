@@ -230,7 +230,7 @@ class Steps:
             # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
             loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
+        masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
     def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
