@@ -13,10 +13,10 @@ from absl import logging
 from sparse_lib import curvature
 from sparse_lib.experiment.analyses.checkpoint_spectrum import Spectrometer
 from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.signals import graceful_shutdown
 from sparse_lib.experiment.storage import checkpoints, files, resumable, run_directory
-from sparse_lib.experiment.training.run import Experiment
 
 # Settings that choose checkpoints, folder, memory and speed; the numbers do not depend on them.
 _IRRELEVANT = ("ckpt_ids", "overwrite", "folder", "rows_at_once", "max_exact", "examples_at_once")

@@ -13,7 +13,7 @@ from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
 from sparse_lib.experiment.command_line.options import Options
-from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
@@ -32,6 +32,7 @@ def parse_gin(options: Options, preload: str = "") -> None:
     Raises:
       SettingError: for a missing file, an unknown name or a line that is not gin.
     """
+    mask_updates.import_modules(options.updater_module)
     first = preload or options.preload_gin_config
     seed = [] if options.seed is None else [f"training.seed = {options.seed}"]
     gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])
@@ -63,7 +64,9 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
     )
 
 
-def _analysis(command: Callable[Concatenate[Options, Parameters], None]) -> Callable[Concatenate[Options, Parameters], None]:
+def _analysis(
+    command: Callable[Concatenate[Options, Parameters], None],
+) -> Callable[Concatenate[Options, Parameters], None]:
     """Runs an analysis of a finished run under the strategy of the options.
 
     Several workers would all compute the same: the first one does it, on its own devices.
@@ -134,7 +137,8 @@ def interpolate(
         if not value:
             raise SettingError(f"--{flag} is missing; give a checkpoint (runs/prune/ckpt-500) or a run directory.")
     _parse_with_operative(options, end, operative)
-    chosen = {name: value for name, value in (("masks", masks), ("seed", options.seed)) if value is not None}
+    flags: dict[str, Any] = {"masks": masks, "seed": options.seed}
+    chosen = {name: value for name, value in flags.items() if value is not None}
     settings = dataclasses.replace(gin_names.interpolate(), **chosen)
     result = interpolation.interpolate(
         Experiment.from_gin(), settings, start=start, end=end, directory=directory, overwrite=overwrite

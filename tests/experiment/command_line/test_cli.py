@@ -17,6 +17,7 @@ import train
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.command_line.options import Options
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import list_steps
@@ -162,7 +163,7 @@ def test_an_include_lies_beside_its_file(call, tmp_path, monkeypatch):
     for files_read, steps in ((["a"], 3), (["b"], 2), (["a", "b"], 2), (["b", "a"], 3)):
         gin.clear_config()
         commands.parse_gin(Options(gin_config=[f"{folder}/mode.gin" for folder in files_read]))
-        assert commands.experiment().training.total_steps == steps
+        assert Experiment.from_gin().training.total_steps == steps
 
 
 @pytest.mark.parametrize(
