@@ -1,13 +1,14 @@
-"""Arrays on disk under a checksum: made once, verified at every reading."""
+"""Arrays cached on disk: made once, and verified by a checksum whenever they are read."""
 
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+
+from sparse_lib._utils.atomic import replacing
 
 _LOG = logging.getLogger(__name__)
 
@@ -15,11 +16,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where made arrays are kept.
+    """Directory of the cache.
 
     Args:
-      cache_dir: wins where given; then the environment's `SPARSE_LIB_CACHE`, then
-        `$XDG_CACHE_HOME/sparse_lib`, then `~/.cache/sparse_lib`.
+      cache_dir: wins; None takes `$SPARSE_LIB_CACHE`, else `$XDG_CACHE_HOME/sparse_lib`, else `~/.cache/sparse_lib`.
 
     Returns:
       The directory, which may not exist yet.
@@ -31,15 +31,14 @@ def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Reads arrays from `path`, or makes and keeps them there.
+    """Reads arrays from a file, or makes and stores them.
 
-    Beside the `.npz` lies its SHA-256 in the format of `sha256sum`. A file that does not match
-    (damaged, cut off, or without a checksum) is made again. A cache that cannot be written costs
-    a warning, never the run.
+    Beside the `.npz` lies its SHA-256 in the format of `sha256sum`. A file that does not match (damaged, truncated, or
+    without a checksum) is made again. A cache that cannot be written costs a warning, never the run.
 
     Args:
       path: the `.npz` file.
-      make: makes the arrays by name.
+      make: returns the arrays by name.
 
     Returns:
       The arrays by name.
@@ -52,8 +51,10 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda part: np.savez(part, **arrays))  # type: ignore[arg-type]
-        _replace(_sum_path(path), lambda part: part.write(_sum_line(path)))
+        with replacing(path) as part:
+            np.savez(part, **arrays)  # type: ignore[arg-type]
+        with replacing(_sum_path(path)) as part:
+            part.write_bytes(_sum_line(path))
     except OSError as error:
         _LOG.warning("Cannot keep %s (%s): set data.cache_dir to a place with room.", path, error)
     return arrays
@@ -73,16 +74,3 @@ def _is_intact(path: Path) -> bool:
         return _sum_path(path).read_bytes() == _sum_line(path)
     except OSError:
         return False
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    # A process that is killed here leaves a stray part file and never half a cache.
-    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part_path.open("wb") as part:
-            write(part)
-            part.flush()
-            os.fsync(part.fileno())
-        os.replace(part_path, path)
-    finally:
-        part_path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from sparse_lib.experiment import data
 from sparse_lib.experiment.data import Dataset, Split, batch_indices
 from sparse_lib.experiment.data.dataset import dataset_from_arrays
 from sparse_lib.experiment.data.holdout import hold_out
-from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
+from sparse_lib.experiment.data.sources.digits import digit_originals, render_digits, split_originals
 from tests.experiment.data.loading import load
 
 
@@ -135,7 +135,7 @@ def test_digits_are_the_real_ones_with_their_labels():
 def test_digits_are_enlarged_as_by_spline_interpolation():
     images = digit_originals()[0][:20]
     expected = ndimage.zoom(images.astype(np.float64), (1, 2.5, 2.5), order=3, mode="grid-constant", grid_mode=True)
-    enlarged = rendered_digits(images, 20)
+    enlarged = render_digits(images, 20)
     np.testing.assert_allclose(enlarged[:, 4:24, 4:24], np.clip(expected, 0, 1), atol=1e-6)
     enlarged[:, 4:24, 4:24] = 0
     assert not enlarged.any()
