@@ -72,7 +72,7 @@ def pattern(key: str) -> re.Pattern:
     return re.compile(text)
 
 
-@pytest.mark.parametrize("file", ["metrics.jsonl", "mask_updates.jsonl", "result.json"])
+@pytest.mark.parametrize("file", ["run.json", "metrics.jsonl", "mask_updates.jsonl", "result.json"])
 def test_every_measurement_is_documented_and_the_other_way_round(tiny_run, file):
     path = tiny_run / file
     written = records(path) if file.endswith("jsonl") else [json.loads(path.read_text())]

@@ -50,7 +50,8 @@ def build(directory: pathlib.Path) -> Built:
     """
     gin_files.forget()
     try:
-        gin_files.parse([str(directory / files.OPERATIVE_CONFIG)], [])
+        # Masks do not move here, and their updater may be from a module that this process has not imported.
+        gin_files.parse([str(directory / files.OPERATIVE_CONFIG)], ["mask_updater.update_alg = ''"])
         experiment = Experiment.from_gin()
     finally:
         gin_files.forget()

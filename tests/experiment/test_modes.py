@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.api import sparsify
-from sparse_lib.experiment.config.mask_updates import foreseen
+from sparse_lib.experiment.config.mask_updates import schedule_warning
 from sparse_lib.experiment.config.network import LayerScaledSettings, UnitScaledSettings
 from sparse_lib.experiment.modes import held_out_growth
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
@@ -326,5 +326,5 @@ def test_held_out_growth_is_the_gradient_of_its_batch():
     ],
 )
 def test_a_schedule_that_outlasts_the_run_is_foreseen(settings, total_steps, sentence):
-    found = foreseen(built(**settings).optimizer.updater, total_steps)
+    found = schedule_warning(built(**settings).optimizer.updater, total_steps)
     assert re.search(sentence, found) if sentence else not found

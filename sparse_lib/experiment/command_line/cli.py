@@ -27,6 +27,7 @@ def define_common_flags() -> None:
     flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
+    flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
     flags.DEFINE_string("preload_gin_config", "", "A gin file, such as another run's operative_config.gin, read first.")
     flags.DEFINE_integer(
         "seed", None, "Seed of everything random in the run; 0 unless a gin file sets training.seed.", 0

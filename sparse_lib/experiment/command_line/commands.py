@@ -13,7 +13,7 @@ from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
 from sparse_lib.experiment.command_line.options import Options
-from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
@@ -32,6 +32,7 @@ def parse_gin(options: Options, preload: str = "") -> None:
     Raises:
       SettingError: for a missing file, an unknown name or a line that is not gin.
     """
+    mask_updates.import_modules(options.updater_module)
     first = preload or options.preload_gin_config
     seed = [] if options.seed is None else [f"training.seed = {options.seed}"]
     gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])

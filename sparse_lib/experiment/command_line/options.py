@@ -14,6 +14,7 @@ class Options:
     Attributes:
       gin_config: gin files, read in order.
       gin_bindings: bindings, which win over files.
+      updater_module: modules to import, which register updaters from outside the package.
       preload_gin_config: a gin file that is read first; empty for none.
       seed: wins over training.seed; None leaves it.
       strategy: of `sparse_lib._utils.strategy_names`.
@@ -22,6 +23,7 @@ class Options:
 
     gin_config: Sequence[str] = ()
     gin_bindings: Sequence[str] = ()
+    updater_module: Sequence[str] = ()
     preload_gin_config: str = ""
     seed: int | None = None
     strategy: str = "auto"

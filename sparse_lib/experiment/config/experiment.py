@@ -8,6 +8,7 @@ from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSe
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MaskInit, MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
+from sparse_lib.experiment.config.small_dense import SmallDenseSettings
 from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset, load_dataset
 from sparse_lib.experiment.networks import Network
@@ -30,6 +31,7 @@ class Experiment:
       optimizer: the inner optimizer.
       metainit: MetaInit, used if training.use_metainit.
       initializer: (mask, seed, inputs, outputs) -> kernel, or None for the dense initialisation.
+      small_dense: the sparse network whose cost a dense one has; `sizes` are those found for it.
     """
 
     dataset: Dataset
@@ -43,6 +45,7 @@ class Experiment:
     optimizer: OptimizerSettings
     metainit: MetaInitSettings
     initializer: MaskInit | None = None
+    small_dense: SmallDenseSettings = SmallDenseSettings()
 
     def __post_init__(self) -> None:
         """Checks that the masks have one source.
@@ -87,7 +90,8 @@ class Experiment:
             metainit=gin_names.metainit(),
             initializer=gin_names.INITIALIZERS[method]() if method else None,
             dataset=load_dataset(gin_names.data()),
+            small_dense=gin_names.small_dense(),
         )
         data = experiment.dataset
-        sizes = gin_names.small_dense().fit(network, experiment.sizes, data.input_shape, data.num_classes)
+        sizes = experiment.small_dense.fit(network, experiment.sizes, data.input_shape, data.num_classes)
         return dataclasses.replace(experiment, sizes=sizes)

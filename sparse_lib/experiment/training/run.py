@@ -7,8 +7,9 @@ from typing import Any
 
 from absl import logging
 
+from sparse_lib.experiment.config.description import describe
 from sparse_lib.experiment.config.experiment import Experiment
-from sparse_lib.experiment.config.mask_updates import foreseen
+from sparse_lib.experiment.config.mask_updates import schedule_warning
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
@@ -51,12 +52,13 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
         steps = [] if overwrite else available(directory)
         multi_worker.agreed(steps[-1] if steps else multi_worker.EMPTY)
         built = build_run(experiment, fresh=not steps)
-        if warning := foreseen(built.optimizer.updater, experiment.training.total_steps):
+        if warning := schedule_warning(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
+        files.write_json(directory / files.RUN, describe(experiment, experiment.dataset.name)._asdict())
         loop = Loop(directory=directory, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
         values = {**loop.run(), "data": experiment.dataset.name, "versions": versions()}
         files.write_json(result, values)

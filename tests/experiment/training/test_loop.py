@@ -76,6 +76,7 @@ def test_a_run_leaves_its_files(rigl):
     checkpoints = {f"ckpt-{step}{end}" for step in steps for end in (".index", ".data-00000-of-00001")}
     rest = {
         "operative_config.gin",
+        "run.json",
         "metrics.jsonl",
         "mask_updates.jsonl",
         "result.json",
