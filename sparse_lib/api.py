@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
@@ -55,7 +55,7 @@ def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules)
         found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
         if not found and not callable(rule):
             there = [v.path for v in model.trainable_variables if _is_matrix(v)]
-            raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {likest(str(rule), there)}.")
+            raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {closest_names(str(rule), there)}.")
         chosen |= found
     return chosen
 

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 
 Shape = tuple[int, ...]
@@ -187,7 +187,7 @@ def _fixed_sparsities(
 ) -> dict[str, float]:
     unknown = sorted(set(custom) - set(shapes))
     if unknown:
-        raise InputError(f"Custom sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+        raise InputError(f"Custom sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
     for name, value in custom.items():
         _check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}

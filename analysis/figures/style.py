@@ -207,7 +207,7 @@ def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg",
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
         # A transparent picture is for pages; a PNG is looked at on any background.
         face = "white" if ending == "png" else "none"
-        with mpl.rc_context(RC), files.atomic(target) as temporary:
+        with mpl.rc_context(RC), files.atomic_path(target) as temporary:
             figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
         written.append(target)
     return written

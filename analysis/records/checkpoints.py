@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 
 # Statistics are no part of a solution: training does not move along them.
 _STATISTICS = ("moving_mean", "moving_variance", "seed_generator_state")
@@ -67,7 +67,7 @@ class Shelf:
 
     def mask_history(self, directory: pathlib.Path) -> tuple[list[int], list[Values]]:
         """Steps and masks of all checkpoints of a run that can be read, in ascending order."""
-        found = [(step, self.masks(directory / f"ckpt-{step}")) for step in available(directory)]
+        found = [(step, self.masks(directory / f"ckpt-{step}")) for step in list_steps(directory)]
         kept = [(step, values) for step, values in found if values is not None]
         return [step for step, _ in kept], [values for _, values in kept]
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import tracing
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.tables import text_table
 
@@ -87,7 +87,7 @@ def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = T
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder to write {pathlib.Path(path).name} to: make it first.")
     content = convert(model, sparse=sparse, batch=batch)
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return len(content)
 

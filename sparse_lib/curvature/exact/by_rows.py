@@ -11,7 +11,7 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.operators import pulled_back
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 

@@ -1,4 +1,4 @@
-"""Arrays cached on disk: made once, and verified by a checksum whenever they are read."""
+"""Arrays cached on disk: computed once, verified by checksum whenever they are read."""
 
 import hashlib
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -16,13 +16,14 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Directory of the cache.
+    """Finds the cache directory.
 
     Args:
-      cache_dir: wins; None takes `$SPARSE_LIB_CACHE`, else `$XDG_CACHE_HOME/sparse_lib`, else `~/.cache/sparse_lib`.
+      cache_dir: takes precedence; without it the environment variable `SPARSE_LIB_CACHE` counts, then
+        `$XDG_CACHE_HOME/sparse_lib`, then `~/.cache/sparse_lib`.
 
     Returns:
-      The directory, which may not exist yet.
+      The directory, which may not exist.
     """
     chosen = cache_dir or os.environ.get("SPARSE_LIB_CACHE")
     if chosen:
@@ -31,17 +32,18 @@ def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Reads arrays from a file, or makes and stores them.
+    """Reads arrays from a cache file, or computes and stores them.
 
-    Beside the `.npz` lies its SHA-256 in the format of `sha256sum`. A file that does not match (damaged, truncated, or
-    without a checksum) is made again. A cache that cannot be written costs a warning, never the run.
+    The SHA-256 of the `.npz` file is stored beside it, in the format of `sha256sum`. A file that does not match it
+    (damaged, truncated, or without a checksum) is computed again. If the cache cannot be written, a warning is
+    logged and the run goes on.
 
     Args:
       path: the `.npz` file.
-      make: returns the arrays by name.
+      make: computes the arrays, by name.
 
     Returns:
-      The arrays by name.
+      The arrays, by name.
     """
     if path.exists():
         if _is_intact(path):
@@ -51,10 +53,10 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            np.savez(part, **arrays)  # type: ignore[arg-type]
-        with replacing(_sum_path(path)) as part:
-            part.write_bytes(_sum_line(path))
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        with atomic_path(_sum_path(path)) as temporary:
+            temporary.write_bytes(_sum_line(path))
     except OSError as error:
         _LOG.warning("Cannot keep %s (%s): set data.cache_dir to a place with room.", path, error)
     return arrays

@@ -11,7 +11,7 @@ from sparse_lib.curvature.exact import by_structure as structured
 from sparse_lib.curvature.exact import gauss_newton_part
 from sparse_lib.curvature.exact.by_structure import by_structure
 from sparse_lib.curvature.exact.linear_maps import NoChainError
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective, cross_entropy
 
