@@ -45,7 +45,7 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
     Args:
       options: common flags of the command line.
       directory: of the run.
-      overwrite: whether to delete the run that is there.
+      overwrite: whether to delete an existing run.
     """
     parse_gin(options)
     strategy = distribute.make_strategy(options.strategy, options.tpu)
@@ -128,7 +128,7 @@ def interpolate(
       operative: gin file that describes network and data; empty means that of --preload_gin_config, or the one beside
         the end.
       masks: wins over interpolate.masks; None leaves it.
-      overwrite: whether to delete an interpolation that is there.
+      overwrite: whether to delete an existing interpolation.
 
     Raises:
       SettingError: if a checkpoint is not given, or network and data are described twice.
@@ -213,7 +213,7 @@ def picture(
       run_directory: of the run for a trajectory; empty for the others.
       operative: gin file that describes network and data; empty means that of --preload_gin_config, or the one beside
         the first checkpoint.
-      overwrite: whether to delete a picture of that kind that is there.
+      overwrite: whether to delete an existing grid of that kind.
 
     Raises:
       SettingError: if there are too many or too few checkpoints.

@@ -280,6 +280,23 @@ def test_a_strategy_that_is_not_there(call, tmp_path):
     assert status == 1 and "needs a GPU and TensorFlow sees none" in error
 
 
+def test_options_are_the_common_flags():
+    words = ["--seed=3", "--gin_config=a.gin", "--gin_config=b.gin", "--gin_bindings=masks.sparsity=0.9"]
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", *words, "--preload_gin_config=c.gin", "--strategy=tpu", "--tpu=local"])
+        found = Options.from_flags()
+    assert found == Options(
+        gin_config=["a.gin", "b.gin"],
+        gin_bindings=["masks.sparsity=0.9"],
+        updater_module=[],
+        preload_gin_config="c.gin",
+        seed=3,
+        strategy="tpu",
+        tpu="local",
+    )
+    assert found.has_configuration and not Options(seed=3).has_configuration
+
+
 def test_flags_of_published_command_lines():
     with flagsaver.flagsaver():
         flags.FLAGS(["train.py", "--use_tpu"])
