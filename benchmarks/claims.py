@@ -15,9 +15,9 @@ import numpy as np
 
 from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.jobs import protocol
+from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm
 from sparse_lib.experiment.jobs.stages import Job, Stage
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.training import run
 
 SEEDS = (0, 1, 2)
 # The published length and schedules, with more log steps in the early part of training.
@@ -78,7 +78,7 @@ def summarize(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
     return {
         "test_accuracy": json.loads((directory / files.RESULT).read_text())["test_accuracy"],
         "disagreement": float(np.mean(predicted[0] != predicted[1])),
-        "early_gradient_norm": run.early_gradient_norm(metrics, EARLY),
+        "early_gradient_norm": early_gradient_norm(metrics, EARLY),
         "gradient_norm_change": float(np.mean(changes)) if changes else None,
     }
 

@@ -117,6 +117,10 @@ def held_out(model: keras.Model, kernels: list[keras.Variable]) -> Callable[[], 
     return growth
 
 
+def test_every_updater_of_the_registry_has_a_row():
+    assert set(updaters.REGISTRY.values()) <= {type(updater) for updater in UPDATERS.values()}
+
+
 def suits(updater: str, structure: Structure) -> bool:
     if updater == "srigl":
         return isinstance(structure, ConstantFanIn)

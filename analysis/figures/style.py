@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
@@ -67,7 +68,8 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
     "#8f6f3e",
     "#9aa1aa",
 )
-LOOKS = {
+# Colour and marker of the methods of the papers; any other gets its own by its name, so that a new method needs no row.
+_LOOKS = {
     "dense": (GREY, "s"),
     "small_dense": (BROWN, "s"),
     "prune": (GREEN, "P"),
@@ -82,6 +84,9 @@ LOOKS = {
     "set": (SKY, "o"),
     "rigl": (BLUE, "^"),
     "rigl_inverted": (RED, "v"),
+    "rigl_s": (RED, "^"),
+    "rigl_grasp": (PINK, "^"),
+    "riglauto": (ORANGE, "^"),
     "srigl": (VIOLET, "^"),
     "snfs": (RED, "h"),
     "mest": (BROWN, "d"),
@@ -94,7 +99,12 @@ LOOKS = {
     "magnitude": (GREEN, "x"),
     "random": (GREY, "x"),
 }
-_OTHER = (RED, "D")
+_OTHER_LOOKS = [
+    (colour, marker)
+    for colour in (BLUE, GREEN, ORANGE, RED, PINK, VIOLET, BROWN)
+    for marker in "DpPXd"
+    if (colour, marker) not in _LOOKS.values()
+]
 # Of initialisations that are neither the dense nor the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
 # Filled contours and matrices; both run evenly from dark to light and stay apart for the colour-blind.
@@ -144,13 +154,13 @@ def look(method: str) -> Look:
     """How a method is drawn, in every figure alike.
 
     Args:
-      method: as in `methods.Identity`.
+      method: as in `methods.Description`.
 
     Returns:
       Colour, marker, line and fill.
     """
     base, *suffixes = method.split(".")
-    colour, marker = LOOKS.get(base, _OTHER)
+    colour, marker = _LOOKS.get(base) or _look_by_name(base)
     has_dense_twin = base not in (*methods.DENSE, *methods.PRUNING, *methods.TICKETS)
     is_plain = has_dense_twin and not suffixes
     random_masks = set(suffixes) - set(methods.OF_WEIGHTS)
@@ -159,6 +169,10 @@ def look(method: str) -> Look:
     line: Any = (0, (4, 1.6)) if is_plain else (0, (1.2, 1.2)) if random_masks else "-"
     line = (0, (6, 1.4, 1.2, 1.4)) if marker in _INIT_MARKERS.values() else line
     return Look(colour, marker, line, "none" if is_plain else colour)
+
+
+def _look_by_name(base: str) -> tuple[str, str]:
+    return _OTHER_LOOKS[zlib.crc32(base.encode()) % len(_OTHER_LOOKS)]
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

@@ -18,9 +18,10 @@ from sparse_lib.curvature import exact
 from sparse_lib.curvature.resumable import Parts, fingerprint
 from sparse_lib.experiment.analyses import solutions
 from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
-from sparse_lib.experiment.training.run import Experiment
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.landscape import batch_norm
 from sparse_lib.masks import Masks
 from sparse_lib.objective import Objective
@@ -78,7 +79,7 @@ class Spectrometer:
         self._settings, self._folder, self._stop = settings, folder, stop
         self._rate = experiment.optimizer.rate(experiment.training.total_steps)
         self._inner = experiment.optimizer.build(self._rate)
-        self._model = experiment.model()
+        self._model = build_model(experiment)
         self._kernels = experiment.network.kernels(self._model)
         self._masks = Masks(list(self._kernels.values()), names=list(self._kernels))
         self._objective = Objective(self._model)

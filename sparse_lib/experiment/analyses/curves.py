@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib.experiment.config.analyses import InterpolateSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
-from sparse_lib.experiment.training.run import Experiment
 from sparse_lib.landscape import Bezier, CurveFit, Ends
 from sparse_lib.landscape.curve_fit import CHUNK, Examples, in_memory
 from sparse_lib.objective import Objective

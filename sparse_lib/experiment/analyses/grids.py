@@ -14,13 +14,14 @@ from absl import logging
 from sparse_lib import landscape
 from sparse_lib.experiment.analyses import solutions
 from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
-from sparse_lib.experiment.config.landscape import SurfaceSettings
+from sparse_lib.experiment.config.analyses import SurfaceSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.data import SPLITS, Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, when_asked
+from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory
-from sparse_lib.experiment.training.run import Experiment, versions
 from sparse_lib.landscape import Plane, Score
 from sparse_lib.landscape.evaluation import Evaluate, Scores
 

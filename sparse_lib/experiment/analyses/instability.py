@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_lib.experiment.analyses import interpolation
-from sparse_lib.experiment.config.analyses import InterpolateSettings
-from sparse_lib.experiment.config.landscape import InstabilitySettings
+from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
+from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import checkpoints, files, run_directory
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.run import Experiment
 
 # Copies are stable where the error rises by less than 2% on the line between them (Frankle et al. 2020, section 3.2).
 STABLE = 0.02
@@ -244,7 +244,7 @@ def _write(
         "stable_below": STABLE,
         "stable_from": {split: find_stable_step([m for m in measured if m["split"] == split]) for split in splits},
         "instability": measured,
-        "versions": run.versions(),
+        "versions": versions(),
     }
     files.write_json(directory / files.INSTABILITY_SUMMARY, result)
     return result

@@ -19,12 +19,14 @@ from sparse_lib import landscape
 from sparse_lib.experiment.analyses import curves, solutions
 from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.analyses import InterpolateSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, when_asked
+from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory
-from sparse_lib.experiment.training.run import Experiment, versions
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.landscape import Score, batch_norm
 from sparse_lib.landscape.paths import evenly_spaced
 
@@ -70,7 +72,7 @@ def interpolate(
         be written, or the loss is not finite somewhere on the path; what was computed stays.
       Interrupted: after SIGINT or SIGTERM, once everything so far is saved.
     """
-    model = experiment.model()
+    model = build_model(experiment)
     kernels = experiment.network.kernels(model)
     masked = settings.masks != "none"
     sides = Sides(*(solutions.read(c, model, kernels, with_masks=masked) for c in (start, end)))

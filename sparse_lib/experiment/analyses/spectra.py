@@ -13,10 +13,10 @@ from absl import logging
 from sparse_lib import curvature
 from sparse_lib.experiment.analyses.checkpoint_spectrum import Spectrometer
 from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.signals import when_asked
 from sparse_lib.experiment.storage import checkpoints, files
-from sparse_lib.experiment.training.run import Experiment
 
 # What says which checkpoints, where to and how fast, and not what is computed.
 _INCIDENTAL = ("ckpt_ids", "overwrite", "folder", "rows_at_once", "max_exact", "examples_at_once")

@@ -12,10 +12,11 @@ from sparse_lib import landscape
 from sparse_lib.experiment.analyses import grids, solutions
 from sparse_lib.experiment.analyses.grids import Picture
 from sparse_lib.experiment.analyses.solutions import Solution
-from sparse_lib.experiment.config.landscape import SurfaceSettings
+from sparse_lib.experiment.config.analyses import SurfaceSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints
-from sparse_lib.experiment.training.run import Experiment
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.landscape import Plane
 
 
@@ -167,7 +168,7 @@ def trajectory(
 
 def _reading(experiment: Experiment, *, with_masks: bool) -> tuple[keras.Model, Callable[..., Solution]]:
     """A network of its own, and the way to read its checkpoints."""
-    model = experiment.model()
+    model = build_model(experiment)
     kernels = experiment.network.kernels(model)
     return model, lambda checkpoint: solutions.read(checkpoint, model, kernels, with_masks=with_masks)
 

@@ -120,8 +120,8 @@ def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
     Returns:
       Value by column; fractions, counts, and steps per second.
     """
-    # This imports TensorFlow, which --help does not need.
-    from sparse_lib.experiment.training.run import early_gradient_norm  # noqa: PLC0415
+    # This imports NumPy, which --help does not need.
+    from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm  # noqa: PLC0415
 
     directory = out / mode.name
     result = json.loads((directory / files.RESULT).read_text(encoding="utf8"))

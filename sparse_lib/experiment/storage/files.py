@@ -12,6 +12,7 @@ from sparse_lib._utils.atomic import replacing
 from sparse_lib.experiment.runtime.errors import RunError
 
 OPERATIVE_CONFIG = "operative_config.gin"
+RUN = "run.json"
 METRICS = "metrics.jsonl"
 MASK_UPDATES = "mask_updates.jsonl"
 RESULT = "result.json"
@@ -26,7 +27,7 @@ INSTABILITY = "instability.csv"
 INSTABILITY_SUMMARY = "instability.json"
 # Beside its configuration a run directory holds these and checkpoints; anything else in it belongs to somebody.
 RUN_FILES = (
-    *(METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
+    *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
     *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
 )

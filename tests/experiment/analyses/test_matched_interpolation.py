@@ -10,6 +10,7 @@ from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "static"}}
@@ -22,14 +23,14 @@ def experiment(kind):
 
 def read(kind, checkpoint):
     made = experiment(kind)
-    model = made.model()
+    model = build_model(made)
     return model, solutions.read(checkpoint, model, made.network.kernels(model))
 
 
 def save(kind, directory, solution):
     """Writes a solution as a checkpoint."""
     made = experiment(kind)
-    model = made.model()
+    model = build_model(made)
     names = {id(kernel): name for name, kernel in made.network.kernels(model).items()}
     trainable = zip(model.trainable_variables, solution.values, solution.masks, strict=True)
     masks = {}

@@ -14,6 +14,7 @@ from sparse_lib.experiment.analyses import checkpoint_spectrum, spectra
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.objective import Objective
 from tests.experiment import tiny
 
@@ -47,7 +48,7 @@ def content(directory: pathlib.Path) -> dict[str, bytes]:
 
 def explicit(of_run, directory: pathlib.Path, number: int) -> np.ndarray:
     """The Hessian of the active weights and biases, all rows of it by automatic differentiation."""
-    model = of_run.model()
+    model = build_model(of_run)
     reader = Reader(directory / f"ckpt-{number}")
     params = [tf.constant(reader.read("model", v.path)) for v in model.trainable_variables]
     train = of_run.dataset.train
@@ -166,7 +167,7 @@ def test_blocks_masked_weights_and_other_matrices(of_run, finished):
 
     active = values("active")
     dense = values("dense", is_dense_spectrum=True)
-    total = sum(v.shape.num_elements() for v in map(tf.convert_to_tensor, of_run.model().trainable_variables))
+    total = sum(v.shape.num_elements() for v in map(tf.convert_to_tensor, build_model(of_run).trainable_variables))
     assert len(dense) == total
     np.testing.assert_array_equal(np.sort(np.concatenate([active, np.zeros(total - len(active))])), dense)
     block = values("block", layers="dense2")

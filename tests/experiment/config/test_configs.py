@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
-from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model, build_run
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -65,13 +65,13 @@ def clean_gin():
     gin.clear_config()
 
 
-def experiment(path: pathlib.Path, bindings=()) -> run.Experiment:
+def experiment(path: pathlib.Path, bindings=()) -> Experiment:
     gin.clear_config()
     gin_files.parse([str(path)], bindings)
-    return commands.experiment()
+    return Experiment.from_gin()
 
 
-def shortened(path: pathlib.Path, pruned: pathlib.Path | None) -> run.Experiment:
+def shortened(path: pathlib.Path, pruned: pathlib.Path | None) -> Experiment:
     """The experiment of a file, on a schedule of 24 steps and, unless its sizes are the point, a small network."""
     bindings = list(SHORT)
     if path.stem in ("prune", "prune_global", "granet"):
@@ -211,9 +211,9 @@ def test_settings_of_every_mode(path):
     gin_files.parse([str(path)], [])
     kinds = ("network", "training", "masks", "oneshot", "pruning", "mask_updater", "optimizer", "small_dense")
     network = FOLDERS[path.parent.name]
-    made = {kind: getattr(gin_names, kind)() for kind in (*kinds, "unit_scaled_init", network)}
+    made = {kind: gin_names.CONFIGURABLES[kind]() for kind in (*kinds, "unit_scaled_init", network)}
     gin.clear_config()
-    default = {kind: getattr(gin_names, kind)() for kind in made}
+    default = {kind: gin_names.CONFIGURABLES[kind]() for kind in made}
     bound = {
         f"{kind}.{name}": value
         for kind, settings in made.items()
@@ -253,7 +253,7 @@ def test_trains(path, pruned, tmp_path):
     result = tiny.train(made, tmp_path)
     assert result["steps"] == 24 and np.isfinite(result["test_loss"])
 
-    updater = made.built(fresh=False).optimizer.updater
+    updater = build_run(made, fresh=False).optimizer.updater
     assert type(updater) is UPDATERS.get(path.stem, updaters.Static)
     updates = tmp_path / files.MASK_UPDATES
     continuous = isinstance(updater, updaters.TopKAST)
@@ -279,5 +279,5 @@ def test_trains(path, pruned, tmp_path):
 
 def test_small_dense_has_about_the_active_weights_of_the_sparse_ones():
     for folder, weights in (("configs", 2_336), ("mlp_configs", 6_416)):
-        model = experiment(ROOT / folder / "small_dense.gin").model()
+        model = build_model(experiment(ROOT / folder / "small_dense.gin"))
         assert sum(np.prod(v.shape) for v in model.trainable_variables if v.name == "kernel") == weights

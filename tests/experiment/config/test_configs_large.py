@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
-from sparse_lib.experiment.training import run
 from tests.experiment import tiny
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
@@ -66,7 +65,7 @@ def settings(network, method="dense", *bindings):
     named = gin_names.network()
     kinds = ("training", "masks", "oneshot", "pruning", "mask_updater", "optimizer", "small_dense")
     made = {kind: getattr(gin_names, kind)() for kind in kinds}
-    return {**made, "network": named, "sizes": gin_names.SIZES[named.network_name]()}
+    return {**made, "network": named, "sizes": gin_names.NETWORKS[named.network_name]()}
 
 
 def test_every_network_and_method_has_its_file():
@@ -207,10 +206,10 @@ SHORT = [
 NARROW = ["wide_resnet.depth = 10", "wide_resnet.width = 0.5"]
 
 
-def described(images, method, *bindings) -> run.Experiment:
+def described(images, method, *bindings) -> Experiment:
     data = [f"data.name = '{images}'", "data.validation_size = None"]
     parse("wrn_22_2", method, *SHORT, *NARROW, *data, *bindings)
-    return commands.experiment()
+    return Experiment.from_gin()
 
 
 def trained(images, directory, method, *bindings):
@@ -297,6 +296,6 @@ def test_every_network_trains_with_rigl(images, tmp_path, network, bindings):
     short = [b for b in SHORT if network != "vit_ti" or not b.startswith("optimizer")]
     # The published rates are those of large batches.
     parse(network, "rigl", *short, *data, *bindings, "optimizer.warmup_steps = 0", "optimizer.learning_rate = 0.01")
-    result = tiny.train(commands.experiment(), tmp_path / network)
+    result = tiny.train(Experiment.from_gin(), tmp_path / network)
     assert result["steps"] == 6 and np.isfinite(result["test_loss"])
     assert result["sparsity"] > 0.6

@@ -19,6 +19,7 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, available
 from sparse_lib.experiment.training import loop, run
+from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
@@ -75,6 +76,7 @@ def test_a_run_leaves_its_files(rigl):
     checkpoints = {f"ckpt-{step}{end}" for step in steps for end in (".index", ".data-00000-of-00001")}
     rest = {
         "operative_config.gin",
+        "run.json",
         "metrics.jsonl",
         "mask_updates.jsonl",
         "result.json",
@@ -103,7 +105,7 @@ def test_metrics_say_everything(rigl):
 
 def test_result_says_what_the_last_checkpoint_holds(rigl):
     of, directory, result = rigl
-    model = of.model()
+    model = build_model(of)
     load(model, Reader(directory))
     logits = model(of.dataset.test.images).numpy()
     predictions = np.load(directory / files.PREDICTIONS)
@@ -127,7 +129,7 @@ def load(model, reader):
 
 def gradient_norm(of, directory, checkpoint):
     """Of the masked gradient of the mean cross-entropy on the held-out images, from a checkpoint."""
-    model, reader = of.model(), Reader(directory / checkpoint)
+    model, reader = build_model(of), Reader(directory / checkpoint)
     load(model, reader)
     x, y = of.dataset.validation.images[:40], of.dataset.validation.labels[:40]
     with tf.GradientTape() as tape:
@@ -175,7 +177,7 @@ def test_logged_gradient_norm_and_distance_are_those_of_the_checkpoint(rigl):
     record = tiny.lines(directory)[-1]
     assert record["gradient_norm"] == pytest.approx(gradient_norm(of, directory, "ckpt-24"), rel=1e-4)
     first, last = Reader(directory / "ckpt-0"), Reader(directory / "ckpt-24")
-    names = [v.path for v in of.model().trainable_variables]
+    names = [v.path for v in build_model(of).trainable_variables]
     gaps = [last.read("model", n).astype(np.float64) - first.read("model", n) for n in names]
     assert record["distance_to_init_l2"] == pytest.approx(np.sqrt(sum(np.sum(g**2) for g in gaps)))
     assert tiny.lines(directory)[0]["distance_to_init_l2"] == 0
@@ -354,7 +356,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
 def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
     of, directory, result = rigl
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr(run.Experiment, "built", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr(run, "build_run", lambda *_, **__: pytest.fail("built again"))
     assert tiny.train(of, directory) == result
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
@@ -459,7 +461,7 @@ def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
 
 def test_bfloat16_computes_and_float32_keeps(tmp_path):
     of = tiny.experiment(**RIGL, network={"network_name": "mlp", "compute_dtype": "bfloat16"})
-    model = of.model()
+    model = build_model(of)
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16"}
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     result = tiny.train(of, tmp_path / "run")
@@ -480,7 +482,7 @@ def test_a_batch_that_cannot_be_shared_out_is_told():
         two_replicas().scope(),
         pytest.raises(SettingError, match=r"batch_size=15 cannot be shared out over 2 replicas"),
     ):
-        of.built(fresh=True)
+        build_run(of, fresh=True)
 
 
 def test_tensorboard_gets_the_same_scalars(rigl):
@@ -504,10 +506,3 @@ def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
     assert values["train_loss"] == pytest.approx(result["train_loss"])
     assert values["sparsity"] == pytest.approx(result["sparsity"])
     assert run.evaluate(of, directory / "ckpt-0")["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"])
-
-
-def test_gradient_norm_early_in_training():
-    metrics = [{"step": step, "gradient_norm": float(step)} for step in range(0, 101, 5)]
-    assert run.early_gradient_norm(metrics) == 7.5
-    assert np.isnan(run.early_gradient_norm([]))
-    assert np.isnan(run.early_gradient_norm([{"step": 1, "gradient_norm": None}, {"step": 10, "gradient_norm": 1.0}]))
