@@ -140,9 +140,9 @@ def fork(parent: pathlib.Path, step: int, child: pathlib.Path, config: str) -> N
       RunError: if the parent has no such checkpoint, the child cannot be written or is a run of another configuration.
     """
     needed = [checkpoints.find(parent / f"ckpt-{number}") for number in sorted({0, step})]
-    with run_directory.locked(child):
+    with run_directory.lock(child):
         run_directory.check_claim(child, config, overwrite=False)
-        if any(number >= step for number in checkpoints.available(child)):
+        if any(number >= step for number in checkpoints.list_steps(child)):
             return
         files.write_text(child / files.OPERATIVE_CONFIG, config)
         for name in (files.METRICS, files.MASK_UPDATES):
@@ -152,7 +152,7 @@ def fork(parent: pathlib.Path, step: int, child: pathlib.Path, config: str) -> N
         # The checkpoint of the step comes last and its index at the very end: with it the child is complete.
         for prefix in needed:
             for file in sorted(parent.glob(f"{pathlib.Path(prefix).name}.*")):
-                with files.atomic(child / file.name) as temporary:
+                with files.atomic_path(child / file.name) as temporary:
                     shutil.copyfile(file, temporary)
 
 
@@ -176,7 +176,7 @@ def with_data_seed(config: str, seed: int) -> str:
 
 
 def _chosen(parent: pathlib.Path, settings: InstabilitySettings) -> list[int]:
-    there = checkpoints.available(parent) if parent.is_dir() else []
+    there = checkpoints.list_steps(parent) if parent.is_dir() else []
     if not there:
         raise RunError(f"{parent} has no checkpoints; give the directory of a run.")
     for step in settings.steps or ():

@@ -102,7 +102,7 @@ def run_until_interrupted(work: Callable[[], None]) -> int:
     Returns:
       The exit status.
     """
-    signals.interrupt()
+    signals.raise_keyboard_interrupt()
     try:
         work()
     except KeyboardInterrupt:

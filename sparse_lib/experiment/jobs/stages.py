@@ -74,7 +74,7 @@ class Job:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             **os.environ,
         }
-        with files.writing(logs):
+        with files.translate_os_error(logs):
             logs.mkdir(parents=True, exist_ok=True)
 
     def log_path(self, stage: Stage) -> pathlib.Path:

@@ -21,7 +21,7 @@ from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -119,7 +119,7 @@ def test_another_data_order_differs_from_the_fork_on_and_not_before(parents, tmp
     parent = parents()
     text = instability.with_data_seed(config(), 9)
     instability.fork(parent, 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     for step in (0, 12):
         assert_same(state(tmp_path, step), state(parent, step))
     run.train(experiment(data_seed=9), tmp_path, text)
@@ -219,7 +219,7 @@ def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
 
     def stopped(self, *args, **options):
         calls.append(args)
-        if len(calls) == 4:
+        if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *args, **options)
 
@@ -245,9 +245,9 @@ def test_a_fork_that_was_killed_is_made_again(parents, tmp_path, monkeypatch):
         patch.setattr(instability.shutil, "copyfile", deadly)
         with pytest.raises(ZeroDivisionError):
             instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0]
+    assert list_steps(tmp_path) == [0]
     instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     assert_same(state(tmp_path, 12), state(parents(), 12))
 
 

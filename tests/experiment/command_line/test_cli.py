@@ -20,7 +20,7 @@ from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import available
+from sparse_lib.experiment.storage.checkpoints import list_steps
 
 ROOT = pathlib.Path(__file__).parents[3]
 LIBRARY = ROOT / "sparse_lib"
@@ -215,7 +215,7 @@ def test_a_finished_run_is_told_again(call, copied, finished):
 
 def test_overwrite_starts_again(call, copied):
     assert call(f"--logdir={copied}", "--overwrite", training__total_steps="2")[0] == 0
-    assert available(copied) == [0, 2]
+    assert list_steps(copied) == [0, 2]
 
 
 def test_a_truncated_checkpoint_is_told_and_the_run_goes_on_without_it(call, copied):
