@@ -21,9 +21,10 @@ INTRODUCTION = """\
 
 A gin file, or `--gin_bindings`, sets `name.parameter = value`. Later bindings win over earlier ones, bindings over
 files, and `--seed=N` over `training.seed`. What is not bound has the default given here. The complete configuration
-of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` another one
-of its own folder, and may use macros: configs/base.gin defines `SPARSITY`, `UPDATE_FREQ`, `PRUNED_RUN` and
-`PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes all that uses them.
+of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` others, by paths
+relative to its own folder, and may use macros: configs/base.gin defines `SPARSITY`, `UPDATE_FREQ`, `PRUNED_RUN` and
+`PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes every setting that uses the macro. It must not `import`
+modules.
 
 Counts are integers, fractions lie in 0 to 1, and steps count from 0. An unknown name, parameter or choice stops the
 run before it begins. How the methods behave in every detail is in [semantics.md](semantics.md).
