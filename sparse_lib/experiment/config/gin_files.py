@@ -111,8 +111,8 @@ def _bind(source: TextIO, folder: pathlib.Path, including: tuple[pathlib.Path, .
 def _execute(statement: Any, folder: pathlib.Path, including: tuple[pathlib.Path, ...]) -> None:
     if isinstance(statement, config_parser.ImportStatement):
         raise SettingError(
-            "A gin file must not run code, so that files of others are safe to read: delete the import of "
-            f"{statement.module}"
+            f"A gin file must not run code, since it may be somebody else's: delete the import of {statement.module}; "
+            "--updater_module imports an updater of your own"
         )
     if isinstance(statement, config_parser.IncludeStatement):
         _bind_file(_find(statement.filename, folder), including)
