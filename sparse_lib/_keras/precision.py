@@ -43,11 +43,11 @@ def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in layers:
             # Past the setter, which rewrites shared policy maps.
-            stack.enter_context(_replaced(layer.__dict__, "_dtype_policy", _Policy(dtype, layer.variable_dtype)))
+            stack.enter_context(_replace(layer.__dict__, "_dtype_policy", _Policy(dtype, layer.variable_dtype)))
         for part in typed:
             if keras.backend.is_float_dtype(part.dtype):
-                stack.enter_context(_replaced(part.__dict__, "_dtype", dtype))
-        stack.enter_context(_default(dtype))
+                stack.enter_context(_replace(part.__dict__, "_dtype", dtype))
+        stack.enter_context(_default_dtype(dtype))
         yield
 
 
@@ -108,7 +108,7 @@ def _has_graph(layer: keras.Layer) -> bool:
 
 
 @contextmanager
-def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+def _replace(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
     before = attributes[name]
     attributes[name] = value
     try:
@@ -118,7 +118,7 @@ def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[Non
 
 
 @contextmanager
-def _default(dtype: str) -> Iterator[None]:
+def _default_dtype(dtype: str) -> Iterator[None]:
     """Keras' type of Python numbers and of tensors without one."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)

@@ -121,7 +121,7 @@ def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[
     if isinstance(layer, keras.layers.ReversibleEmbedding):
         return _embedding_uses(layer, inputs, outputs)
     elements = math.prod(outputs)
-    activations = elements if _counts(getattr(layer, "activation", None)) else 0
+    activations = elements if _is_counted(getattr(layer, "activation", None)) else 0
     if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         is_counted = activations or type(layer) is not keras.layers.Activation
         return [(layer, KernelUse(layer.path or layer.name, 0, 0, 0, 0, elements, 0))] if is_counted else []
@@ -135,7 +135,7 @@ def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[
     return [_use(layer.kernel, layer.bias, applications, elements, activations)]
 
 
-def _counts(function: object) -> bool:
+def _is_counted(function: object) -> bool:
     """Whether an activation counts; a layer that is given as one counts by its own call."""
     return function not in _NOT_COUNTED and not isinstance(function, keras.Layer)
 
@@ -160,7 +160,7 @@ def _recurrent_uses(cell: keras.Layer, steps: int) -> list[tuple[object, KernelU
     """
     gates, others = _CELLS[type(cell)]
     functions = gates * [getattr(cell, "recurrent_activation", None)] + others * [cell.activation]
-    activations = steps * cell.units * sum(map(_counts, functions))
+    activations = steps * cell.units * sum(map(_is_counted, functions))
     kernel, state = cell.kernel, cell.recurrent_kernel
     sums = state.shape[-1]
     # A GRU that resets its state after the product has a second bias there.

@@ -288,7 +288,7 @@ class GraSP(OneShot):
 
     def scorer(self, problem: Problem) -> Scorer:
         """Scores w * (H g) of the loss at that temperature, see `scores.grasp`."""
-        loss, batches = _Compiled(tempered(problem.objective, self.temperature)), problem.data()
+        loss, batches = _Compiled(with_temperature(problem.objective, self.temperature)), problem.data()
         return lambda params: scores.grasp(loss, params, problem.kernels, batches)
 
 
@@ -327,7 +327,7 @@ METHODS: Mapping[str, type[OneShot]] = {
 }
 
 
-def tempered(objective: Objective, temperature: float) -> Objective:
+def with_temperature(objective: Objective, temperature: float) -> Objective:
     """The objective with outputs divided by a temperature, loss(y, f(x) / T).
 
     Args:
@@ -338,10 +338,10 @@ def tempered(objective: Objective, temperature: float) -> Objective:
       A new objective of the same model.
     """
 
-    def tempered_loss(y_true: Any, outputs: Any) -> tf.Tensor:
+    def loss_at_temperature(y_true: Any, outputs: Any) -> tf.Tensor:
         return objective.losses_of(tf.nest.map_structure(lambda z: z / temperature, outputs), y_true)
 
-    return dataclasses.replace(objective, loss=tempered_loss)
+    return dataclasses.replace(objective, loss=loss_at_temperature)
 
 
 class _Compiled:

@@ -55,8 +55,8 @@ class HessianTotal:
             raise NoChainError(f"a layer fails: {str(error).strip().splitlines()[0]}") from error
         if self._dtype == tf.float64:
             precision.check_float64(traced)
-        self._batch = _fitting(self._dtype, 4 * self._activations)
-        self._part = min(_fitting(self._dtype, self._classes * (4 * self._activations + size)), self._batch)
+        self._batch = _examples_that_fit(self._dtype, 4 * self._activations)
+        self._part = min(_examples_that_fit(self._dtype, self._classes * (4 * self._activations + size)), self._batch)
 
     def pieces(self, x: tf.Tensor, y: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """A batch in pieces whose activations fit into the workspace."""
@@ -118,7 +118,7 @@ class HessianTotal:
         """J^T F, [n, (classes - 1) * examples]."""
         maps = self._chain.maps(self._params, x)
         return gauss_newton_part.jacobian(
-            maps, gauss_newton_part.pulled(maps, gauss_newton_part.softmax_factor(maps[-1].outputs))
+            maps, gauss_newton_part.pull_through(maps, gauss_newton_part.softmax_factor(maps[-1].outputs))
         )
 
     def _residual_of_batch(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
@@ -131,10 +131,10 @@ class HessianTotal:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(logits)
             losses = cross_entropy(y, logits)
-        cotangents = gauss_newton_part.pulled(maps, tape.gradient(losses, logits)[tf.newaxis])
+        cotangents = gauss_newton_part.pull_through(maps, tape.gradient(losses, logits)[tf.newaxis])
         return residual_part.blocks(maps, [c[0] for c in cotangents])
 
 
-def _fitting(dtype: tf.DType, elements: int) -> int:
+def _examples_that_fit(dtype: tf.DType, elements: int) -> int:
     """How many examples fit into the workspace (count), each with so many elements."""
     return int(np.clip(WORKSPACE // (dtype.size * elements), 1, _MOST_EXAMPLES))

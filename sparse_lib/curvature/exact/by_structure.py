@@ -55,7 +55,7 @@ def by_structure(
     x, y = next(iter(batches))
     chain = Chain.of(objective, subspace, x, training=training)
     total = HessianTotal(chain, params, x, y)
-    saved, error = _take_up(parts, total)
+    saved, error = _resume(parts, total)
     last_saved = time.monotonic()
     progress(saved, batches.examples)
     end = 0
@@ -78,7 +78,7 @@ def by_structure(
     return matrix, error
 
 
-def _take_up(parts: Parts, total: HessianTotal) -> tuple[int, float]:
+def _resume(parts: Parts, total: HessianTotal) -> tuple[int, float]:
     """Puts the latest sum back; returns the number of its examples, and the error that was found on the first."""
     for number in parts.numbers()[-1:]:
         part = parts.get(number)

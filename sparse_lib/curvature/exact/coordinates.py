@@ -42,7 +42,7 @@ class Coordinates:
         places = {id(variable): place for place, variable in enumerate(variables)}
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         kernel, bias = (layer.gamma, layer.beta) if is_norm else (layer.kernel, layer.bias)
-        (entries, kernel_where), (outputs, bias_where) = (_chosen(v, places, subspace) for v in (kernel, bias))
+        (entries, kernel_where), (outputs, bias_where) = (_select_entries(v, places, subspace) for v in (kernel, bias))
         width = 1 if is_norm or kernel is None else kernel.shape[-1]
         return cls(
             taps=entries // width,
@@ -57,7 +57,7 @@ class Coordinates:
         return len(self.where)
 
 
-def _chosen(
+def _select_entries(
     variable: keras.Variable | None, places: dict[int, int], subspace: Subspace
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices of a variable's chosen entries, and where they lie in the vector."""

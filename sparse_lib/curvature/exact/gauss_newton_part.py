@@ -28,7 +28,7 @@ def softmax_factor(logits: tf.Tensor) -> tf.Tensor:
     return columns * s
 
 
-def pulled(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
+def pull_through(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
     """Cotangents of the logits at the output of every map.
 
     Args:
@@ -49,7 +49,7 @@ def jacobian(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> tf.Tensor:
 
     Args:
       maps: the chain, from the first layer with coordinates to the logits.
-      cotangents: as from `pulled`.
+      cotangents: as from `pull_through`.
 
     Returns:
       Shape [coordinates, k * n], the coordinates of the first map first.

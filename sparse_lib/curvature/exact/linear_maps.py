@@ -119,7 +119,7 @@ class DisjointMaxPool(Map):
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
         """To the winner of each window."""
-        return transposed(self._sum, self.inputs, cotangents) * self._winners
+        return transpose_map(self._sum, self.inputs, cotangents) * self._winners
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """From the winner of each window."""
@@ -156,7 +156,7 @@ class Linear(Map):
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
         """By the transposed map."""
-        return transposed(self._layer, self.inputs, cotangents)
+        return transpose_map(self._layer, self.inputs, cotangents)
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """By the layer itself."""
@@ -208,7 +208,7 @@ def split(merged: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return tf.reshape(merged, [count, tf.shape(merged)[0] // count, *merged.shape[1:]])
 
 
-def transposed(linear: object, inputs: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
+def transpose_map(linear: object, inputs: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
     """The transposed map of an affine function of a batch.
 
     Args:

@@ -21,7 +21,7 @@ from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
 Dtype = Literal["float64", "float32"]
-Structure = Literal["auto", "always", "never"]
+Route = Literal["auto", "always", "never"]
 Progress = Callable[[int, int], None]
 
 # Above this the eigenvalues alone take many minutes, and matrices gigabytes.
@@ -73,7 +73,7 @@ def hessian(
     subspace: Subspace,
     *,
     dtype: Dtype = "float64",
-    structure: Structure = "auto",
+    structure: Route = "auto",
     rows_at_once: int = 32,
     store: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -180,7 +180,7 @@ def _arrays(
 
 
 def _check(size: int, dtype: Dtype, structure: str, rows_at_once: int, limit: int) -> None:
-    if dtype not in get_args(Dtype) or structure not in get_args(Structure) or rows_at_once < 1:
+    if dtype not in get_args(Dtype) or structure not in get_args(Route) or rows_at_once < 1:
         raise InputError(
             f"dtype is float64 or float32, structure auto, always or never, rows_at_once at least 1; got {dtype!r}, "
             f"{structure!r} and {rows_at_once}."

@@ -55,7 +55,7 @@ def _rows_of_vectors(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.T
     def unit(i: tf.Tensor, rows: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         left = factors[tf.gather(ends - counts, i) : tf.gather(ends, i)]
         impulse = tf.ones([tf.shape(factors)[1], 1], factors.dtype)
-        return i + 1, rows.write(i, _pushed(left, impulse, tf.gather(present, i), above))
+        return i + 1, rows.write(i, _push(left, impulse, tf.gather(present, i), above))
 
     rows = tf.TensorArray(factors.dtype, len(present), infer_shape=False, element_shape=[None, width])
     _, rows = tf.while_loop(lambda i, _: i < len(present), unit, (0, rows), parallel_iterations=2)
@@ -69,10 +69,10 @@ def _rows_of_images(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.Te
 
     def kernel(tap_and_channel: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         tap, channel = tap_and_channel
-        return _pushed(one, layer.tangent(tap), channel, above)[0]
+        return _push(one, layer.tangent(tap), channel, above)[0]
 
     def bias(channel: tf.Tensor) -> tf.Tensor:
-        return _pushed(one, tf.ones_like(layer.outputs[..., :1]), channel, above)[0]
+        return _push(one, tf.ones_like(layer.outputs[..., :1]), channel, above)[0]
 
     parts = []
     if at.taps.size:
@@ -82,14 +82,14 @@ def _rows_of_images(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.Te
     return tf.concat(parts, axis=0)
 
 
-def _pushed(
+def _push(
     left: tf.Tensor, tangents: tf.Tensor, channel: tf.Tensor | None, above: list[tuple[Map, tf.Tensor]]
 ) -> tf.Tensor:
     """Derivatives by all coordinates above a layer as one channel of its output moves, [c, coordinates above]."""
     parts = []
     for place, (layer, cotangents) in enumerate(above):
         if isinstance(layer, Weights) and layer.coordinates.size:
-            parts.append(layer.mixed(left, tangents, cotangents, channel))
+            parts.append(layer.mixed_derivatives(left, tangents, cotangents, channel))
         if place + 1 < len(above):
             tangents, channel = layer.push(tangents, channel)
     return tf.concat(parts, axis=1)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from sparse_lib._keras.graph import NoChainError
 from sparse_lib.curvature.exact.coordinates import Coordinates
-from sparse_lib.curvature.exact.linear_maps import Map, one_channel, padding, transposed
+from sparse_lib.curvature.exact.linear_maps import Map, one_channel, padding, transpose_map
 
 
 class Weights(Map):
@@ -56,7 +56,7 @@ class Weights(Map):
         """
         raise NotImplementedError
 
-    def mixed(
+    def mixed_derivatives(
         self, left: tf.Tensor, tangents: tf.Tensor, cotangents: tf.Tensor, channel: tf.Tensor | None
     ) -> tf.Tensor:
         """The derivative by each kernel coordinate once the inputs move, summed over examples.
@@ -133,7 +133,7 @@ class Dense(Weights):
         """The input unit."""
         return one_channel(self.inputs, tap)
 
-    def mixed(
+    def mixed_derivatives(
         self, left: tf.Tensor, tangents: tf.Tensor, cotangents: tf.Tensor, channel: tf.Tensor | None
     ) -> tf.Tensor:
         """Tangent times cotangent."""
@@ -168,7 +168,7 @@ class Conv(Weights):
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
         """By the transposed convolution."""
-        return transposed(lambda x: self._layer.convolution_op(x, self._kernel), self.inputs, cotangents)
+        return transpose_map(lambda x: self._layer.convolution_op(x, self._kernel), self.inputs, cotangents)
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """By the convolution, or the part of it that the channel feeds."""
@@ -186,7 +186,7 @@ class Conv(Weights):
             return bias
         places, channels = cotangents.shape[2] * cotangents.shape[3], cotangents.shape[4]
         size, depth = self._layer.kernel_size, self._kernel.shape[2]
-        patches = tf.stack([self._shifted(i, j, self._padded) for i in range(size[0]) for j in range(size[1])], axis=1)
+        patches = tf.stack([self._shift(i, j, self._padded) for i in range(size[0]) for j in range(size[1])], axis=1)
         patches = tf.reshape(patches, [examples, -1, places, depth])
         outer = tf.reshape(tf.transpose(cotangents, [1, 2, 3, 0, 4]), [examples, 1, places, count * channels])
         table = tf.reshape(tf.matmul(patches, outer, transpose_a=True), [examples, -1, count, channels])
@@ -197,9 +197,9 @@ class Conv(Weights):
         """The input channel, shifted."""
         entry, channel = tap // self._kernel.shape[2], tap % self._kernel.shape[2]
         width = self._layer.kernel_size[1]
-        return self._shifted(entry // width, entry % width, one_channel(self._padded, channel))
+        return self._shift(entry // width, entry % width, one_channel(self._padded, channel))
 
-    def _shifted(self, i: int | tf.Tensor, j: int | tf.Tensor, padded: tf.Tensor) -> tf.Tensor:
+    def _shift(self, i: int | tf.Tensor, j: int | tf.Tensor, padded: tf.Tensor) -> tf.Tensor:
         """What the entries (i, j) of the kernel are multiplied by, [n, height, width, channels]."""
         layer = self._layer
         starts = (i * layer.dilation_rate[0], j * layer.dilation_rate[1])
@@ -209,7 +209,7 @@ class Conv(Weights):
         )
         return tf.ensure_shape(padded[:, rows, columns], [None, *self.outputs.shape[1:3], padded.shape[3]])
 
-    def mixed(
+    def mixed_derivatives(
         self, left: tf.Tensor, tangents: tf.Tensor, cotangents: tf.Tensor, channel: tf.Tensor | None
     ) -> tf.Tensor:
         """Patch of the tangent times cotangent, summed over places: the gradient of the kernel."""
@@ -260,7 +260,7 @@ class Norm(Weights):
         """The normalised channel."""
         return one_channel(self._normal, tap)
 
-    def mixed(
+    def mixed_derivatives(
         self, left: tf.Tensor, tangents: tf.Tensor, cotangents: tf.Tensor, channel: tf.Tensor | None
     ) -> tf.Tensor:
         """Scaled tangent times cotangent, summed over places."""
