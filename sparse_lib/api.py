@@ -90,7 +90,7 @@ def sparse_kernels(
 
 
 def kernel_structures(model: keras.Model, kernels: Iterable[keras.Variable], structure: Structure) -> list[Structure]:
-    """A structure for each kernel, which knows the axes that its layer sums over.
+    """Adapts a structure to the axes of each kernel.
 
     Args:
       model: built.
@@ -98,7 +98,7 @@ def kernel_structures(model: keras.Model, kernels: Iterable[keras.Variable], str
       structure: for all of them.
 
     Returns:
-      One structure a kernel.
+      One structure per kernel.
     """
     return [dataclasses.replace(structure, outputs=outputs) for _, outputs in kernel_axes(model, kernels)]
 

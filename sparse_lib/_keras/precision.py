@@ -32,10 +32,10 @@ def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
       ValueError: for a quantized layer, which does not compute in floating point.
     """
     layers = _all_parts(model)
-    quantised = [layer.name for layer in layers if layer.quantization_mode is not None]
-    if quantised:
+    quantized = [layer.name for layer in layers if layer.quantization_mode is not None]
+    if quantized:
         raise InputError(
-            f"Layer {quantised[0]!r} is quantized and cannot compute in {dtype}: pass the model before quantization."
+            f"Layer {quantized[0]!r} is quantized and cannot compute in {dtype}: pass the model before quantization."
         )
     inputs = [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
     tensors = [tensor for layer in layers if _has_graph(layer) for tensor in layer.inputs]

@@ -58,7 +58,7 @@ class CostModel:
     """Counts the FLOPs and size of a model for any masks.
 
     The model is called once, on one example of zeros, to record its layer calls and their shapes.
-    Only products with kernels, their biases and activations count: no normalisation, pooling,
+    Only products with kernels, their biases and activations count: no normalization, pooling,
     residual addition or attention score. Rules:
 
     - "honest": each active weight is one multiplication wherever the kernel is applied (padding

@@ -178,7 +178,7 @@ def latency_table(measured: Mapping[str, Latency]) -> str:
 
 
 def _signature(model: keras.Model, batch: int | None) -> list[Any] | None:
-    """The input signature of a model; None for a subclassed one, which Keras knows from its first call."""
+    """The input signature of a model; None for a subclassed one, whose first call Keras has recorded."""
     specs = tracing.input_specs(model)
     if specs is None:
         return None

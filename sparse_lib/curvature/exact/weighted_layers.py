@@ -230,11 +230,11 @@ class Norm(Weights):
         """Computes the outputs.
 
         Raises:
-          NoChainError: if another axis than the last is normalised.
+          NoChainError: if another axis than the last is normalized.
         """
         super().__init__(layer, coordinates, inputs)
         if layer.axis not in (-1, inputs.shape.rank - 1):
-            raise NoChainError(f"layer {layer.name!r} does not normalise the last axis")
+            raise NoChainError(f"layer {layer.name!r} does not normalize the last axis")
         self.has_places = inputs.shape.rank > 2
         self.outputs = layer(inputs, training=False)
         self._inverse = tf.math.rsqrt(self._value(layer.moving_variance) + layer.epsilon)

@@ -146,7 +146,7 @@ def _computed(
     """Trains the curve, evaluates the points, and sums up, each as far as it is not there yet."""
     start, end = checkpoints = sides
     if settings.match:
-        end, matching = solutions.matched(model, start, end, seed=settings.seed)
+        end, matching = solutions.match_solution(model, start, end, seed=settings.seed)
         sides = Sides(start, end)
         summary |= {"distance_before_matching": matching.distance_before}
     ends = landscape.masked_ends(start.values, end.values, start.masks, end.masks, settings.masks)

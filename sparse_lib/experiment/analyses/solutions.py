@@ -1,4 +1,4 @@
-"""Checkpoints as points in the space of weights: read, evaluated as they are, and between one another."""
+"""Checkpoints as points in weight space: reading, matching and evaluation."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm
 
 
 class Solution(NamedTuple):
-    """What a checkpoint holds of a network.
+    """The weights, masks and statistics of a checkpoint.
 
     Attributes:
-      checkpoint: its prefix.
-      values: of the trainable variables, in their order.
-      masks: a boolean array for each of them, None for a dense one.
-      statistics: of batch norm, in the order of `batch_norm.statistics`.
-      sha256: digest of all of these.
+      checkpoint: prefix of the checkpoint.
+      values: trainable values, in the order of `model.trainable_variables`.
+      masks: one boolean array per trainable variable, None for a dense one.
+      statistics: batch-norm statistics, in the order of `batch_norm.statistics`.
+      sha256: digest of values, statistics and masks.
     """
 
     checkpoint: str
@@ -40,19 +40,20 @@ def read(
     *,
     with_masks: bool = True,
 ) -> Solution:
-    """Reads a checkpoint as a solution of a network; the network stays as it is.
+    """Reads a checkpoint as a solution of a network; the network is not changed.
 
     Args:
-      checkpoint: what `checkpoints.find` understands.
+      checkpoint: prefix or directory, as for `checkpoints.find`.
       model: the network.
       kernels: its sparse kernels by name.
-      with_masks: whether the masks are needed; a checkpoint without any is refused then.
+      with_masks: whether masks are required.
 
     Returns:
       The solution.
 
     Raises:
-      RunError: if there is no such checkpoint, it is of another network, or its weights are not finite.
+      RunError: if the checkpoint does not exist, belongs to another network or lacks masks, or has weights that are
+        not finite.
     """
     reader = Reader(checkpoint)
     shapes = {v.path: tuple(v.shape) for v in model.variables}
@@ -71,17 +72,19 @@ def read(
     return Solution(reader.prefix, values, aligned, statistics, whole)
 
 
-def matched(model: keras.Model, reference: Solution, solution: Solution, *, seed: int) -> tuple[Solution, Matching]:
-    """Permutes the hidden units of a solution so that it lies close to another; its function stays the same.
+def match_solution(
+    model: keras.Model, reference: Solution, solution: Solution, *, seed: int
+) -> tuple[Solution, Matching]:
+    """Permutes the hidden units of a solution to bring it close to another; its function does not change.
 
     Args:
       model: the network; its layers form a chain.
-      reference: the solution that stays.
-      solution: the one to permute.
-      seed: of the search.
+      reference: the fixed solution.
+      solution: the solution to permute.
+      seed: seed of the search.
 
     Returns:
-      The solution with permuted values, masks and statistics, under the digest of the checkpoint, and the permutation.
+      The permuted solution, with the digest of the checkpoint, and the permutation.
 
     Raises:
       ValueError: if the layers of the network do not form a chain.
@@ -101,7 +104,7 @@ def matched(model: keras.Model, reference: Solution, solution: Solution, *, seed
 
 
 def digest(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 of the bytes of some arrays."""
+    """SHA-256 of the bytes of arrays."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
@@ -109,19 +112,19 @@ def digest(arrays: Sequence[np.ndarray]) -> str:
 
 
 class PointEvaluator:
-    """Evaluates a network on every split at any point, in the way that runs are evaluated, to the last bit.
+    """Evaluates a network at given weights on every split, bit for bit as runs are evaluated.
 
-    The network is moved from point to point: give it one that nobody else uses. A point that has been evaluated
-    before, such as an end of a path, is not evaluated again.
+    The weights are assigned to the network, which must not be used elsewhere. Scores are cached by point, since paths
+    share their ends.
     """
 
     def __init__(self, model: keras.Model, dataset: Dataset, names: Sequence[str] = SPLITS) -> None:
-        """Traces nothing yet.
+        """Selects the splits; tracing happens on the first call.
 
         Args:
           model: the network.
-          dataset: its splits; an empty one is left out.
-          names: of the splits to look at.
+          dataset: the data set; empty splits are skipped.
+          names: names of the splits to evaluate.
         """
         self._variables = model.trainable_variables
         self._statistics = batch_norm.statistics(model)
@@ -134,8 +137,8 @@ class PointEvaluator:
         """Evaluates a point.
 
         Args:
-          values: of the trainable variables.
-          statistics: of batch norm, as from `Solution`; empty for a network without it.
+          values: trainable values, in the order of `model.trainable_variables`.
+          statistics: batch-norm statistics, as in `Solution`; empty for a network without batch norm.
 
         Returns:
           Loss and accuracy by split.
@@ -152,17 +155,17 @@ class PointEvaluator:
 def reestimation(
     model: keras.Model, train: Split, *, batches: int, batch_size: int, seed: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Estimates batch-norm statistics for any weights, always from the same training images.
+    """Builds an estimator of batch-norm statistics at given weights, always from the same training images.
 
     Args:
       model: the network.
       train: the training split.
-      batches: at most so many, and at most one pass over the split (count).
-      batch_size: images of a batch (count).
-      seed: of the choice of images.
+      batches: maximum number of batches, within one pass over the split (count).
+      batch_size: images per batch (count).
+      seed: seed of the choice of images.
 
     Returns:
-      A function from values of the trainable variables to statistics in the order of `batch_norm.statistics`.
+      A function from trainable values to statistics in the order of `batch_norm.statistics`.
     """
     size = min(batch_size, len(train))
     rows = batch_indices(seed=seed, first_step=0, steps=min(batches, len(train) // size), batch_size=size, n=len(train))

@@ -95,7 +95,7 @@ def test_masks_and_statistics_go_along(pair):
     model, one = read(kind, folder / "one")
     _, other = read(kind, folder / "other")
     assert any(m is not None and (m != n).any() for m, n in zip(one.masks, other.masks, strict=True))
-    found, _ = solutions.matched(model, one, other, seed=0)
+    found, _ = solutions.match_solution(model, one, other, seed=0)
     for mask, expected in zip(found.masks, one.masks, strict=True):
         assert (mask is None) == (expected is None)
         assert mask is None or (mask == expected).all()
