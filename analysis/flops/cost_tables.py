@@ -8,17 +8,21 @@ import keras
 import pandas as pd
 
 from analysis.flops import published_costs as published
-from sparse_lib import api, counting, distributions, schedules
+from sparse_lib import api, counting, distributions, schedules, updaters
 from sparse_lib.counting import micronet
-from sparse_lib.experiment import networks
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MobileNet, ResNet, Style
 
 # Of the published runs (RigL paper, section 4.1), and the pruning that they are compared with.
 _STEPS, _BATCH, _UPDATE_FREQ = 32_000, 4096, 100
 _PRUNING_BEGIN, _PRUNING_END, _SAMPLED_EVERY = 10_000, 25_000, 1000
 _IMAGE, _CLASSES = (224, 224, 3), 1000
-# The methods of appendix H whose cost does not change while training.
-_STEADY = ("dense", "static", "snip", "set", "snfs", "rigl")
+# The updater of each method of appendix H whose masks have one size while training.
+_STEADY: dict[str, type[updaters.Updater]] = {
+    **dict.fromkeys(("dense", "static", "snip"), updaters.Static),
+    "set": updaters.SET,
+    "snfs": updaters.SNFS,
+    "rigl": updaters.RigL,
+}
 
 
 class _Size(NamedTuple):
@@ -63,13 +67,13 @@ def build_network(name: str) -> _Network:
     """Builds ResNet-50 or MobileNet-v1 without values of its weights."""
     with keras.StatelessScope():
         if name == "resnet50":
-            layers, model = micronet.resnet50(), networks.resnet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.resnet50(), ResNet().build(_IMAGE, _CLASSES, Style())
         else:
-            layers, model = micronet.mobilenet_v1(), networks.mobilenet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.mobilenet_v1(), MobileNet().build(_IMAGE, _CLASSES, Style())
         return _Network(layers, model, counting.CostModel(model))
 
 
-def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
+def _dense_layers(name: str, distribution: str, sparsity: float) -> list[str]:
     """Layers that the README says are dense."""
     if name == "mobilenet_v1":
         depthwise = [layer.name for layer in build_network(name).layers if layer.name.startswith("depthwise")]
@@ -90,12 +94,12 @@ def readme(name: str) -> pd.DataFrame:
     network = build_network(name)
     rows = []
     for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
-        dense = _kept_dense(name, row.distribution, row.sparsity)
+        dense = _dense_layers(name, row.distribution, row.sparsity)
         by_rule = network.published(row.distribution, row.sparsity, dense)
         honest = network.honest(row.distribution, row.sparsity, dense)
         whole = network.published(published.DENSE, 0.0).flops, network.honest(published.DENSE, 0.0).flops
-        training, inference = _relative(row, by_rule.flops, whole[0])
-        honest_training, honest_inference = _relative(row, honest.flops, whole[1])
+        training, inference = _relative_costs(row, by_rule.flops, whole[0])
+        honest_training, honest_inference = _relative_costs(row, honest.flops, whole[1])
         rows.append(
             {
                 "masks": row.distribution,
@@ -116,11 +120,11 @@ def readme(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _relative(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
+def _relative_costs(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
     """Training and inference FLOPs of a row in its unit."""
     if row.distribution == published.DENSE:
         return 3 * flops * _STEPS * _BATCH, flops
-    training = counting.training_flops_per_sample("rigl", whole, flops, _UPDATE_FREQ)
+    training = counting.training_flops_per_sample(updaters.RigL.weight_gradient, whole, flops, _UPDATE_FREQ)
     return row.length * training / (3 * whole), flops / whole
 
 
@@ -128,7 +132,7 @@ def notebook() -> pd.DataFrame:
     """What the notebook on MobileNet-v1 prints, next to the rule: 10^6 FLOPs and 10^6 bytes."""
     rows = []
     for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
-        dense = _kept_dense("mobilenet_v1", distribution, sparsity)
+        dense = _dense_layers("mobilenet_v1", distribution, sparsity)
         found = build_network("mobilenet_v1").published(distribution, sparsity, dense)
         rows.append(
             {
@@ -210,13 +214,17 @@ def _cost_of_method(network: _Network, row: published.Method, whole: float) -> t
         return 3 * flops, flops
 
     def at(sparsity: float) -> float:
-        return network.published(row.distribution, sparsity, _kept_dense("resnet50", row.distribution, sparsity)).flops
+        return network.published(
+            row.distribution, sparsity, _dense_layers("resnet50", row.distribution, sparsity)
+        ).flops
 
     if row.method == "pruning":
         target = schedules.PolynomialSparsity(0.0, row.sparsity, _PRUNING_BEGIN, _PRUNING_END)
         steps = range(0, _STEPS + 1, _SAMPLED_EVERY)
         return counting.pruning_flops_per_sample(at, (float(target(step)) for step in steps)), at(row.sparsity)
-    return counting.training_flops_per_sample(row.method, whole, at(row.sparsity), _UPDATE_FREQ), at(row.sparsity)
+    flops = at(row.sparsity)
+    weight_gradient = _STEADY[row.method].weight_gradient
+    return counting.training_flops_per_sample(weight_gradient, whole, flops, _UPDATE_FREQ), flops
 
 
 def layers(model: keras.Model, active: Mapping[str, int], rule: str) -> pd.DataFrame:
@@ -253,19 +261,24 @@ def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: f
       dense_flops: of inference with the dense network.
       sparse_flops: of inference with the masks.
       frequency: steps between mask updates.
-      pruning: those of gradual pruning, from `while_pruned`, or None.
+      pruning: those of gradual pruning, from `pruning_flops`, or None.
 
     Returns:
       A row for each method: FLOPs, and by those of dense training.
     """
-    found = {m: counting.training_flops_per_sample(m, dense_flops, sparse_flops, frequency) for m in _STEADY}
+    found = {
+        method: counting.training_flops_per_sample(
+            updater.weight_gradient, dense_flops, dense_flops if method == "dense" else sparse_flops, frequency
+        )
+        for method, updater in _STEADY.items()
+    }
     if pruning is not None:
         found["pruning"] = pruning
     rows = [{"method": m, "flops": value, "relative": value / found["dense"]} for m, value in found.items()]
     return pd.DataFrame(rows)
 
 
-def while_pruned(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
+def pruning_flops(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
     """Average FLOPs of training on one example while all kernels have the same, changing sparsity.
 
     Args:

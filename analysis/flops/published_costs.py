@@ -104,7 +104,7 @@ class Method(NamedTuple):
     """A row of the paper's figure 2 about ResNet-50.
 
     Attributes:
-      method: as `counting.step_flops` calls it; `small dense` and `pruning` beside.
+      method: in lower case.
       distribution: of the masks.
       sparsity: overall (fraction).
       length: of the training, as a multiple of the usual one.

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import tracing
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.tables import text_table
 
@@ -89,7 +89,7 @@ def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = T
             f"{folder} does not exist, so {pathlib.Path(path).name} cannot be written there: create the folder first."
         )
     content = convert(model, sparse=sparse, batch=batch)
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return len(content)
 

@@ -12,7 +12,7 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.exact.accumulator import HessianTotal
 from sparse_lib.curvature.exact.chain import Chain
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 

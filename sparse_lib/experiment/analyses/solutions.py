@@ -1,4 +1,4 @@
-"""Checkpoints as points in weight space: reading, matching and evaluation."""
+"""Checkpoints as points in the space of weights: reading, matching and evaluating them."""
 
 import hashlib
 import os
@@ -16,13 +16,13 @@ from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm
 
 
 class Solution(NamedTuple):
-    """The weights, masks and statistics of a checkpoint.
+    """Weights, masks and batch-norm statistics of a checkpoint.
 
     Attributes:
-      checkpoint: prefix of the checkpoint.
-      values: trainable values, in the order of `model.trainable_variables`.
+      checkpoint: its prefix.
+      values: of the trainable variables, in their order.
       masks: one boolean array per trainable variable, None for a dense one.
-      statistics: batch-norm statistics, in the order of `batch_norm.statistics`.
+      statistics: of batch norm, in the order of `batch_norm.statistics`.
       sha256: digest of values, statistics and masks.
     """
 
@@ -40,13 +40,13 @@ def read(
     *,
     with_masks: bool = True,
 ) -> Solution:
-    """Reads a checkpoint as a solution of a network; the network is not changed.
+    """Reads a checkpoint as a solution of a network; the network does not change.
 
     Args:
-      checkpoint: prefix or directory, as for `checkpoints.find`.
+      checkpoint: anything that `checkpoints.find` accepts.
       model: the network.
-      kernels: its sparse kernels by name.
-      with_masks: whether masks are required.
+      kernels: its sparse kernels, by name.
+      with_masks: whether to read the masks too; then a checkpoint without masks is refused.
 
     Returns:
       The solution.
@@ -68,23 +68,22 @@ def read(
     values = [stored[v.path] for v in model.trainable_variables]
     aligned = [by_kernel.get(id(v)) for v in model.trainable_variables]
     statistics = [stored[v.path] for v in batch_norm.statistics(model)]
-    whole = digest([*values, *statistics, *(mask for mask in aligned if mask is not None)])
-    return Solution(reader.prefix, values, aligned, statistics, whole)
+    sha256 = digest([*values, *statistics, *(mask for mask in aligned if mask is not None)])
+    return Solution(reader.prefix, values, aligned, statistics, sha256)
 
 
-def match_solution(
-    model: keras.Model, reference: Solution, solution: Solution, *, seed: int
-) -> tuple[Solution, Matching]:
-    """Permutes the hidden units of a solution to bring it close to another; its function does not change.
+def match_units(model: keras.Model, reference: Solution, solution: Solution, *, seed: int) -> tuple[Solution, Matching]:
+    """Permutes the hidden units of a solution to bring it close to another one; its function does not change.
 
     Args:
       model: the network; its layers form a chain.
-      reference: the fixed solution.
+      reference: the solution that is not permuted.
       solution: the solution to permute.
-      seed: seed of the search.
+      seed: of the search.
 
     Returns:
-      The permuted solution, with the digest of the checkpoint, and the permutation.
+      The solution with permuted values, masks and statistics (its digest remains that of the checkpoint), and the
+      permutation.
 
     Raises:
       ValueError: if the layers of the network do not form a chain.
@@ -104,7 +103,7 @@ def match_solution(
 
 
 def digest(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 of the bytes of arrays."""
+    """Computes the SHA-256 of the bytes of arrays."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
@@ -112,19 +111,19 @@ def digest(arrays: Sequence[np.ndarray]) -> str:
 
 
 class PointEvaluator:
-    """Evaluates a network at given weights on every split, bit for bit as runs are evaluated.
+    """Evaluates a network on every split at given weights, bit-identical to the evaluation of runs.
 
-    The weights are assigned to the network, which must not be used elsewhere. Scores are cached by point, since paths
-    share their ends.
+    The weights of the network change from point to point, so that it must not be shared. Points that were evaluated
+    before, such as the ends of a path, are looked up.
     """
 
     def __init__(self, model: keras.Model, dataset: Dataset, names: Sequence[str] = SPLITS) -> None:
-        """Selects the splits; tracing happens on the first call.
+        """Selects the splits; nothing is traced yet.
 
         Args:
           model: the network.
-          dataset: the data set; empty splits are skipped.
-          names: names of the splits to evaluate.
+          dataset: the data; empty splits are left out.
+          names: of the splits to evaluate.
         """
         self._variables = model.trainable_variables
         self._statistics = batch_norm.statistics(model)
@@ -137,8 +136,8 @@ class PointEvaluator:
         """Evaluates a point.
 
         Args:
-          values: trainable values, in the order of `model.trainable_variables`.
-          statistics: batch-norm statistics, as in `Solution`; empty for a network without batch norm.
+          values: of the trainable variables.
+          statistics: of batch norm, as in `Solution`; empty for a network without it.
 
         Returns:
           Loss and accuracy by split.
@@ -152,20 +151,20 @@ class PointEvaluator:
         return self._known[point]
 
 
-def reestimation(
+def make_batch_norm_estimator(
     model: keras.Model, train: Split, *, batches: int, batch_size: int, seed: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Builds an estimator of batch-norm statistics at given weights, always from the same training images.
+    """Returns a function that estimates batch-norm statistics, always from the same training images.
 
     Args:
       model: the network.
       train: the training split.
-      batches: maximum number of batches, within one pass over the split (count).
+      batches: maximal number of batches; one pass over the split at most (count).
       batch_size: images per batch (count).
-      seed: seed of the choice of images.
+      seed: of the choice of images.
 
     Returns:
-      A function from trainable values to statistics in the order of `batch_norm.statistics`.
+      A function that maps values of the trainable variables to statistics, in the order of `batch_norm.statistics`.
     """
     size = min(batch_size, len(train))
     rows = batch_indices(seed=seed, first_step=0, steps=min(batches, len(train) // size), batch_size=size, n=len(train))

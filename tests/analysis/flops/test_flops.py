@@ -9,8 +9,7 @@ import pytest
 
 from analysis.flops import __main__, cost_tables, published_costs
 from sparse_lib import counting
-from sparse_lib.experiment import networks
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import LeNet5, Style
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 DOCUMENT = ROOT / "docs" / "flops.md"
@@ -84,7 +83,7 @@ def test_figure_2_of_the_paper():
     # With the first layer sparse, too, they are as printed.
     network = cost_tables.build_network("resnet50")
     whole, all_sparse = (network.published(kind, 0.9).flops for kind in ("dense", "uniform"))
-    training = counting.training_flops_per_sample("rigl", whole, all_sparse) / (3 * whole)
+    training = counting.training_flops_per_sample("dense_at_updates", whole, all_sparse) / (3 * whole)
     assert (round(all_sparse / whole, 2), round(training, 2), round(5 * training, 2)) == (0.10, 0.10, 0.52)
 
 
@@ -141,13 +140,13 @@ def test_the_honest_count_of_wrn_22_2_is_that_of_the_reproduction(masks, relativ
 
 def test_layers_add_up_and_a_pruned_network_is_averaged():
     with keras.StatelessScope():
-        model = networks.lenet5((28, 28, 1), 10, Style())
+        model = LeNet5().build((28, 28, 1), 10, Style())
     table = cost_tables.layers(model, {"lenet5/conv1/kernel": 50}, "honest")
     assert list(table["layer"])[-1] == "total" and table["weights"].iloc[-1] == 44_190
     assert table["active"].iloc[-1] == 44_190 - 100
     assert (table.iloc[:-1, 1:].sum() == table.iloc[-1, 1:]).all()
     kernels = {v.path.removeprefix("lenet5/"): v for v in model.trainable_variables if v.name == "kernel"}
-    average = cost_tables.while_pruned(model, kernels, [0.0, 0.0, 0.0, 0.95])
+    average = cost_tables.pruning_flops(model, kernels, [0.0, 0.0, 0.0, 0.95])
     assert average == 3 * (3 * 567_964 + 33_424) / 4
 
 
@@ -191,4 +190,4 @@ def test_contradictions_are_usage_errors(capsys):
 def test_the_document_shows_what_the_command_prints(name):
     maker = {"notebook": cost_tables.notebook, "methods": cost_tables.methods, "widths": cost_tables.widths}.get(name)
     table = maker() if maker else cost_tables.readme(name)
-    assert __main__.text(__main__.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")
+    assert __main__.format_table(__main__.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")

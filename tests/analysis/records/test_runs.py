@@ -11,8 +11,8 @@ import pytest
 
 from analysis.records import runs as frames
 from analysis.records.runs import IDENTITY, load_runs
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
 from tests.documents import ROOT, run_fragments
 
@@ -37,7 +37,7 @@ def test_what_train_writes(tmp_path):
     gin.clear_config()
     try:
         gin_files.parse([], TINY)
-        run.train(commands.experiment(), tmp_path / "rigl", gin_files.operative())
+        run.train(Experiment.from_gin(), tmp_path / "rigl", gin_files.operative())
     finally:
         gin.clear_config()
     loaded = load_runs(tmp_path)
@@ -196,3 +196,13 @@ def test_fragments_of_the_page_run(write_run, tmp_path, monkeypatch):
     run_fragments(ROOT / "docs" / "analysis.md", names)
     assert len(names["runs"].runs) == 4
     plt.close("all")
+
+
+def test_a_damaged_result_is_noted_and_the_rest_of_the_run_is_read(write_run):
+    write_run("dense", 0)
+    directory = write_run("lottery", 0)
+    (directory / "result.json").write_text("{")
+    loaded = load_runs(top(directory))
+    assert loaded.runs.set_index("run")["method"].to_dict() == {"0/dense": "dense", "0/lottery": "lottery"}
+    assert list(loaded.results["run"]) == ["0/dense"]
+    assert len(loaded.notes) == 1 and str(directory) in loaded.notes[0]
