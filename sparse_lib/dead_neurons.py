@@ -137,6 +137,12 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
 
     Raises:
       ValueError: if tau is negative.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import dead_neurons
+      >>> float(dead_neurons.dormant_fraction(tf.constant([0.0, 1.0, 3.0, 0.0])))
+      0.5
     """
     if tau < 0:
         raise InputError(f"tau must be at least 0, got {tau}.")

@@ -74,6 +74,20 @@ class Objective:
       model: a built model, functional, sequential or subclassed.
       loss: maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
         Regularization is not included unless it is part of this function.
+
+    Examples:
+      >>> import keras
+      >>> import tensorflow as tf
+      >>> from sparse_lib.objective import Objective
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+      >>> model.set_weights([tf.constant([[3.0]])])
+      >>> objective = Objective(model, loss=lambda y, outputs: (outputs[:, 0] - y) ** 2)
+      >>> x, y = tf.constant([[1.0], [2.0]]), tf.constant([1.0, 0.0])
+      >>> float(objective.mean_loss(objective.params(), x, y))  # the mean of 2^2 and 6^2
+      20.0
+      >>> (product,) = objective.hvp(objective.params(), x, y, [tf.ones((1, 1))])
+      >>> product.numpy().tolist()  # the second derivative, 2 mean(x^2)
+      [[5.0]]
     """
 
     model: keras.Model

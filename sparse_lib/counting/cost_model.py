@@ -129,6 +129,16 @@ def layer_costs(
 
     Raises:
       ValueError: as `CostModel` and `CostModel.costs`.
+
+    Examples:
+      >>> import keras
+      >>> from sparse_lib import counting
+      >>> dense = keras.layers.Dense(10)
+      >>> model = keras.Sequential([keras.Input((4,)), dense])
+      >>> counting.inference_flops(counting.layer_costs(model))  # 40 multiplications and 40 additions
+      80
+      >>> counting.inference_flops(counting.layer_costs(model, {dense.kernel.path: 10}))
+      20
     """
     return CostModel(model, rule, input_shape).costs(masks)
 

@@ -62,6 +62,17 @@ def remove_dead_channels(model: keras.Model) -> Compacted:
 
     Raises:
       ValueError: if the model is subclassed or unbuilt, or a layer cannot be recreated from its configuration.
+
+    Examples:
+      >>> import keras
+      >>> import tensorflow as tf
+      >>> from sparse_lib import deployment
+      >>> layers = [keras.layers.Dense(3, "relu", name="hidden"), keras.layers.Dense(2, name="logits")]
+      >>> model = keras.Sequential([keras.Input((2,)), *layers])
+      >>> kernel = tf.constant([[1.0, 0.0, 2.0], [3.0, 0.0, 4.0]])  # nothing feeds the second unit
+      >>> layers[0].set_weights([kernel, tf.constant([0.0, 0.5, 0.0])])
+      >>> deployment.remove_dead_channels(model).widths
+      {'hidden': (3, 2)}
     """
     plan = _Plan(graph(model))
     fresh: list[tuple[Any, Any]] = []

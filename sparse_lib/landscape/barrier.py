@@ -63,6 +63,14 @@ def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
 
     Raises:
       ValueError: if 0 or 1 is missing, or the lengths differ.
+
+    Examples:
+      >>> from sparse_lib import landscape
+      >>> found = landscape.barrier([0.0, 0.5, 1.0], [1.0, 4.0, 2.0])
+      >>> found.above_line
+      Peak(height=2.5, coefficient=0.5)
+      >>> found.largest_rise
+      Rise(height=3.0, start=0.0, end=0.5)
     """
     places, heights = np.asarray(coefficients, np.float64), np.asarray(values, np.float64)
     if places.shape != heights.shape or places.ndim != 1:

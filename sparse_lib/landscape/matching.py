@@ -112,6 +112,21 @@ def match(
 
     Raises:
       ValueError: if the layers do not form a chain, values do not fit, or restarts is below 1.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import landscape
+      >>> model = keras.Sequential(
+      ...     [keras.Input((1,)), keras.layers.Dense(2, "relu", name="hidden"), keras.layers.Dense(1)]
+      ... )
+      >>> one = [np.array([[1.0, 2.0]]), np.array([3.0, 4.0]), np.array([[5.0], [6.0]]), np.array([7.0])]
+      >>> other = [np.array([[2.0, 1.0]]), np.array([4.0, 3.0]), np.array([[6.0], [5.0]]), np.array([7.0])]
+      >>> found = landscape.match(model, one, other)
+      >>> found.permutations["hidden"].tolist()
+      [1, 0]
+      >>> found.distance
+      0.0
     """
     if restarts < 1:
         raise InputError(f"restarts={restarts} leaves no start: choose at least 1.")

@@ -139,6 +139,18 @@ class OneShot(abc.ABC):
 
         Warns:
           UserWarning: if a kernel keeps no weight (layer collapse).
+
+        Examples:
+          >>> import keras
+          >>> import tensorflow as tf
+          >>> from sparse_lib.objective import Objective
+          >>> from sparse_lib.oneshot import SNIP
+          >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+          >>> model.set_weights([tf.constant([[1.0, -2.0], [3.0, 4.0]])])
+          >>> kernels = {"dense": model.layers[0].kernel}
+          >>> batches = [(tf.constant([[1.0, 0.0]]), tf.constant([0]))]  # only the first input is ever active
+          >>> SNIP(sparsity=0.5).masks(Objective(model), kernels, batches)[0].numpy().tolist()
+          [[True, True], [False, False]]
         """
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}

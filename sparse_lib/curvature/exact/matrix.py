@@ -106,6 +106,18 @@ def hessian(
     Raises:
       ValueError: for too many parameters, an unknown choice, a required structured method that does not apply, a model
         that leaves float64, or a result that is not finite.
+
+    Examples:
+      >>> import keras
+      >>> import tensorflow as tf
+      >>> from sparse_lib import curvature
+      >>> from sparse_lib.objective import Objective
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+      >>> objective = Objective(model, loss=lambda y, outputs: (outputs[:, 0] - y) ** 2)
+      >>> data = curvature.Batches.of((tf.constant([[1.0], [2.0]]), tf.constant([0.0, 0.0])), batch_size=2)
+      >>> found = curvature.hessian(objective, objective.params(), data, curvature.Subspace.all(model))
+      >>> found.method, found.matrix.tolist()  # 2 mean(x^2)
+      ('rows', [[5.0]])
     """
     _check(subspace.size, dtype, structure, rows_at_once, limit)
     values = [tf.cast(p, dtype) for p in params]
