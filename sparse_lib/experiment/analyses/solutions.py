@@ -52,7 +52,8 @@ def read(
       The solution.
 
     Raises:
-      RunError: if there is no such checkpoint, it is of another network, or its weights are not finite.
+      RunError: if the checkpoint does not exist, belongs to another network or lacks masks, or has weights that are
+        not finite.
     """
     reader = Reader(checkpoint)
     shapes = {v.path: tuple(v.shape) for v in model.variables}
