@@ -10,6 +10,7 @@ import pathlib
 from absl import flags
 
 from sparse_lib.experiment.command_line import cli
+from sparse_lib.experiment.command_line.options import Options
 
 cli.define_common_flags()
 
@@ -19,7 +20,7 @@ def main() -> None:
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 
-    commands.hessian(pathlib.Path(flags.FLAGS.logdir))
+    commands.hessian(Options.from_flags(), pathlib.Path(flags.FLAGS.logdir))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pathlib
 from absl import flags
 
 from sparse_lib.experiment.command_line import cli
+from sparse_lib.experiment.command_line.options import Options
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
@@ -47,10 +48,11 @@ def main() -> None:
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 
-    directory, mode = pathlib.Path(flags.FLAGS.logdir), flags.FLAGS.mode
+    options, directory, mode = Options.from_flags(), pathlib.Path(flags.FLAGS.logdir), flags.FLAGS.mode
     common = {"operative": flags.FLAGS.operative_gin, "overwrite": flags.FLAGS.overwrite}
     if mode == "path":
         commands.interpolate(
+            options,
             directory,
             start=flags.FLAGS.ckpt_start,
             end=flags.FLAGS.ckpt_end,
@@ -58,9 +60,10 @@ def main() -> None:
             **common,
         )
     elif mode == "instability":
-        commands.instability(directory, run_directory=flags.FLAGS.run, **common)
+        commands.instability(options, directory, run_directory=flags.FLAGS.run, **common)
     else:
-        commands.picture(mode, directory, solutions=flags.FLAGS.solution, run_directory=flags.FLAGS.run, **common)
+        solutions, run = flags.FLAGS.solution, flags.FLAGS.run
+        commands.picture(options, mode, directory, solutions=solutions, run_directory=run, **common)
 
 
 if __name__ == "__main__":

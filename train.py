@@ -11,6 +11,7 @@ import pathlib
 from absl import flags
 
 from sparse_lib.experiment.command_line import cli
+from sparse_lib.experiment.command_line.options import Options
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
@@ -28,13 +29,13 @@ def main() -> None:
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 
-    directory = pathlib.Path(flags.FLAGS.logdir)
+    options, directory = Options.from_flags(), pathlib.Path(flags.FLAGS.logdir)
     if flags.FLAGS.mode == "eval":
-        commands.evaluate(directory, flags.FLAGS.ckpt)
+        commands.evaluate(options, directory, flags.FLAGS.ckpt)
     elif flags.FLAGS.mode == "hessian":
-        commands.hessian(directory)
+        commands.hessian(options, directory)
     else:
-        commands.train(directory, overwrite=flags.FLAGS.overwrite)
+        commands.train(options, directory, overwrite=flags.FLAGS.overwrite)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ import tensorflow as tf
 from analysis.similarity import cka
 from sparse_lib import initializers, selection
 from sparse_lib.api import sparse_kernels
-from sparse_lib.experiment.networks import lenet5, mlp
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MLP, LeNet5, Style
 
-NETWORKS = {"lenet5": lenet5, "mlp": mlp}
+NETWORKS = {"lenet5": LeNet5(), "mlp": MLP()}
 INITS = ("dense", "layer_scaled", "unit_scaled")
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 # Keeps the variance through ReLU layers (He et al. 2015); the paper's choice for this measurement.
@@ -50,7 +49,7 @@ def signal(
       deviation of all logits, and `unit_std`, the mean over the units of the hidden dense layers of their standard
       deviation over the inputs.
     """
-    model = NETWORKS[network](tuple(input_shape), 10, Style())
+    model = NETWORKS[network].build(tuple(input_shape), 10, Style())
     kernels = list(sparse_kernels(model).values())
     rows = []
     for repeat in range(repeats):

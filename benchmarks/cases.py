@@ -9,14 +9,13 @@ import tensorflow as tf
 
 from sparse_lib.api import sparsify
 from sparse_lib.experiment.data import Split
-from sparse_lib.experiment.networks import lenet5, mlp
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MLP, LeNet5, Style
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
 
 BATCH = 128
 EXAMPLES = 12_800
-NETWORKS = {"LeNet5": lenet5, "MLP": mlp}
+NETWORKS = {"LeNet5": LeNet5(), "MLP": MLP()}
 SPARSITIES = {"LeNet5": 0.95, "MLP": 0.98}
 RATES = {"LeNet5": 0.05, "MLP": 0.2}
 WEIGHT_DECAY = {"LeNet5": 5e-4, "MLP": 1e-4}
@@ -55,7 +54,7 @@ def suite(network: str, train: Split) -> Case:
 
 def build(network: str) -> keras.Model:
     """`LeNet5` or `MLP`, as its gin files have it."""
-    return NETWORKS[network]((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
+    return NETWORKS[network].build((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
 
 
 def masked(model: keras.Model, train: Split, *, sparsity: float, rate: float, batch: int = BATCH) -> Case:

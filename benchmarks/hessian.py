@@ -22,8 +22,7 @@ from sparse_lib import curvature
 from sparse_lib.api import sparsify
 from sparse_lib.curvature import Batches, Subspace, exact
 from sparse_lib.experiment.data import Split
-from sparse_lib.experiment.networks import wide_resnet
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import Style, WideResNet
 from sparse_lib.objective import Objective
 
 # Examples of a batch (count).
@@ -248,7 +247,9 @@ def main(samples: int = 1000, networks: Sequence[str] = ("LeNet5", "MLP")) -> No
     for network in networks:
         report(case(network, samples))
     images = np.random.default_rng(0).random((128, 32, 32, 3), np.float32)
-    ratio = product_over_gradient(wide_resnet((32, 32, 3), 10, Style()), images, cases.split(128).labels, rounds=2)
+    ratio = product_over_gradient(
+        WideResNet().build((32, 32, 3), 10, Style()), images, cases.split(128).labels, rounds=2
+    )
     print(f"\nWRN-22-2, 128 images: a Hessian-vector product costs {ratio:.1f} gradients")
 
 

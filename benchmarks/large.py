@@ -12,9 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases, timing
-from sparse_lib.experiment.networks.common import Style
-from sparse_lib.experiment.networks.resnet import resnet
-from sparse_lib.experiment.networks.wide_resnet import wide_resnet
+from sparse_lib.experiment.networks import ResNet, Style, WideResNet
 
 SPARSITY, RATE = 0.9, 0.1
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
@@ -34,8 +32,8 @@ def steps(rounds: int = 5, taken: int = 2) -> dict[str, list[float]]:
       Steps a second of each kind.
     """
     train = cases.split(4 * cases.BATCH, CIFAR)
-    case = cases.masked(wide_resnet(CIFAR, 10, Style()), train, sparsity=SPARSITY, rate=RATE)
-    dense = cases.dense_steps(wide_resnet(CIFAR, 10, Style()), train, taken, rate=RATE, jit_compile=False)
+    case = cases.masked(WideResNet().build(CIFAR, 10, Style()), train, sparsity=SPARSITY, rate=RATE)
+    dense = cases.dense_steps(WideResNet().build(CIFAR, 10, Style()), train, taken, rate=RATE, jit_compile=False)
     indices = tf.constant(case.steps.indices(0, taken))
 
     def masked_steps() -> int:
@@ -65,7 +63,7 @@ def peak_memory(kind: str) -> float:
 
 def _train_resnet(kind: str) -> None:
     train = cases.split(3 * RESNET_BATCH, IMAGENET)
-    model = resnet(IMAGENET, 1000, Style())
+    model = ResNet().build(IMAGENET, 1000, Style())
     if kind == "masked":
         cases.masked(model, train, sparsity=SPARSITY, rate=RATE, batch=RESNET_BATCH).steps.run(0, 3)
         return

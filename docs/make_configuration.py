@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sparse_lib import initializers, metainit
-from sparse_lib.experiment import networks
 from sparse_lib.experiment.config import gin_names
-from sparse_lib.experiment.data import load_dataset
-from sparse_lib.experiment.networks.common import Style
 
 PAGE = pathlib.Path(__file__).with_name("configuration.md")
 
@@ -34,8 +31,6 @@ run before it begins. How the methods behave in every detail is in [semantics.md
 
 # Whose docstrings explain the parameters that the configured object hands on.
 EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
-    "data": (load_dataset,),
-    **{name: (getattr(networks, name), Style) for name in gin_names.SIZES},
     "unit_scaled_init": (initializers.unit_scaled,),
     "layer_scaled_init": (initializers.layer_scaled,),
     "metainit": (metainit.metainit,),
@@ -45,9 +40,7 @@ _PARAMETERS = re.compile(r"^(?:Attributes|Args):\n((?: +.*\n|\n)+)", re.MULTILIN
 
 def configurables() -> dict[str, Callable[..., Any]]:
     """What each gin name configures, in the order of their definition."""
-    names = {name: value for name, value in vars(gin_names).items() if name.islower() and not name.startswith("_")}
-    found = {name: value for name, value in names.items() if dataclasses.is_dataclass(value)}
-    return {**found, "data": inspect.unwrap(gin_names.data)}
+    return gin_names.CONFIGURABLES
 
 
 def explanations(documented: Any) -> dict[str, str]:

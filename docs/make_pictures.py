@@ -19,9 +19,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 import sparse_lib
 from analysis.figures import style
 from sparse_lib import distributions, gradient_flow, initializers, schedules
-from sparse_lib.experiment.data import load_dataset
-from sparse_lib.experiment.networks import lenet5
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.data import DataSettings, load_dataset
+from sparse_lib.experiment.networks import LeNet5, Style
 from sparse_lib.masks import random_masks
 from sparse_lib.structures import UNSTRUCTURED
 from sparse_lib.updaters import Kernel, UpdateContext
@@ -184,7 +183,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 
 def _network() -> keras.Model:
-    return lenet5((28, 28, 1), 10, Style())
+    return LeNet5().build((28, 28, 1), 10, Style())
 
 
 def _dense_init(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
@@ -201,7 +200,7 @@ def _gradient_norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.T
     masks = sparse_lib.sparsify(model, sparsity, "uniform", seed=seed)
     for index, (kernel, mask) in enumerate(masks):
         kernel.assign(draw(mask.numpy(), [seed, index]))
-    objective, held_out = sparse_lib.Objective(model), load_dataset().validation
+    objective, held_out = sparse_lib.Objective(model), load_dataset(DataSettings()).validation
     gradient = objective.gradient(objective.params(), tf.constant(held_out.images), tf.constant(held_out.labels))
     return float(gradient_flow.norms(gradient, masks.aligned(model.trainable_variables)).total)
 

@@ -1,4 +1,4 @@
-"""Learning rates at a step: constant, cosine, piecewise, with a linear warm-up."""
+"""Learning-rate schedules: constant, cosine and piecewise, with a linear warm-up."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
 
     Attributes:
       peak: learning rate before the first boundary.
-      boundaries: rising steps at which it changes, counted from the start of training.
-      factors: its value after each boundary, as a multiple of the peak.
+      boundaries: steps at which it changes, ascending, counted from the start of training.
+      factors: value after each boundary as a multiple of the peak.
       warmup_steps: length of the warm-up (steps); 0 has none.
 
     Raises:
-      ValueError: if boundaries and factors do not belong together.
+      ValueError: if boundaries do not rise, or there is not one factor for each.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PiecewiseFactors(keras.optimizers.schedules.LearningRateSchedule):
         return rate * tf.minimum(tf.cast(step, tf.float32) / self.warmup_steps, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal schedule."""
+        """Returns the constructor arguments."""
         return {
             "peak": self.peak,
             "boundaries": self.boundaries,
@@ -72,16 +72,16 @@ def learning_rate_schedule(
     boundaries: Sequence[int] = (),
     factors: Sequence[float] = (),
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Makes a learning-rate schedule, with a linear warm-up from 0 if asked for.
+    """Makes a learning-rate schedule, with an optional linear warm-up from 0.
 
-    RigL's ResNet-50 (section 4.1) has "piecewise" with factors 0.1, 0.01, 0.001 at epochs 30, 70
-    and 90 and a warm-up of 5 epochs; the gradient-flow paper's MNIST runs have "cosine".
+    RigL's ResNet-50 (section 4.1) uses "piecewise" with factors 0.1, 0.01, 0.001 at epochs 30, 70
+    and 90 and a warm-up of 5 epochs; the gradient-flow paper's MNIST runs use "cosine".
 
     Args:
       kind: "constant"; "cosine", which falls to 0 between the end of the warm-up and
         `total_steps`; or "piecewise", see `PiecewiseFactors`.
       peak: the highest learning rate.
-      total_steps: length of training (steps); needed by "cosine" alone.
+      total_steps: length of training (steps); required by "cosine" only.
       warmup_steps: length of the warm-up (steps); 0 has none.
       boundaries: steps from the start of training at which "piecewise" changes.
       factors: multiples of the peak, one for each boundary.
@@ -90,7 +90,7 @@ def learning_rate_schedule(
       A Keras schedule: maps a step to a float32 scalar.
 
     Raises:
-      ValueError: if the kind is unknown or the numbers do not fit it.
+      ValueError: if the kind is unknown, or its numbers are missing or out of range.
     """
     if kind not in ("constant", "cosine", "piecewise"):
         raise InputError(f"Unknown learning-rate schedule {kind!r}; use 'constant', 'cosine' or 'piecewise'.")

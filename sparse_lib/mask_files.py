@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 
 
@@ -38,7 +38,7 @@ def write(path: str | os.PathLike[str], masks: StoredMasks) -> None:
     arrays: dict[str, Any] = {"names": np.array(masks.names, str), "structures": np.array(masks.structures, str)}
     for i, value in enumerate(masks.values):
         arrays |= {f"shape_{i}": np.array(value.shape, np.int64), f"bits_{i}": np.packbits(value)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 

@@ -1,7 +1,7 @@
-"""When masks change, and drop fraction and target sparsity at a step.
+"""Schedules of mask updates, drop fractions and target sparsities.
 
-Every schedule is a pure function of the step, so a resumed run follows the uninterrupted one. A
-step may be a Python integer or an integer tensor, in eager mode, in a graph or under XLA.
+Every schedule is a pure function of the step, so a resumed run equals the uninterrupted one. A step
+may be a Python integer or an integer tensor, in eager mode, in a graph or under XLA.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ class UpdateSchedule:
     """The steps at which masks change: begin, begin + frequency, ..., up to and including end.
 
     RigL's ImageNet runs (section 4.1) are `UpdateSchedule(end=25_000)`. Annealed drop fractions
-    reach 0 at their end, so an update at `end` itself changes nothing and only an update before
-    `end`, as in RigL's Algorithm 1, counts.
+    reach 0 at their end, so an update at `end` itself changes nothing, and masks change before
+    `end` only, as in RigL's Algorithm 1.
 
     Attributes:
       begin: the first update (step).
-      end: no update comes after it (step); None never stops.
+      end: last possible update (step); None never stops.
       frequency: steps from one update to the next; 100 in the RigL paper (section 4).
 
     Raises:
@@ -54,13 +54,13 @@ class UpdateSchedule:
         """Makes the schedule of a mask that never changes.
 
         Returns:
-          A schedule without a single update.
+          A schedule without updates.
         """
         return cls(begin=1, end=0)
 
     @classmethod
     def until(cls, last_update_step: int, *, frequency: int = 100) -> "UpdateSchedule":
-        """Makes a schedule from step 0 by the convention of rigl_tf2's gin files.
+        """Makes a schedule from step 0 in the convention of rigl_tf2's gin files.
 
         Args:
           last_update_step: the last step with an update (step); -1 never stops, 0 never updates.
@@ -78,11 +78,11 @@ class UpdateSchedule:
 
     @property
     def never(self) -> bool:
-        """Whether there is no update at all."""
+        """Whether there are no updates."""
         return self.end == 0 and self.begin > 0
 
     def is_update_step(self, step: Any) -> Any:
-        """Tells whether masks change at a step.
+        """Returns whether masks change at a step.
 
         Args:
           step: a Python integer, an integer tensor or an integer variable (step).
@@ -94,11 +94,11 @@ class UpdateSchedule:
         return due if self.end is None else due & (step <= self.end)
 
     def steps(self, start: int, stop: int) -> list[int]:
-        """Lists the updates of a stretch of training.
+        """Lists the updates in an interval of training.
 
         Args:
-          start: first step of the stretch.
-          stop: first step after the stretch.
+          start: first step of the interval (step).
+          stop: first step after the interval (step).
 
         Returns:
           The update steps in [start, stop), in order.
@@ -126,7 +126,7 @@ class Constant:
         _check_fraction("The constant", self.value)
 
     def __call__(self, _: Any) -> tf.Tensor:
-        """Returns the fraction, a float32 scalar, whatever the step."""
+        """Returns the fraction, a float32 scalar."""
         return tf.constant(self.value, tf.float32)
 
 
@@ -139,7 +139,7 @@ class Cosine:
 
     Attributes:
       init: drop fraction at step 0, in [0, 1].
-      end: where it reaches 0 (step).
+      end: step at which it reaches 0 (step).
 
     Raises:
       ValueError: if the fraction is not in [0, 1] or the end is not set.
@@ -165,7 +165,7 @@ class InversePower:
 
     Attributes:
       init: drop fraction at step 0, in [0, 1].
-      end: where it reaches 0 (step).
+      end: step at which it reaches 0 (step).
       power: exponent, above 0.
 
     Raises:
@@ -188,12 +188,12 @@ class InversePower:
 
 @dataclasses.dataclass(frozen=True)
 class LearningRateScaled:
-    """A drop fraction that follows the learning rate: `init * rate(step) / reference`, at most 1.
+    """A drop fraction proportional to the learning rate: `init * rate(step) / reference`, at most 1.
 
     The schedule "lr" of rigl_tf2's gin files.
 
     Attributes:
-      init: drop fraction where the learning rate equals the reference, in [0, 1].
+      init: drop fraction at the reference learning rate, in [0, 1].
       learning_rate: maps a step to a learning rate.
       reference: a learning rate above 0; None takes the one at step 0. With a warm-up, which
         starts at 0, give the peak.
@@ -234,8 +234,8 @@ class PolynomialSparsity:
     Attributes:
       initial: sparsity up to begin, in [0, 1].
       final: sparsity from end on, in [0, 1].
-      begin: where pruning starts (step).
-      end: where it ends (step).
+      begin: first step of pruning (step).
+      end: last step of pruning (step).
       power: exponent, above 0.
 
     Raises:
@@ -262,7 +262,7 @@ class PolynomialSparsity:
 
 
 def _progress(step: Any, begin: int, end: int | None) -> tf.Tensor:
-    """Rises linearly from 0 at `begin` to 1 at `end` and stays there, float32."""
+    """Returns the elapsed share of the interval from begin to end, in [0, 1], float32."""
     assert end is not None
     passed = tf.cast(tf.convert_to_tensor(step) - begin, tf.float32)
     return tf.clip_by_value(passed / (end - begin), 0.0, 1.0)

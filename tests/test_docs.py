@@ -9,8 +9,8 @@ import pytest
 
 from analysis.figures import style
 from docs import make_configuration, make_pictures
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def tiny_run(tmp_path_factory) -> pathlib.Path:
     gin.clear_config()
     try:
         gin_files.parse([], TINY)
-        experiment = commands.experiment()
+        experiment = Experiment.from_gin()
         run.train(experiment, directory, gin.operative_config_str())
     finally:
         gin.clear_config()
@@ -72,7 +72,7 @@ def pattern(key: str) -> re.Pattern:
     return re.compile(text)
 
 
-@pytest.mark.parametrize("file", ["metrics.jsonl", "mask_updates.jsonl", "result.json"])
+@pytest.mark.parametrize("file", ["run.json", "metrics.jsonl", "mask_updates.jsonl", "result.json"])
 def test_every_measurement_is_documented_and_the_other_way_round(tiny_run, file):
     path = tiny_run / file
     written = records(path) if file.endswith("jsonl") else [json.loads(path.read_text())]

@@ -28,8 +28,9 @@ from absl import flags
 
 import sparse_lib
 import train
-from sparse_lib.experiment.command_line import commands
-from sparse_lib.experiment.config import gin_files
+from sparse_lib import updaters
+from sparse_lib.experiment.config import gin_files, mask_updates
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.structures import NM, ConstantFanIn
 from tests.documents import ROOT, run_fragments
 from tests.experiment.data.prepared import pictures, prepare
@@ -147,13 +148,19 @@ def check_training(words: list[str]) -> None:
     values = copy.deepcopy(flags.FLAGS)
     values(words)
     gin.clear_config()
+    registered = dict(updaters.REGISTRY)
     try:
+        mask_updates.import_modules(values.updater_module)
         # No download: the other data sets have tests of their own.
         instead = ["data.name='digits'", "data.preprocessing='auto'", "data.augmentation='auto'", "data.on_disk=None"]
         gin_files.parse(values.gin_config, [*values.gin_bindings, *instead])
-        commands.experiment()
+        Experiment.from_gin()
     finally:
         gin.clear_config()
+        updaters.REGISTRY.clear()
+        updaters.REGISTRY.update(registered)
+        for name in values.updater_module:
+            sys.modules.pop(name, None)
 
 
 def noted(folder: pathlib.Path) -> list[list[str]]:

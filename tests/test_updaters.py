@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from sparse_lib import schedules, selection, updaters
 from sparse_lib.updaters.base import random_uniform, shrink
-from sparse_lib.updaters.drop_and_grow import share
+from sparse_lib.updaters.drop_and_grow import truncated_product
 from sparse_lib.updaters.redistribution import share_out
 from tests.kernels import CONTEXT, kernel
 
@@ -62,7 +62,7 @@ def test_golden_drop_alone(golden):
     assert case["score_grow"] is None
     before = kernel(case["mask"], case["var"])
     active = selection.count_active(before.mask)
-    keep = active - share(active, tf.constant(case["drop_fraction"]))
+    keep = active - truncated_product(active, tf.constant(case["drop_fraction"]))
     update = shrink(before, selection.top_k_mask(tf.constant(case["score_drop"]), keep, before.mask))
     mask = np.array(case["new_mask"]) > 0
     np.testing.assert_array_equal(update.mask, mask)
@@ -356,7 +356,7 @@ def test_granet_prunes_over_all_kernels_then_exchanges_within_each():
     # What was pruned a moment ago starts anew.
     assert [bits(u.grown) for u in updates] == ["000010", "000001"]
     np.testing.assert_allclose(updates[0].weight, [6, 5, 0, 0, 0, 0])
-    assert float(updater.fraction(3)) == pytest.approx(0.34)
+    assert updater.drop_fraction_at(3) == pytest.approx(0.34)
 
 
 def test_mest_hard_bound_keeps_the_count():

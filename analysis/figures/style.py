@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
@@ -62,7 +63,8 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
     "#8f6f3e",
     "#9aa1aa",
 )
-LOOKS = {
+# Colour and marker of the methods of the papers; any other gets its own by its name, so that a new method needs no row.
+_LOOKS = {
     "dense": (GREY, "s"),
     "small_dense": (BROWN, "s"),
     "prune": (GREEN, "P"),
@@ -77,6 +79,9 @@ LOOKS = {
     "set": (SKY, "o"),
     "rigl": (BLUE, "^"),
     "rigl_inverted": (RED, "v"),
+    "rigl_s": (RED, "^"),
+    "rigl_grasp": (PINK, "^"),
+    "riglauto": (ORANGE, "^"),
     "srigl": (VIOLET, "^"),
     "snfs": (RED, "h"),
     "mest": (BROWN, "d"),
@@ -89,7 +94,12 @@ LOOKS = {
     "magnitude": (GREEN, "x"),
     "random": (GREY, "x"),
 }
-_OTHER = (RED, "D")
+_OTHER_LOOKS = [
+    (colour, marker)
+    for colour in (BLUE, GREEN, ORANGE, RED, PINK, VIOLET, BROWN)
+    for marker in "DpPXd"
+    if (colour, marker) not in _LOOKS.values()
+]
 # Initialisations other than the dense and the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
 # Colour maps of filled contours and matrices; perceptually uniform and colour-blind safe.
@@ -138,13 +148,13 @@ def look(method: str) -> Look:
     """Returns the look of a method, the same in all figures.
 
     Args:
-      method: name as in `methods.Identity`.
+      method: name as in `methods.Description`.
 
     Returns:
       The look.
     """
     base, *suffixes = method.split(".")
-    colour, marker = LOOKS.get(base, _OTHER)
+    colour, marker = _LOOKS.get(base) or _look_by_name(base)
     has_dense_twin = base not in (*methods.DENSE, *methods.PRUNING, *methods.TICKETS)
     is_plain = has_dense_twin and not suffixes
     random_masks = set(suffixes) - set(methods.OF_WEIGHTS)
@@ -153,6 +163,10 @@ def look(method: str) -> Look:
     line: Any = (0, (4, 1.6)) if is_plain else (0, (1.2, 1.2)) if random_masks else "-"
     line = (0, (6, 1.4, 1.2, 1.4)) if marker in _INIT_MARKERS.values() else line
     return Look(colour, marker, line, "none" if is_plain else colour)
+
+
+def _look_by_name(base: str) -> tuple[str, str]:
+    return _OTHER_LOOKS[zlib.crc32(base.encode()) % len(_OTHER_LOOKS)]
 
 
 def use_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -187,7 +201,7 @@ def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg",
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
         # Transparent figures are for pages; PNG viewers show any background.
         face = "white" if ending == "png" else "none"
-        with mpl.rc_context(RC), files.atomic(target) as temporary:
+        with mpl.rc_context(RC), files.atomic_path(target) as temporary:
             figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
         written.append(target)
     return written

@@ -87,8 +87,10 @@ def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
     from sparse_lib.experiment.config import gin_files, gin_names
 
     gin_files.parse(options.gin_config, options.gin_bindings)
-    named, masks, prune = gin_names.network(), gin_names.masks(), gin_names.pruning().build()
-    sizes = gin_names.small_dense().fit(named, gin_names.SIZES[named.network_name](), options.image, options.classes)
+    named, masks, gradual = gin_names.network(), gin_names.masks(), gin_names.pruning()
+    prune = gradual.build()
+    widths = gin_names.NETWORKS[named.network_name]()
+    sizes = gin_names.small_dense().fit(named, widths, options.image, options.classes)
     with keras.StatelessScope():
         model = named.build(options.image, options.classes, 0, sizes)
         kernels = named.kernels(model)
@@ -98,7 +100,7 @@ def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
         if prune is not None:
             total = gin_names.training().total_steps
             steps = (total * part // _PARTS for part in range(_PARTS))
-            begun = (float(prune.sparsity(step)) if step >= prune.begin_step else 0.0 for step in steps)
+            begun = (float(prune.sparsity(step)) if step >= gradual.begin_step else 0.0 for step in steps)
             pruning = cost_tables.pruning_flops(model, kernels, begun)
     summed = layers.iloc[-1]
     frequency = gin_names.mask_updater().update_freq or 100

@@ -8,17 +8,21 @@ import keras
 import pandas as pd
 
 from analysis.flops import published_costs as published
-from sparse_lib import api, counting, distributions, schedules
+from sparse_lib import api, counting, distributions, schedules, updaters
 from sparse_lib.counting import micronet
-from sparse_lib.experiment import networks
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MobileNet, ResNet, Style
 
 # Published runs (RigL paper, section 4.1), and the pruning schedule that they are compared with.
 _STEPS, _BATCH, _UPDATE_FREQ = 32_000, 4096, 100
 _PRUNING_BEGIN, _PRUNING_END, _SAMPLED_EVERY = 10_000, 25_000, 1000
 _IMAGE, _CLASSES = (224, 224, 3), 1000
-# Methods of appendix H with constant cost during training.
-_STEADY = ("dense", "static", "snip", "set", "snfs", "rigl")
+# Updater of each method of appendix H with masks of constant size.
+_STEADY: dict[str, type[updaters.Updater]] = {
+    **dict.fromkeys(("dense", "static", "snip"), updaters.Static),
+    "set": updaters.SET,
+    "snfs": updaters.SNFS,
+    "rigl": updaters.RigL,
+}
 
 
 class _Size(NamedTuple):
@@ -63,9 +67,9 @@ def build_network(name: str) -> _Network:
     """Builds ResNet-50 or MobileNet-v1 without values of its weights."""
     with keras.StatelessScope():
         if name == "resnet50":
-            layers, model = micronet.resnet50(), networks.resnet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.resnet50(), ResNet().build(_IMAGE, _CLASSES, Style())
         else:
-            layers, model = micronet.mobilenet_v1(), networks.mobilenet(_IMAGE, _CLASSES, Style())
+            layers, model = micronet.mobilenet_v1(), MobileNet().build(_IMAGE, _CLASSES, Style())
         return _Network(layers, model, counting.CostModel(model))
 
 
@@ -120,7 +124,7 @@ def _relative_costs(row: published.Cost, flops: float, whole: float) -> tuple[fl
     """Returns training and inference FLOPs of a row, relative to dense unless it is the dense row."""
     if row.distribution == published.DENSE:
         return 3 * flops * _STEPS * _BATCH, flops
-    training = counting.training_flops_per_sample("rigl", whole, flops, _UPDATE_FREQ)
+    training = counting.training_flops_per_sample(updaters.RigL.weight_gradient, whole, flops, _UPDATE_FREQ)
     return row.length * training / (3 * whole), flops / whole
 
 
@@ -218,7 +222,9 @@ def _cost_of_method(network: _Network, row: published.Method, whole: float) -> t
         target = schedules.PolynomialSparsity(0.0, row.sparsity, _PRUNING_BEGIN, _PRUNING_END)
         steps = range(0, _STEPS + 1, _SAMPLED_EVERY)
         return counting.pruning_flops_per_sample(at, (float(target(step)) for step in steps)), at(row.sparsity)
-    return counting.training_flops_per_sample(row.method, whole, at(row.sparsity), _UPDATE_FREQ), at(row.sparsity)
+    flops = at(row.sparsity)
+    weight_gradient = _STEADY[row.method].weight_gradient
+    return counting.training_flops_per_sample(weight_gradient, whole, flops, _UPDATE_FREQ), flops
 
 
 def layers(model: keras.Model, active: Mapping[str, int], rule: str) -> pd.DataFrame:
@@ -260,7 +266,12 @@ def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: f
     Returns:
       One row per method: FLOPs, and FLOPs relative to dense training.
     """
-    found = {m: counting.training_flops_per_sample(m, dense_flops, sparse_flops, frequency) for m in _STEADY}
+    found = {
+        method: counting.training_flops_per_sample(
+            updater.weight_gradient, dense_flops, dense_flops if method == "dense" else sparse_flops, frequency
+        )
+        for method, updater in _STEADY.items()
+    }
     if pruning is not None:
         found["pruning"] = pruning
     rows = [{"method": m, "flops": value, "relative": value / found["dense"]} for m, value in found.items()]

@@ -104,7 +104,7 @@ class Method(NamedTuple):
     """A row of figure 2 of the paper, about ResNet-50.
 
     Attributes:
-      method: name as in `counting.step_flops`, or `small dense` or `pruning`.
+      method: name in lower case.
       distribution: distribution of the masks.
       sparsity: overall (fraction).
       length: training length (multiple of the standard one).

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 
 # Not trained by gradients, hence no coordinates of a solution.
 _STATISTICS = ("moving_mean", "moving_variance", "seed_generator_state")
@@ -67,7 +67,7 @@ class CheckpointReader:
 
     def read_mask_history(self, directory: pathlib.Path) -> tuple[list[int], list[Values]]:
         """Reads steps and masks of all readable checkpoints of a run, in ascending order."""
-        found = [(step, self.read_masks(directory / f"ckpt-{step}")) for step in available(directory)]
+        found = [(step, self.read_masks(directory / f"ckpt-{step}")) for step in list_steps(directory)]
         kept = [(step, values) for step, values in found if values is not None]
         return [step for step, _ in kept], [values for _, values in kept]
 

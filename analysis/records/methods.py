@@ -1,11 +1,30 @@
-"""What a configuration trains: the method's name, as the papers have it, and what its runs are compared within."""
+"""Methods of runs: names, labels as in the papers, and the order of the tables."""
 
+import contextlib
+import json
+import math
 import pathlib
-import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
-# Name of a method without its suffixes -> what tables and figures call it, in the order in which they list it.
+from sparse_lib import updaters
+from sparse_lib.experiment.config import description
+from sparse_lib.experiment.config.description import Description
+from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
+from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
+from sparse_lib.experiment.config.network import NetworkSettings
+from sparse_lib.experiment.config.small_dense import SmallDenseSettings
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.networks import NETWORKS
+from sparse_lib.experiment.runtime.errors import SettingError
+from sparse_lib.experiment.storage import files
+
+# Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
+DENSE, PRUNING, TICKETS, STATIC = description.DENSE, description.PRUNING, description.TICKETS, description.STATIC
+split_checkpoint = description.split_checkpoint
+
+# Labels of methods by name without suffixes, in the order of the tables.
 BASES = {
     "dense": "Dense",
     "small_dense": "Small dense",
@@ -17,26 +36,14 @@ BASES = {
     "prune_restart": "Prune-restart",
     "scratch": "Scratch",
     "scratch_shuffled": "Shuffled scratch",
-    "static": "Static",
-    "set": "SET",
-    "rigl": "RigL",
-    "rigl_inverted": "RigL inverted",
-    "rigl_s": "RigL-SNIP",
-    "rigl_grasp": "RigL-GraSP",
-    "riglauto": "RigL auto",
-    "srigl": "SRigL",
-    "snfs": "SNFS",
-    "mest": "MEST",
-    "granet": "GraNet",
-    "topkast": "Top-KAST",
-    "dnw": "DNW",
+    **{name: updater.label for name, updater in updaters.REGISTRY.items()},
     "snip": "SNIP",
     "grasp": "GraSP",
     "synflow": "SynFlow",
     "magnitude": "Magnitude at init",
     "random": "Random at init",
 }
-# Suffixes of a method's name, in this order -> what they add to its label.
+# Additions to a label by suffix of the method's name, in the order of suffixes.
 SUFFIXES = {
     "plus": "+",
     "liu": " (Liu init)",
@@ -53,98 +60,74 @@ SUFFIXES = {
     "magnitude": " (magnitude masks)",
     "random": " (random masks)",
 }
-# Suffixes that tell of weights; the others tell where the masks come from.
+# Suffixes for the origin of the weights; the others are for that of the masks.
 OF_WEIGHTS = ("plus", "liu", "metainit", "ticket")
-# Masks that stay, masks that only shrink, masks that move.
-DENSE = ("dense", "small_dense")
-PRUNING = ("prune", "prune_global", "prune_once")
-TICKETS = ("lottery", "lottery_rewind", "prune_restart")
-STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "magnitude", "random")
-
-_ONESHOT_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
-_INITS = {"unit_scaled": "plus", "layer_scaled": "liu"}
-WIDTHS = {"lenet5": (6, 16, 120, 84), "mlp": (300, 100)}
-_NETWORKS = {
-    "lenet5": "LeNet5",
-    "mlp": "MLP",
-    "vgg16": "VGG16",
-    "resnet": "ResNet",
-    "wide_resnet": "Wide ResNet",
-    "mobilenet": "MobileNet",
-    "vit": "ViT",
-    "gru": "GRU",
-}
-_CHECKPOINT = re.compile(r"[/\\](?:ckpt-(-?\d+)|cp-0*(\d+)\.ckpt)(?:\.index)?$")
 
 
-class Identity(NamedTuple):
-    """What a run is.
-
-    Attributes:
-      method: name with suffixes, parts joined by dots, such as `rigl.plus.erk`.
-      seed: of the run's data order, which is that of the run unless it is set apart.
-      setting: network and data; only runs of one setting are compared.
-      network: gin name of the network.
-      data: name of the data set.
-      sparsity: that the configuration aims at, or that of the network whose size a small dense one has (fraction); NaN
-        where it is that of another run's masks.
-      total_steps: length of the run (step).
-      mask_source: path of the run or checkpoint whose masks it takes; empty if none.
-    """
-
-    method: str
-    seed: int
-    setting: str
-    network: str
-    data: str
-    sparsity: float
-    total_steps: int
-    mask_source: str
-
-
-def identify(values: Mapping[str, Any]) -> Identity:
-    """Says what a configuration trains.
+def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -> Description:
+    """Describes a run.
 
     Args:
-      values: value by name, from `operative.parse`.
+      values: value by name of its operative configuration, from `gin_text.parse`.
+      directory: of the run; None has no run.json.
 
     Returns:
-      The identity of the run.
+      The content of its run.json; without one, as in runs of earlier versions, a guess from the configuration.
     """
-    base = _base(values)
-    network = str(values.get("network.network_name", "lenet5"))
-    data = str(values.get("data.name", "digits"))
-    data_seed = values.get("training.data_seed")
-    normed = " with batch norm" if values.get(f"{network}.use_batch_norm") else ""
-    return Identity(
-        method=".".join([base, *_suffixes(values, base)]),
-        seed=int(values.get("training.seed") or 0) if data_seed is None else int(data_seed),
-        setting=f"{_NETWORKS.get(network, network)}{normed} on {data}",
+    if directory is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            stored: dict[str, Any] = json.loads((directory / files.RUN).read_text(encoding="utf8"))
+            return Description(**stored | {"target_sparsity": _number(stored["target_sparsity"])})
+    try:
+        return _guess(values)
+    except SettingError:
+        # The configuration has been edited, or belongs to another version.
+        return _guess({})._replace(method="unknown", setting="unknown")
+
+
+def _guess(values: Mapping[str, Any]) -> Description:
+    network = _settings(NetworkSettings, values)
+    settings = SimpleNamespace(
         network=network,
-        data=data,
-        sparsity=_sparsity(values, base),
-        total_steps=int(values.get("training.total_steps") or 0),
-        mask_source=str(values.get("network.mask_init_path") or ""),
+        sizes=_settings(NETWORKS[network.network_name], values),
+        training=_settings(TrainingSettings, values),
+        masks=_settings(MaskSettings, values),
+        oneshot=_settings(OneShotSettings, values),
+        pruning=_settings(PruningSettings, values),
+        mask_updater=_settings(UpdaterSettings, values),
+        small_dense=_settings(SmallDenseSettings, values),
     )
+    return description.describe(settings, str(values.get("data.name", "digits")))
 
 
-def label(method: str) -> str:
-    """What tables and figures call a method.
+def _settings(kind: Any, values: Mapping[str, Any]) -> Any:
+    names = {name: f"{kind.config_name}.{name}" for name in kind.__dataclass_fields__}
+    return kind(**{name: values[key] for name, key in names.items() if key in values})
+
+
+def _number(value: float | None) -> float:
+    # JSON has no NaN.
+    return math.nan if value is None else value
+
+
+def label(method: str, base_label: str = "") -> str:
+    """Labels a method for tables and figures.
 
     Args:
-      method: as in `Identity`.
+      method: as in `Description`.
+      base_label: of an updater from outside the suite, without suffixes.
 
     Returns:
-      Its label, such as `RigL+ (ERK)`.
+      The label, such as `RigL+ (ERK)`.
     """
     base, *suffixes = method.split(".")
-    return BASES.get(base, base) + "".join(
+    return BASES.get(base, base_label or base) + "".join(
         SUFFIXES.get(suffix, f" ({suffix.replace('_', ' ')})") for suffix in suffixes
     )
 
 
 def order(method: str) -> tuple[Any, ...]:
-    """A key that sorts methods as the tables list them."""
+    """Returns a key that sorts methods in the order of the tables."""
     base, *suffixes = method.split(".")
     bases, every = list(BASES), list(SUFFIXES)
     places = [every.index(suffix) if suffix in every else len(every) for suffix in suffixes]
@@ -152,107 +135,5 @@ def order(method: str) -> tuple[Any, ...]:
 
 
 def base_of(method: str) -> str:
-    """The name of a method without its suffixes."""
+    """Returns the name of a method without its suffixes."""
     return method.partition(".")[0]
-
-
-def split_checkpoint(path: str) -> tuple[str, int | None]:
-    """Takes a path that means a checkpoint apart.
-
-    Args:
-      path: of a run directory or of a checkpoint in it.
-
-    Returns:
-      The run directory, and the step; None means the last one.
-    """
-    match = _CHECKPOINT.search(path)
-    if not match:
-        return path, None
-    return path[: match.start()], int(match[1] or match[2])
-
-
-def _updater(values: Mapping[str, Any]) -> str:
-    is_off = values.get("mask_updater.last_update_step") == 0
-    return "" if is_off else str(values.get("mask_updater.update_alg") or "")
-
-
-def _oneshot(values: Mapping[str, Any]) -> str:
-    if not values.get("training.oneshot_prune_fraction"):
-        return ""
-    implied = _ONESHOT_OF_UPDATER.get(str(values.get("mask_updater.update_alg")), "snip")
-    return str(values.get("oneshot.method") or implied)
-
-
-def _is_pruned(values: Mapping[str, Any]) -> bool:
-    return values.get("pruning.mode", "off") != "off" and bool(values.get("pruning.final_sparsity", 0.8))
-
-
-def _base(values: Mapping[str, Any]) -> str:
-    updater = _updater(values)
-    if updater and updater != "static":
-        return updater
-    if _is_pruned(values):
-        once = values.get("pruning.mode") == "constant"
-        return "prune_once" if once else "prune_global" if values.get("pruning.scope") == "global" else "prune"
-    if values.get("network.mask_init_path"):
-        return _from_masks(values)
-    if oneshot := _oneshot(values):
-        return oneshot
-    if values.get("masks.sparsity"):
-        return "static"
-    return "small_dense" if _is_small(values) else "dense"
-
-
-def _is_small(values: Mapping[str, Any]) -> bool:
-    """Whether a dense network is narrower than the paper's."""
-    network = str(values.get("network.network_name", "lenet5"))
-    full = WIDTHS.get(network, ())
-    widths = values.get(f"{network}.hidden_sizes", full)
-    is_narrow = len(widths) == len(full) and any(a < b for a, b in zip(widths, full, strict=True))
-    return is_narrow or bool(values.get("small_dense.sparsity"))
-
-
-def _from_masks(values: Mapping[str, Any]) -> str:
-    """The name of a method that trains under the masks of another run, which stay."""
-    masks, weights = values["network.mask_init_path"], values.get("network.weight_init_path")
-    if not weights:
-        return "scratch_shuffled" if values.get("network.shuffle_mask") else "scratch"
-    (mask_run, mask_step), (weight_run, weight_step) = map(split_checkpoint, (str(masks), str(weights)))
-    if weight_step == 0:
-        return "lottery"
-    same_run = pathlib.PurePath(mask_run) == pathlib.PurePath(weight_run)
-    return "prune_restart" if same_run and mask_step == weight_step else "lottery_rewind"
-
-
-def _suffixes(values: Mapping[str, Any], base: str) -> list[str]:
-    suffixes: list[str] = []
-    if not values.get("network.weight_init_path"):
-        suffixes += filter(None, [_INITS.get(str(values.get("network.weight_init_method")))])
-    if values.get("training.use_metainit"):
-        suffixes.append("metainit")
-    is_moving = base not in (*DENSE, *PRUNING, *STATIC)
-    if values.get("network.mask_init_path"):
-        return [*suffixes, "ticket"] if is_moving and values.get("network.weight_init_path") else suffixes
-    if _oneshot(values):
-        return [*suffixes, _oneshot(values)] if is_moving else suffixes
-    if values.get("masks.sparsity") and (is_moving or base == "static"):
-        return [*suffixes, _distribution(values, base)]
-    return suffixes
-
-
-def _distribution(values: Mapping[str, Any], base: str) -> str:
-    """Where masks come from at random: their structure if they have one, else how they are shared out over layers."""
-    structure = values.get("masks.structure")
-    # SRigL has no other.
-    if structure and base != "srigl":
-        return str(structure)
-    return "custom" if values.get("masks.custom") else str(values.get("masks.distribution", "erk"))
-
-
-def _sparsity(values: Mapping[str, Any], base: str) -> float:
-    if _is_pruned(values) and base in (*PRUNING, "granet"):
-        return float(values.get("pruning.final_sparsity", 0.8))
-    if values.get("network.mask_init_path"):
-        return float("nan")
-    names = ("training.oneshot_prune_fraction", "masks.sparsity", "small_dense.sparsity")
-    return float(next((values[name] for name in names if values.get(name)), 0.0))

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
-from sparse_lib.experiment.modes import WeightSource
-from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.storage import files, sources
+from sparse_lib.experiment.training.build import build_model
 
 
 class Built(NamedTuple):
@@ -31,7 +31,7 @@ class Built(NamedTuple):
         Returns:
           The network; it is one and the same every time.
         """
-        WeightSource(checkpoint=checkpoint).load(self.model)
+        sources.load(checkpoint, self.model)
         return self.model
 
 
@@ -49,8 +49,9 @@ def build(directory: pathlib.Path) -> Built:
     """
     gin_files.forget()
     try:
-        gin_files.parse([str(directory / files.OPERATIVE_CONFIG)], [])
-        experiment = commands.experiment()
+        # Masks do not move here, and their updater may be from a module that this process has not imported.
+        gin_files.parse([str(directory / files.OPERATIVE_CONFIG)], ["mask_updater.update_alg = ''"])
+        experiment = Experiment.from_gin()
     finally:
         gin_files.forget()
-    return Built(experiment.model(), experiment.dataset)
+    return Built(build_model(experiment), experiment.dataset)

@@ -211,7 +211,7 @@ def _short_names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Pat
 
 
 def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    identities = [methods.identify(item["values"]) for item in raw]
+    identities = [methods.identify(item["values"], pathlib.Path(item["path"])) for item in raw]
     parents = _find_parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
     sparsities = _target_sparsities(names, identities, parents, raw)
     rows = []
@@ -224,11 +224,8 @@ def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tu
     runs["parent"] = runs["parent"].astype(object).where(runs["parent"].notna(), None)
     index = pd.Index(names, name="run", dtype=object)
     configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
-    runs.insert(
-        3,
-        "label",
-        [methods.label(m) + v for m, v in zip(runs["method"], _variant_suffixes(runs, configs), strict=True)],
-    )
+    labels = [methods.label(identity.method, identity.label) for identity in identities]
+    runs.insert(3, "label", [label + v for label, v in zip(labels, _variant_suffixes(runs, configs), strict=True)])
     return runs, configs
 
 
@@ -261,7 +258,7 @@ def _common_suffix_length(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _target_sparsities(
     names: Sequence[str],
-    identities: Sequence[methods.Identity],
+    identities: Sequence[methods.Description],
     parents: Sequence[str | None],
     raw: Sequence[Mapping[str, Any]],
 ) -> dict[str, float]:
@@ -270,8 +267,8 @@ def _target_sparsities(
 
     def find(name: str, seen: tuple[str, ...] = ()) -> float:
         identity, parent, item = by_name[name]
-        if not np.isnan(identity.sparsity):
-            return identity.sparsity
+        if not np.isnan(identity.target_sparsity):
+            return identity.target_sparsity
         if parent and parent not in seen:
             return find(parent, (*seen, name))
         measured = [record["sparsity"] for record in item["metrics"] if "sparsity" in record]

@@ -33,7 +33,7 @@ class ReportWriter:
         """
         self.out, self.missing = out, list[str]()
         self._written: list[str] = []
-        with files.writing(out):
+        with files.translate_os_error(out):
             out.mkdir(parents=True, exist_ok=True)
 
     def add_figure(self, section: page.Section, name: str, caption: str, draw: Callable[[], Figure]) -> None:
@@ -66,7 +66,7 @@ class ReportWriter:
         if frame.empty:
             return
         path = self._path(f"data/{name}.csv")
-        with files.atomic(path) as temporary:
+        with files.atomic_path(path) as temporary:
             frame.to_csv(temporary, index=frame.index.name is not None)
         self._written.append(path.relative_to(self.out).as_posix())
 
@@ -96,6 +96,6 @@ class ReportWriter:
 
     def _path(self, name: str) -> pathlib.Path:
         path = self.out / name
-        with files.writing(path.parent):
+        with files.translate_os_error(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import keras
 
@@ -11,22 +11,12 @@ from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
-from sparse_lib.counting.operations import KernelUse, countable_layers, honest_uses, published_uses
+from sparse_lib.counting.operations import KernelUse, countable_layers, exact_uses, published_uses
+from sparse_lib.updaters import WeightGradient
 
 RULES = ("honest", "micronet")
 
 Number = TypeVar("Number", int, float)
-
-# Which weights' gradient a step of each method computes.
-_WEIGHT_GRADIENTS = {
-    "dense": "all dense",
-    **dict.fromkeys(("static", "prune", "pruning", "set", "mest"), "sparse"),
-    **dict.fromkeys(("magnitude", "random", "snip", "grasp", "synflow"), "sparse"),
-    **dict.fromkeys(("rigl", "riglinverted", "riglauto", "granet"), "dense at updates"),
-    **dict.fromkeys(("rigls", "riglsnip", "riglgrasp", "srigl"), "dense at updates"),
-    **dict.fromkeys(("snfs", "dnw"), "dense"),
-    "topkast": "backward set",
-}
 
 
 @dataclass(frozen=True)
@@ -84,9 +74,9 @@ class CostModel:
         """
         if rule not in RULES:
             raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
-        uses_of = honest_uses if rule == "honest" else published_uses
+        uses_of = exact_uses if rule == "honest" else published_uses
         with tracing.watch(countable_layers(model)) as calls:
-            objective.call(model, [], [], tracing.example_of_zeros(model, input_shape))
+            objective.call(model, [], [], tracing.example(model, 0, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.
@@ -168,7 +158,7 @@ def size_bytes(costs: Sequence[LayerCost]) -> int:
 
 
 def step_flops(
-    method: str,
+    weight_gradient: WeightGradient,
     dense_flops: Number,
     sparse_flops: Number,
     is_mask_update: bool = False,
@@ -178,46 +168,46 @@ def step_flops(
 
     Forward f_S, gradient of the activations f_S, and gradient of the weights:
 
-    - f_S for static masks, one-shot pruning, pruning (f_S of the current sparsity), SET and MEST:
-      3 f_S, or 3 f_D for dense training;
-    - f_D in every step for SNFS (appendix H of arXiv 1911.11134) and DNW, all of whose weights
-      receive a gradient (Wortsman et al. 2019): 2 f_S + f_D;
-    - f_D at mask updates and f_S else for RigL, its variants and GraNet (appendix H);
-    - f_B for Top-KAST, the forward FLOPs of the larger set B that trains (Jayakumar et al. 2020):
-      2 f_S + f_B.
+    - "sparse": f_S for static masks, one-shot pruning, pruning (f_S of the current sparsity), SET and
+      MEST: 3 f_S;
+    - "dense": f_D in every step for SNFS (appendix H of arXiv 1911.11134) and DNW, all of whose
+      weights receive a gradient (Wortsman et al. 2019): 2 f_S + f_D;
+    - "dense_at_updates": f_D at mask updates and f_S else for RigL, its variants and GraNet
+      (appendix H);
+    - "backward_set": f_B for Top-KAST, the forward FLOPs of the larger set B that trains
+      (Jayakumar et al. 2020): 2 f_S + f_B.
 
-    As in appendix H, one-shot scores, sorting, growth and Hessian products are left out.
+    Dense training is 3 f_D, f_S being f_D. As in appendix H, one-shot scores, sorting, growth and
+    Hessian products are left out.
 
     Args:
-      method: name of the method or updater, such as "rigl" or "RigLInverted"; case, "-" and "_"
-        do not matter.
+      weight_gradient: of the method, such as `updaters.RigL.weight_gradient`.
       dense_flops: f_D, inference FLOPs of the dense network.
       sparse_flops: f_S, inference FLOPs with the current masks.
       is_mask_update: whether the masks change in this step.
-      backward_flops: f_B; Top-KAST only.
+      backward_flops: f_B; for "backward_set" alone.
 
     Returns:
       FLOPs, an integer for integers.
 
     Raises:
-      ValueError: if the method is unknown, or Top-KAST comes without f_B.
+      ValueError: if the kind is unknown, or "backward_set" comes without f_B.
     """
-    key = method.lower().replace("-", "").replace("_", "")
-    if key not in _WEIGHT_GRADIENTS:
-        raise InputError(f"Unknown method {method!r}: choose one of {', '.join(_WEIGHT_GRADIENTS)}.")
-    kind = _WEIGHT_GRADIENTS[key]
-    if kind == "all dense":
-        return 3 * dense_flops
-    if kind == "backward set":
+    if weight_gradient not in get_args(WeightGradient):
+        raise InputError(
+            f"weight_gradient={weight_gradient!r} is not known: use {', '.join(get_args(WeightGradient))}; an updater "
+            "has its own, such as updaters.RigL.weight_gradient."
+        )
+    if weight_gradient == "backward_set":
         if backward_flops is None:
-            raise InputError(f"Method {method!r} needs backward_flops, the FLOPs of the set B.")
+            raise InputError("weight_gradient='backward_set' needs backward_flops, the FLOPs of the set B.")
         return 2 * sparse_flops + backward_flops
-    needs_dense = kind == "dense" or (kind == "dense at updates" and is_mask_update)
+    needs_dense = weight_gradient == "dense" or (weight_gradient == "dense_at_updates" and is_mask_update)
     return 2 * sparse_flops + (dense_flops if needs_dense else sparse_flops)
 
 
 def training_flops_per_sample(
-    method: str,
+    weight_gradient: WeightGradient,
     dense_flops: float,
     sparse_flops: float,
     frequency: int = 100,
@@ -230,22 +220,22 @@ def training_flops_per_sample(
     where the others' update costs as much as their step. For pruning see `pruning_flops_per_sample`.
 
     Args:
-      method: as in `step_flops`.
+      weight_gradient: as in `step_flops`.
       dense_flops: f_D, inference FLOPs of the dense network.
       sparse_flops: f_S, inference FLOPs of the sparse network.
       frequency: dT, steps between mask updates; 100 as in section 4 of the paper.
-      backward_flops: f_B; Top-KAST only.
+      backward_flops: f_B; for "backward_set" alone.
 
     Returns:
       FLOPs per example.
 
     Raises:
-      ValueError: if the method is unknown or the frequency is not positive.
+      ValueError: as in `step_flops`, or if the frequency is not positive.
     """
     if frequency < 1:
         raise InputError(f"The frequency of mask updates must be at least 1 step, got {frequency}.")
     step, update = (
-        step_flops(method, dense_flops, sparse_flops, is_update, backward_flops) for is_update in (False, True)
+        step_flops(weight_gradient, dense_flops, sparse_flops, is_update, backward_flops) for is_update in (False, True)
     )
     return (step * frequency + update) / (frequency + 1)
 

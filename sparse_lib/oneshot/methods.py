@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, selection
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot import scores, synflow
@@ -168,7 +168,7 @@ class OneShot(abc.ABC):
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
         if unknown:
-            raise InputError(f"Layer sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+            raise InputError(f"Layer sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
         if self.scope == "global":
             groups, sparsities = [list(range(len(each)))], [self.sparsity]

@@ -1,4 +1,4 @@
-"""Where the gradients that score growth come from."""
+"""Gradients that score growth: of the batch, of several batches, or of the caller."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from sparse_lib.updaters import Updater
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """Dense gradients for a mask update, from elsewhere than the current batch.
+    """Dense gradients for a mask update from another source than the current batch.
 
     Attributes:
-      gradients: one tensor a sparse kernel, summed over replicas where the caller runs on several.
-      hessian_gradients: the Hessian times the masked gradient, one tensor a sparse kernel, or None.
+      gradients: one tensor per sparse kernel, summed over replicas where the caller runs on several.
+      hessian_gradients: the Hessian times the masked gradient, one tensor per sparse kernel, or None.
     """
 
     gradients: list[tf.Tensor]
@@ -23,22 +23,23 @@ class Growth:
 
 
 class GrowthSource:
-    """The current batch, the average of several batches, or a function of the caller's.
+    """Source of the growth gradients: the current batch, the mean of several batches, or a function of the caller.
 
     Attributes:
-      function: returns `Growth`, or None.
-      batches: how many batches up to an update are averaged (count).
+      function: returns `Growth`; None for batches.
+      batches: batches up to an update that are averaged (count).
     """
 
     def __init__(self, growth_gradient: int | Callable[[], Growth], updater: Updater) -> None:
-        """Reads `SparseOptimizer`'s setting.
+        """Checks the setting of `SparseOptimizer`.
 
         Args:
           growth_gradient: number of batches (count), or a function that returns `Growth`.
-          updater: which grows by it.
+          updater: the updater that grows by the gradients.
 
         Raises:
-          ValueError: if the updater needs more than a number of batches gives, or updates come sooner.
+          ValueError: if the updater needs Hessian products and there is no function, or if the batches span more than
+            the interval between updates.
         """
         self._schedule = updater.schedule
         self.function = growth_gradient if callable(growth_gradient) else None
@@ -55,7 +56,7 @@ class GrowthSource:
             )
 
     def running_sum(self, total: tf.Tensor, gradient: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Sum of gradients that starts anew at the first of the batches up to an update.
+        """Adds a gradient to the running sum, which restarts at the first of the batches up to an update.
 
         Args:
           total: the sum before this step.
@@ -69,7 +70,7 @@ class GrowthSource:
         return tf.where(age > self._schedule.frequency - self.batches, total + gradient, gradient)
 
     def mean(self, total: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Mean gradient at an update.
+        """Returns the mean gradient at an update.
 
         Args:
           total: from `running_sum`.
@@ -78,6 +79,6 @@ class GrowthSource:
         Returns:
           Tensor of the shape of `total`.
         """
-        # A first update may come before there were as many batches.
+        # The first update may come before that many batches.
         count = tf.minimum(tf.cast(step, tf.int32) + 1, self.batches)
         return total / tf.cast(count, total.dtype)

@@ -6,12 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import creation_strategy, skip_gradient_sum
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.steps import Steps
-from sparse_lib.optimizer.tracked import TrackedKernel, state_start
+from sparse_lib.optimizer.tracked import TrackedKernel, state_initializer
 from sparse_lib.updaters import Static, Updater
 
 
@@ -19,14 +20,14 @@ from sparse_lib.updaters import Static, Updater
 class SparseOptimizer(keras.optimizers.Optimizer):
     """A Keras optimizer with masks: trains the active weights and changes the masks on schedule.
 
-    `apply` takes dense gradients. On an ordinary step it masks them, lets the inner optimizer step and sets masked
-    weights to zero; on a mask update it asks the updater for new masks, zeroes what left and resets the slots of what
-    left or grew. A mask update takes the place of the optimizer step or follows it, as the updater says. The iteration
+    `apply` takes dense gradients. An ordinary step masks them, applies the inner optimizer and sets masked weights to
+    zero. A mask update gets new masks from the updater, sets dropped weights to zero and resets the slots of weights
+    that were dropped or grown; it replaces the optimizer step or follows it (`Updater.replaces_step`). The iteration
     count advances either way, so that a learning-rate schedule keeps its pace.
 
-    Works in `fit`, in a custom loop, under XLA and under `tf.distribute`; gradients are summed over replicas once and
-    everything after that is the same on each. Any optimizer of Keras can be inside; the factored second moments of
-    Adafactor describe rows and columns, so that they alone are not masked.
+    Works in `fit`, in a custom loop, under XLA and under `tf.distribute`; gradients are summed over replicas once, and
+    all later arithmetic is equal on each replica. Any Keras optimizer can be wrapped. The factored second moments of
+    Adafactor belong to rows and columns, so they alone are not masked.
     """
 
     def __init__(
@@ -44,16 +45,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Args:
           inner: any built-in Keras optimizer, not yet built.
           masks: from `sparsify`, or `Masks(...)`.
-          updater: how masks change; None keeps them as they are.
+          updater: the method that changes masks; None keeps them as they are.
           growth_gradient: 1 scores growth by the current batch's gradient (RigL, Algorithm 1); k > 1 by the average
             over the k batches up to the update; a callable returns `Growth`, for example from a held-out batch.
           seed: seed of random growth.
           name: name of the optimizer.
 
         Raises:
-          ValueError: for what cannot be right: gradient accumulation or loss scaling in the inner optimizer, an
-            updater that needs a Hessian-gradient product that nobody computes, or that cannot keep to the structure of
-            the masks.
+          ValueError: for gradient accumulation or loss scaling in the inner optimizer, or an updater that needs a
+            Hessian-gradient product without a function that computes it or cannot keep to the structure of the masks.
         """
         super().__init__(learning_rate=0.0, name=name)
         self.updater = Static() if updater is None else updater
@@ -65,10 +65,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._seed = seed
         self._tracked: list[TrackedKernel] = []
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
-        inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        skip_gradient_sum(inner)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the inner optimizer's slots and the updater's state, and remembers which slot is whose.
+        """Creates the inner optimizer's slots and the updater's state, and records which slot belongs to which kernel.
 
         Args:
           variables: the trainable variables, sparse kernels among them.
@@ -80,7 +80,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         self._check_kernels(variables)
-        # Also from within a graph: what is built here outlives it.
+        # Variables built while a graph is traced must outlive it.
         with tf.init_scope():
             self._slots_by_name = self._build_inner(variables)
             self._tracked = [self._track(index, variables) for index in range(len(self.masks))]
@@ -98,7 +98,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "from the model that is trained, and leave frozen layers out of them."
             )
         owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
-        mine = (self._distribution_strategy, self.inner._distribution_strategy)
+        mine = (creation_strategy(self), creation_strategy(self.inner))
         if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
             raise InputError(
                 "The model lives under another tf.distribute strategy than its optimizer; create the model and both "
@@ -106,17 +106,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             )
 
     def _build_inner(self, variables: list[keras.Variable]) -> dict[str, list[keras.Variable | None]]:
-        """Builds the inner optimizer; returns its slots by name, for each name one a variable or None."""
+        """Builds the inner optimizer; returns, for each name of a slot, one slot or None per variable."""
         positions = {id(v): i for i, v in enumerate(variables)}
         slots: dict[str, list[keras.Variable | None]] = {}
         add = self.inner.add_variable_from_reference
 
-        def recording(reference_variable: Any, name: str = "slot", **kwargs: Any) -> keras.Variable:
+        def add_and_record(reference_variable: Any, name: str = "slot", **kwargs: Any) -> keras.Variable:
             slot = add(reference_variable, name=name, **kwargs)
             slots.setdefault(name, [None] * len(variables))[positions[id(reference_variable)]] = slot
             return slot
 
-        self.inner.add_variable_from_reference = recording
+        self.inner.add_variable_from_reference = add_and_record
         self.inner.build(variables)
         del self.inner.add_variable_from_reference
         return slots
@@ -128,7 +128,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         of_kernel = [slots[position] for slots in self._slots_by_name.values()]
 
         def state(spec: str) -> keras.Variable:
-            start = state_start(spec, initial, mask.numpy())
+            start = state_initializer(spec, initial, mask.numpy())
             return self.add_variable_from_reference(kernel, name=spec, initializer=start)
 
         return TrackedKernel(
@@ -169,8 +169,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     @loss_scale_factor.setter
     def loss_scale_factor(self, value: float | None) -> None:
-        # Set by Keras's own constructor, and by a LossScaleOptimizer in what it is put around: to None, and only where
-        # it is something else.
+        # Keras' constructor sets it, and a LossScaleOptimizer sets it to None in the optimizer that it wraps, unless it
+        # is None already.
         del value
         if hasattr(self, "inner") and self._distribution_strategy.num_replicas_in_sync > 1:
             raise InputError(
@@ -185,21 +185,21 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     @property
     def slots_by_name(self) -> dict[str, list[keras.Variable | None]]:
-        """The inner optimizer's slots, such as `momentum`: for each name one a trainable variable, or None."""
+        """The inner optimizer's slots by name, such as `momentum`: one slot or None per trainable variable."""
         return self._slots_by_name
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
-        """Takes one step: an optimizer step, a mask update, or both, as the updater's schedule says.
+        """Takes one step: an optimizer step, a mask update, or both, by the schedule of the updater.
 
         Args:
-          grads: dense gradients, one a trainable variable.
+          grads: dense gradients, one per trainable variable.
           trainable_variables: the variables of the gradients; None means those of `build`.
         """
         reduced = self.reduce(grads, trainable_variables)
         distribute.merge(self._steps.apply, reduced)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, keras.Variable]]) -> keras.Variable:
-        """Takes one step as `apply` does.
+        """Takes one step, like `apply`.
 
         Args:
           grads_and_vars: pairs of dense gradient and trainable variable.
@@ -211,7 +211,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return self.iterations
 
     def train_step(self, reduced: Sequence[tf.Tensor | None]) -> None:
-        """The optimizer step alone, without a mask update, from replica context.
+        """Takes an optimizer step without a mask update, from replica context.
 
         Args:
           reduced: gradients from `reduce`.
@@ -219,7 +219,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         distribute.merge(self._steps.train, list(reduced))
 
     def mask_step(self, reduced: Sequence[tf.Tensor | None]) -> None:
-        """The mask update alone, from replica context; the iteration count advances if it replaces a step.
+        """Takes a mask update alone, from replica context; the iteration count advances if it replaces a step.
 
         Args:
           reduced: gradients from `reduce`.
@@ -232,14 +232,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Sums dense gradients over replicas, from replica context; builds the optimizer if need be.
 
         Args:
-          grads: dense gradients, one a trainable variable; None for a variable that the loss does not depend on.
+          grads: dense gradients, one per trainable variable; None for a variable that the loss does not depend on.
           trainable_variables: the variables of the gradients; None means those of `build`.
 
         Returns:
-          One tensor a variable of `build`; None stays None, but for sparse kernels, where it means zero.
+          One tensor per variable of `build`; None stays None, except for sparse kernels, where it means zero.
 
         Raises:
-          ValueError: if gradients and variables do not belong together, or this is no replica context.
+          ValueError: if gradients and variables do not match, or outside of replica context.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1 and tf.distribute.in_cross_replica_context():
@@ -248,7 +248,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             if trainable_variables is None or replicas > 1:
                 raise InputError("Call optimizer.build(model.trainable_variables) before the first step.")
             self.build(trainable_variables)
-        aligned = self._aligned(list(grads), trainable_variables)
+        aligned = self._align_gradients(list(grads), trainable_variables)
         for tracked in self._tracked:
             if aligned[tracked.position] is None:
                 aligned[tracked.position] = tf.zeros(tracked.kernel.shape, tracked.kernel.dtype)
@@ -259,8 +259,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ]
         return distribute.sum_over_replicas(shaped)
 
-    def _aligned(self, grads: list[Any], variables: Sequence[keras.Variable] | None) -> list[Any]:
-        """Gradients in the order of `build`."""
+    def _align_gradients(self, grads: list[Any], variables: Sequence[keras.Variable] | None) -> list[Any]:
+        """Sorts gradients into the order of `build`."""
         known = self._trainable_variables
         variables = known if variables is None else list(variables)
         if len(grads) != len(variables):
@@ -284,20 +284,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.inner.finalize_variable_values(var_list)
         self.masks.project()
 
-    def _saved(self) -> list[Any]:
+    def _saved_variables(self) -> list[Any]:
         return [*self.variables, *self.masks.variables_by_kernel, *self.masks.explored]
 
     def save_own_variables(self, store: Any) -> None:
-        """Puts optimizer and masks into a Keras weights file.
+        """Stores optimizer and masks in a Keras weights file.
 
         Args:
           store: maps names to arrays.
         """
-        for i, variable in enumerate(self._saved()):
+        for i, variable in enumerate(self._saved_variables()):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes optimizer and masks from a Keras weights file.
+        """Restores optimizer and masks from a Keras weights file.
 
         Args:
           store: maps names to arrays.
@@ -305,7 +305,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Raises:
           ValueError: if the file is of another optimizer, updater or set of sparse kernels.
         """
-        saved = self._saved()
+        saved = self._saved_variables()
         if len(store.keys()) != len(saved):
             raise InputError(
                 f"The file holds {len(store.keys())} optimizer variables and masks, this SparseOptimizer {len(saved)}; "
@@ -315,15 +315,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             variable.assign(store[str(i)])
 
     def get_config(self) -> dict[str, Any]:
-        """Configuration of the inner optimizer; masks and updater belong to a live model."""
+        """Returns the configuration of the inner optimizer; masks and updater belong to a live model."""
         return {"inner": keras.optimizers.serialize(self.inner), "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SparseOptimizer":
-        """Says how to go on with a saved model.
+        """Refuses to load, since masks belong to a live model.
 
         Raises:
-          ValueError: always; masks belong to a live model.
+          ValueError: always, with the way to load the model.
         """
         raise InputError(
             "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), make "

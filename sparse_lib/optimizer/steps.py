@@ -1,10 +1,11 @@
-"""What a step does, once for all replicas."""
+"""Optimizer steps and mask updates, in cross-replica context."""
 
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import batch_counter
 from sparse_lib._utils import distribute
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
@@ -15,7 +16,7 @@ from sparse_lib.updaters import State, UpdateContext, Updater
 class Steps:
     """Training steps and mask updates in cross-replica context.
 
-    Gradients come as a list of per-replica values, the same on every replica, one or None a trainable variable.
+    Gradients are a list with one per-replica value, or None, per trainable variable; they are equal on all replicas.
     """
 
     def __init__(
@@ -33,10 +34,10 @@ class Steps:
         self._growth, self._seed = growth, seed
 
     def apply(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
-        """An optimizer step, a mask update, or both, as the updater's schedule says.
+        """Takes an optimizer step, a mask update, or both, by the schedule of the updater.
 
         Args:
-          strategy: in whose scope this is.
+          strategy: the current one.
           grads: summed over replicas.
         """
         schedule, replaces_step = self._updater.schedule, self._updater.replaces_step
@@ -44,17 +45,17 @@ class Steps:
             self.train(strategy, grads)
             return
 
-        def touched() -> list[Any]:
-            # A branch that passes a gradient on as it is mixes the graphs of the replicas' custom gradients.
+        def copy_gradients() -> list[Any]:
+            # A branch that returns a gradient unchanged mixes the graphs of the replicas' custom gradients.
             same = lambda gs: [None if g is None else tf.identity(g) for g in gs]  # noqa: E731
             return distribute.per_replica(strategy, same, grads)
 
         def train() -> tf.Tensor:
-            self.train(strategy, touched())
+            self.train(strategy, copy_gradients())
             return tf.zeros([], tf.int32)
 
         def update() -> tf.Tensor:
-            inside = touched()
+            inside = copy_gradients()
             if not replaces_step:
                 self.train(strategy, inside)
             self.update(strategy, inside)
@@ -66,7 +67,7 @@ class Steps:
         """Masks gradients, lets the inner optimizer step, and sets masked weights to zero.
 
         Args:
-          strategy: in whose scope this is.
+          strategy: the current one.
           grads: summed over replicas.
         """
         self._accumulate(strategy, grads)
@@ -87,16 +88,16 @@ class Steps:
         self._masks.project()
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
-        """Changes masks, weights, slots and state; counts as a step if it takes the place of one.
+        """Changes masks, weights, slots and state; counts as a step if it replaces one.
 
         Args:
-          strategy: in whose scope this is.
+          strategy: the current one.
           grads: of the same step, summed over replicas.
         """
         replaces_step = self._updater.replaces_step
         if replaces_step:
             self._accumulate(strategy, grads)
-        # On top of an optimizer step, the count has advanced already.
+        # After an optimizer step the count has advanced already.
         step = self._count() if replaces_step else self._count() - 1
 
         def transition(gradients: list[Any]) -> list[list[tf.Tensor]]:
@@ -104,17 +105,17 @@ class Steps:
             growth = self._growth_at(gradients, step)
             products = growth.hessian_gradients or [None] * len(self._tracked)
             parts = zip(self._tracked, growth.gradients, products, strict=True)
-            updates = self._updater.update([t.seen(gradient, product) for t, gradient, product in parts], context)
-            return [t.after_update(update) for t, update in zip(self._tracked, updates, strict=True)]
+            updates = self._updater.update([t.as_kernel(gradient, product) for t, gradient, product in parts], context)
+            return [t.values_after(update) for t, update in zip(self._tracked, updates, strict=True)]
 
         for tracked, values in zip(self._tracked, distribute.per_replica(strategy, transition, grads), strict=True):
-            for variable, value in zip(tracked.changed_by_update(), values, strict=True):
+            for variable, value in zip(tracked.variables_to_assign(), values, strict=True):
                 distribute.assign(strategy, variable, value)
         if replaces_step:
-            distribute.assign(strategy, self._inner._iterations.value, step + 1)
+            distribute.assign(strategy, batch_counter(self._inner).value, step + 1)
 
     def _count(self) -> tf.Tensor:
-        return tf.convert_to_tensor(self._inner._iterations.value)
+        return tf.convert_to_tensor(batch_counter(self._inner).value)
 
     def _growth_at(self, gradients: list[Any], step: tf.Tensor) -> Growth:
         if self._growth.function is not None:
@@ -124,7 +125,7 @@ class Steps:
         return Growth([gradients[t.position] for t in self._tracked])
 
     def _accumulate(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
-        """Lets the updater's state and the sums of growth gradients see a step."""
+        """Updates the state of the updater and the sums of growth gradients at a step."""
 
         def states(gradients: list[Any]) -> list[State]:
             return [self._updater.accumulate(t.state_values(), gradients[t.position]) for t in self._tracked]

@@ -1,4 +1,4 @@
-"""One sparse kernel with everything that changes with it."""
+"""A sparse kernel with its mask, optimizer slots and updater state."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from sparse_lib.updaters import Kernel, State, Update, Updater
 
 
 class TrackedKernel(tf.Module):
-    """A kernel, its mask, its optimizer slots and the state that its updater keeps.
+    """Variables of a sparse kernel that a step or a mask update changes.
 
     Attributes:
       kernel: the Keras variable.
       mask: boolean variable, the active weights.
       explored: boolean variable, the weights that were ever active.
       slots: the inner optimizer's slots of the kernel.
-      state: what `Updater.state_specs` declares, by name.
+      state: the entries of `Updater.state_specs`, by name.
       growth: running sum of gradients, a Keras variable; None where growth is not averaged.
-      position: place of the kernel among the trainable variables.
-      structure: what its mask keeps to.
+      position: index of the kernel among the trainable variables.
+      structure: of the mask.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class TrackedKernel(tf.Module):
         self.kernel, self.mask, self.explored = kernel, mask, explored
         self.slots, self.state, self.growth = slots, state, growth
         self.position, self.structure = position, structure
-        self._starts = [_start(slot) for slot in slots]
+        self._starts = [_initial_value(slot) for slot in slots]
 
     def state_values(self) -> State:
-        """The updater's state as tensors."""
+        """Returns the state of the updater as tensors."""
         return {name: tf.convert_to_tensor(variable.value) for name, variable in self.state.items()}
 
-    def seen(self, gradient: tf.Tensor, hessian_gradient: tf.Tensor | None) -> Kernel:
-        """What an updater sees at a mask update.
+    def as_kernel(self, gradient: tf.Tensor, hessian_gradient: tf.Tensor | None) -> Kernel:
+        """Returns the input of an updater at a mask update.
 
         Args:
           gradient: dense gradient for growth.
@@ -62,10 +62,10 @@ class TrackedKernel(tf.Module):
         return Kernel(mask, weight, dense, self.state_values(), hessian_gradient, self.structure)
 
     def training_gradient(self, updater: Updater, gradient: tf.Tensor) -> tf.Tensor:
-        """The gradient that reaches the inner optimizer.
+        """Returns the gradient for the inner optimizer.
 
         Args:
-          updater: which says where weights train.
+          updater: decides which weights train.
           gradient: dense gradient.
 
         Returns:
@@ -75,29 +75,29 @@ class TrackedKernel(tf.Module):
         return updater.training_gradient(gradient, mask, theta, self.state_values())
 
     def join_reserve(self, strategy: tf.distribute.Strategy) -> None:
-        """Adds the weights that train without being used to the kernel, from cross-replica context."""
+        """Adds the reserve to the kernel, from cross-replica context."""
         distribute.update(strategy, self.kernel.value, lambda k, reserve: k + reserve, self.state["reserve"].value)
 
     def split_reserve(self, strategy: tf.distribute.Strategy) -> None:
-        """Remembers the kernel off its mask as the reserve, from cross-replica context."""
+        """Stores the kernel off its mask as the reserve, from cross-replica context."""
 
         def off_mask(_: tf.Variable, theta: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
             return selection.on_mask(~mask, theta)
 
         distribute.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
 
-    def changed_by_update(self) -> list[tf.Variable]:
-        """The variables that a mask update assigns."""
+    def variables_to_assign(self) -> list[tf.Variable]:
+        """Returns the variables that a mask update assigns."""
         return [self.mask, self.explored, *(v.value for v in [self.kernel, *self.slots, *self.state.values()])]
 
-    def after_update(self, update: Update) -> list[tf.Tensor]:
-        """New values of `changed_by_update`; slots start anew where a weight left or grew.
+    def values_after(self, update: Update) -> list[tf.Tensor]:
+        """Computes new values of `variables_to_assign`; slots are reset where a weight was dropped or grown.
 
         Args:
           update: from the updater.
 
         Returns:
-          One tensor a variable.
+          One tensor per variable.
         """
         explored = tf.convert_to_tensor(self.explored) | update.mask
         stays = update.mask & ~update.grown
@@ -110,14 +110,14 @@ class TrackedKernel(tf.Module):
         return [update.mask, explored, update.weight, *slots, *(update.state[name] for name in self.state)]
 
 
-def _start(slot: keras.Variable) -> float:
-    """The number that a slot starts at, not 0 for Adagrad; 0 where it starts as a copy of the weights."""
+def _initial_value(slot: keras.Variable) -> float:
+    """Returns the initial value of a slot, not 0 for Adagrad; 0 where it starts as a copy of the weights."""
     values = np.ravel(slot.numpy())
     return float(values[0]) if values.size and np.all(values == values[0]) else 0.0
 
 
-def state_start(spec: str, initial: np.ndarray, mask: np.ndarray) -> Any:
-    """Initializer of an entry of an updater's state.
+def state_initializer(spec: str, initial: np.ndarray, mask: np.ndarray) -> Any:
+    """Makes the initializer of an entry of an updater's state.
 
     Args:
       spec: from `Updater.state_specs`.

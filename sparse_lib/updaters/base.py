@@ -1,8 +1,8 @@
-"""What every mask update sees and returns, and the method that does nothing."""
+"""The interface of an updater, and the updater that never changes a mask."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -11,18 +11,21 @@ from sparse_lib.schedules import UpdateSchedule
 from sparse_lib.structures import UNSTRUCTURED, Structure
 
 State = dict[str, tf.Tensor]
+# For which weights a training step computes the gradient: the active ones, all, all at mask updates and the active ones
+# else, or the set B of Top-KAST, of which the active ones are a part.
+WeightGradient = Literal["sparse", "dense", "dense_at_updates", "backward_set"]
 
 
 class Kernel(NamedTuple):
-    """What an updater sees of one sparse kernel at a mask update.
+    """One sparse kernel at a mask update, the input of an updater.
 
     Attributes:
       mask: boolean, the active weights, of the kernel's shape.
       weight: the kernel, exactly zero off the mask.
-      gradient: dense gradient of the loss by the kernel, summed over replicas.
-      state: what `Updater.state_specs` declared, tensors of the kernel's shape.
-      hessian_gradient: the Hessian times the masked gradient, only where `Updater.needs_hessian`.
-      structure: which weights may be active together; it does all the selecting.
+      gradient: dense gradient of the loss with respect to the kernel, summed over replicas.
+      state: the entries of `Updater.state_specs`, tensors of the kernel's shape.
+      hessian_gradient: the Hessian times the masked gradient; None unless `Updater.needs_hessian`.
+      structure: which weights may be active together; all selecting goes through it.
     """
 
     mask: tf.Tensor
@@ -39,7 +42,7 @@ class Update(NamedTuple):
     Attributes:
       mask: boolean, the new active weights.
       weight: the new kernel, zero off the new mask.
-      grown: boolean, the weights whose optimizer slots start anew.
+      grown: boolean, the weights whose optimizer slots are reset.
       state: the new state.
     """
 
@@ -50,11 +53,11 @@ class Update(NamedTuple):
 
 
 class UpdateContext(NamedTuple):
-    """When a mask update happens, and with which randomness.
+    """Step, learning rate and seed of a mask update.
 
     Attributes:
       step: integer scalar, the optimizer step (step).
-      learning_rate: float scalar, the inner optimizer's current one.
+      learning_rate: float scalar, the current one of the inner optimizer.
       seed: seed of the run.
     """
 
@@ -63,19 +66,26 @@ class UpdateContext(NamedTuple):
     seed: int
 
     def stateless_seed(self, stream: int) -> tf.Tensor:
-        """A seed for `tf.random.stateless_*`: a function of run seed, stream (kernel, purpose) and step."""
+        """Returns a seed for `tf.random.stateless_*`, a function of run seed, stream and step.
+
+        Args:
+          stream: number of the use, another one for every kernel and purpose.
+
+        Returns:
+          int64 tensor of shape [2].
+        """
         run = tf.constant(self.seed * 1_000_003 + stream, tf.int64)
         return tf.stack([run, tf.cast(self.step, tf.int64)])
 
 
 def random_uniform(shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers between 0 and 1, a function of the seed alone.
+    """Draws uniform numbers between 0 and 1, a function of the seed alone.
 
-    TensorFlow and XLA draw the same bits, yet make other floats of them; so the floats are made here.
+    TensorFlow and XLA draw the same bits but convert them to different floats, so the conversion is done here.
 
     Args:
-      shape: static.
-      seed: of `UpdateContext.stateless_seed`.
+      shape: static shape of the result.
+      seed: from `UpdateContext.stateless_seed`.
 
     Returns:
       float32 tensor of 2^24 possible values, neither 0 nor 1 among them.
@@ -86,14 +96,14 @@ def random_uniform(shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
 
 
 def shrink(kernel: Kernel, mask: tf.Tensor) -> Update:
-    """An update that only takes weights away.
+    """Returns the update that restricts a kernel to a smaller mask.
 
     Args:
       kernel: before the update.
-      mask: boolean, part of the kernel's mask.
+      mask: boolean, a subset of the kernel's mask.
 
     Returns:
-      The kernel on the smaller mask; nothing has grown.
+      The kernel on that mask, without growth.
     """
     weight = selection.on_mask(mask, kernel.weight)
     return Update(mask, weight, tf.zeros_like(mask), kernel.state)
@@ -101,9 +111,13 @@ def shrink(kernel: Kernel, mask: tf.Tensor) -> Update:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Updater:
-    """The base of every method; by itself it never changes a mask.
+    """Base class of all updaters; it never changes a mask itself.
 
     Attributes:
+      label: name of the method in tables and figures; the name of the class unless a class sets it.
+      weight_gradient: for which weights a training step computes the gradient, for counting FLOPs (RigL paper, appendix
+        H): `sparse`, the active ones; `dense`, all; `dense_at_updates`, all at mask updates and the active ones else;
+        `backward_set`, the active ones and `extra_density` more (Top-KAST).
       begin_step: the first mask update (step). None means one interval after the start, so that the first update
         sees a trained gradient; the published code of RigL begins at 0.
       end_step: the last step at which an update may happen (step); None never ends.
@@ -111,20 +125,37 @@ class Updater:
       replaces_step: whether an update takes the place of the optimizer step (RigL, Algorithm 1) or follows it.
     """
 
+    label: ClassVar[str] = "Updater"
+    weight_gradient: ClassVar[WeightGradient] = "dense_at_updates"
+
     begin_step: int | None = None
     end_step: int | None = None
     frequency: int = 100
     replaces_step: bool = False
 
+    def __init_subclass__(cls) -> None:
+        """Labels the class by its name, so that a variant is not shown under the label of its base."""
+        super().__init_subclass__()
+        if "label" not in vars(cls):
+            cls.label = cls.__name__
+
     @property
     def schedule(self) -> UpdateSchedule:
-        """When masks change."""
+        """The steps at which masks change."""
         begin = self.frequency if self.begin_step is None else self.begin_step
         return UpdateSchedule(begin=begin, end=self.end_step, frequency=self.frequency)
 
     @property
+    def changes_every_step(self) -> bool:
+        """Whether every step changes masks at a constant number of active weights per kernel.
+
+        A training loop then keeps no record per mask update and may compile many steps into one call.
+        """
+        return False
+
+    @property
     def state_specs(self) -> tuple[str, ...]:
-        """Names of the float tensors of each kernel's shape to be kept between steps.
+        """Names of the float tensors to be kept between steps, each of its kernel's shape.
 
         They start at zero, but for `initial` (the weights before anything was masked) and `reserve` (the same off
         the mask, zero on it).
@@ -137,23 +168,40 @@ class Updater:
         return False
 
     @property
+    def extra_density(self) -> float:
+        """Density of the weights that train off the mask, for counting FLOPs (fraction of the kernel)."""
+        return 0.0
+
+    @property
     def needs_hessian(self) -> bool:
         """Whether an update needs the Hessian-gradient product."""
         return False
 
-    def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses what cannot go together with the method.
+    def drop_fraction_at(self, step: int) -> float | None:
+        """Returns the scheduled drop fraction.
 
         Args:
-          structures: of the sparse kernels.
+          step: of a mask update (step).
+
+        Returns:
+          Fraction of the active weights, or None for a method without a schedule of it.
+        """
+        del step
+        return None
+
+    def check_structures(self, structures: Sequence[Structure]) -> None:
+        """Checks that the method can keep to the structures of the masks.
+
+        Args:
+          structures: one per sparse kernel.
 
         Raises:
-          ValueError: if the method cannot keep to one of them.
+          ValueError: if it cannot keep to one of them.
         """
         del structures
 
     def accumulate(self, state: State, gradient: tf.Tensor) -> State:
-        """What a step changes of the state, apart from mask updates.
+        """Updates the state at an optimizer step.
 
         Args:
           state: of one kernel.
@@ -166,7 +214,7 @@ class Updater:
         return {}
 
     def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
-        """The gradient that reaches the inner optimizer: g where the mask is active, 0 elsewhere.
+        """Returns the gradient for the inner optimizer: g where the mask is active, 0 elsewhere.
 
         Args:
           gradient: dense gradient of one kernel.
@@ -181,14 +229,14 @@ class Updater:
         return selection.on_mask(mask, gradient)
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks and weights of all kernels.
+        """Computes new masks and weights of all kernels.
 
         Args:
-          kernels: what is known of each sparse kernel.
+          kernels: one per sparse kernel.
           context: step, learning rate and seed.
 
         Returns:
-          One `Update` a kernel.
+          One `Update` per kernel.
         """
         del context
         return [shrink(kernel, kernel.mask) for kernel in kernels]
@@ -196,9 +244,11 @@ class Updater:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Static(Updater):
-    """A mask that stays as it is: scratch, lottery tickets, small dense, one-shot pruning."""
+    """Masks that never change: scratch training, lottery tickets, small dense networks, one-shot pruning."""
+
+    weight_gradient: ClassVar[WeightGradient] = "sparse"
 
     @property
     def schedule(self) -> UpdateSchedule:
-        """Never."""
+        """A schedule without updates."""
         return UpdateSchedule.no_updates()

@@ -1,4 +1,4 @@
-"""Dropping weights and growing as many elsewhere: the frame of SET, RigL, SNFS and MEST."""
+"""Drop and grow: the common part of SET, RigL, SNFS and MEST."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ class DropAndGrow(Updater):
     """Drops n = int(active * drop fraction) weights of each kernel and grows as many elsewhere.
 
     Kept are the active weights of highest `drop_score`; grown are the n highest `grow_score` among everything that
-    is not kept. A weight that was dropped a moment ago may therefore grow again, and then keeps its value and its
-    slots (RigL, Algorithm 1, as its authors' code has it); `reinit_regrown` starts it anew.
+    is not kept. A weight dropped in this update may therefore grow again, and then keeps its value and its slots (RigL,
+    Algorithm 1, as in its authors' code); `reinit_regrown` resets it.
 
     Attributes:
       drop_fraction: fraction of the active weights; a number alpha means alpha/2 (1 + cos(pi t / end_step)), 0.3 in
         the RigL paper, section 4; a callable maps the step to a fraction.
       growth_init: value of a new weight: `zeros` (RigL paper, section 3), `random` N(0, std of the active weights),
-        `initial` (the value the weight was given at the start), `gradient` (-learning rate * gradient).
+        `initial` (the weight's value at the start), `gradient` (-learning rate * gradient).
       reinit_regrown: whether a weight that is dropped and grown in one update counts as new.
-      redistribute: whether what all kernels dropped is shared out again, in proportion to the mean size of the
-        `grow_score` of each kernel's active weights (SNFS, section 3), instead of each growing what it dropped.
+      redistribute: whether growth is redistributed over kernels in proportion to the mean |grow_score| of their active
+        weights (SNFS, section 3); else each kernel grows as many weights as it dropped.
     """
 
     drop_fraction: float | Callable[[tf.Tensor], tf.Tensor] = 0.3
@@ -50,36 +50,47 @@ class DropAndGrow(Updater):
             raise InputError(f"growth_init={self.growth_init!r} is not known; use {', '.join(get_args(GrowthInit))}.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses redistribution where a kernel cannot hold one weight more or less."""
+        """Checks that redistribution may change the number of weights of every kernel.
+
+        Args:
+          structures: one per sparse kernel.
+
+        Raises:
+          ValueError: if a structure fixes that number.
+        """
         if self.redistribute:
             check_free(structures, f"{type(self).__name__} with redistribute=True", "pass redistribute=False")
 
     @property
     def state_specs(self) -> tuple[str, ...]:
-        """The initial weights, where new weights return to them."""
+        """The initial weights, where new weights take them."""
         return ("initial",) if self.growth_init == "initial" else ()
 
     def fraction(self, step: tf.Tensor) -> tf.Tensor:
-        """Drop fraction at a step, float32 scalar (fraction)."""
+        """Returns the drop fraction at a step, a float32 scalar (fraction)."""
         if callable(self.drop_fraction):
             return tf.cast(self.drop_fraction(step), tf.float32)
         return schedules.Cosine(self.drop_fraction, self.end_step)(step)
 
+    def drop_fraction_at(self, step: int) -> float | None:
+        """Returns the scheduled drop fraction, a Python number (fraction)."""
+        return float(self.fraction(tf.constant(step, tf.int64)))
+
     def drop_score(self, kernel: Kernel) -> tf.Tensor:
-        """Score of the active weights; the lowest are dropped: |w|."""
+        """Scores the active weights; the lowest are dropped: |w|."""
         return tf.abs(kernel.weight)
 
     def grow_score(self, kernel: Kernel, seed: tf.Tensor) -> tf.Tensor:
-        """Score of the weights that are not kept; the highest grow."""
+        """Scores the weights that are not kept; the highest grow."""
         raise NotImplementedError
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks: the best of the old weights and the best of the rest."""
+        """Keeps the best active weights of each kernel and grows the best of the rest."""
         fraction = self.fraction(context.step)
         kept, counts, scores = [], [], []
         for index, kernel in enumerate(kernels):
             active = kernel.structure.count(kernel.mask)
-            drop = share(active, fraction)
+            drop = truncated_product(active, fraction)
             kept.append(kernel.structure.keep(self.drop_score(kernel), active - drop, kernel.mask))
             counts.append(drop)
             scores.append(self.grow_score(kernel, context.stateless_seed(2 * index)))
@@ -93,17 +104,17 @@ class DropAndGrow(Updater):
     def exchange(
         self, kernel: Kernel, kept: tf.Tensor, growth: tf.Tensor, context: UpdateContext, index: int
     ) -> Update:
-        """Gives the kernel its new mask and the new weights their values.
+        """Applies a new mask and initializes the new weights.
 
         Args:
           kernel: before the update.
-          kept: boolean, part of its mask.
+          kept: boolean, a subset of its mask.
           growth: boolean, disjoint from `kept`.
           context: step, learning rate and seed.
-          index: place of the kernel among the sparse ones.
+          index: position of the kernel among the sparse ones.
 
         Returns:
-          The kernel on `kept` and `growth`.
+          The kernel on the union of `kept` and `growth`.
         """
         mask = kept | growth
         grown = growth if self.reinit_regrown else growth & ~kernel.mask
@@ -128,7 +139,14 @@ class DropAndGrow(Updater):
 
 
 def check_drop_fraction(updater: Any) -> None:
-    """Raises a ValueError for a number as drop fraction that is out of range or has no step to end at."""
+    """Checks a drop fraction that is a number: its range, and that there is an end step to anneal to.
+
+    Args:
+      updater: with `drop_fraction` and `end_step`.
+
+    Raises:
+      ValueError: if the number is out of range or `end_step` is None.
+    """
     if callable(updater.drop_fraction):
         return
     if updater.end_step is None:
@@ -140,15 +158,24 @@ def check_drop_fraction(updater: Any) -> None:
 
 
 def check_free(structures: Sequence[Structure], what: str, remedy: str) -> None:
-    """Raises a ValueError if a structure does not let a kernel hold any number of weights."""
+    """Checks that structures let a kernel have any number of weights.
+
+    Args:
+      structures: one per sparse kernel.
+      what: the setting that changes the number, the subject of the error.
+      remedy: the end of the error.
+
+    Raises:
+      ValueError: if one of them fixes the number.
+    """
     fixed = [structure for structure in structures if not structure.is_free]
     if fixed:
         raise InputError(f"{what} changes how many weights a kernel has, which structure {fixed[0]} fixes: {remedy}.")
 
 
-def share(count: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
-    """A fraction of a count, cut to an integer: int(count * fraction), int32 scalar (count).
+def truncated_product(count: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
+    """Returns int(count * fraction), an int32 scalar (count).
 
-    In float32, as the reference computes it: the product rounds before it is cut.
+    In float32, as in the reference: the product is rounded before it is truncated.
     """
     return tf.cast(tf.cast(count, tf.float32) * fraction, tf.int32)

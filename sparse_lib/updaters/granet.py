@@ -1,4 +1,4 @@
-"""GraNet: gradual pruning with regrowth that costs no parameters."""
+"""GraNet: gradual pruning with regrowth at a constant number of parameters."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from sparse_lib.updaters.rigl import RigL
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraNet(Updater):
-    """GraNet (Liu et al. 2021): prune to the target sparsity, then exchange weights at no cost in parameters.
+    """GraNet (Liu et al. 2021): prune to the target sparsity, then exchange weights at constant sparsity.
 
     d_t = d_f + (d_i - d_f)(1 - (t - t0)/T)^3, magnitudes ranked over all kernels; then RigL's drop and grow
 
     Attributes:
-      sparsity: the target sparsity at a step (fraction).
+      sparsity: maps a step to the target sparsity (fraction).
       drop_fraction: fraction of the remaining weights that regrow elsewhere; 0.5 with a cosine to `end_step` in the
         paper, section 4.
     """
@@ -39,16 +39,16 @@ class GraNet(Updater):
     def _regrowth(self) -> RigL:
         return RigL(end_step=self.end_step, drop_fraction=self.drop_fraction)
 
-    def fraction(self, step: tf.Tensor) -> tf.Tensor:
-        """Drop fraction at a step, float32 scalar (fraction)."""
-        return self._regrowth.fraction(step)
+    def drop_fraction_at(self, step: int) -> float | None:
+        """Returns the scheduled drop fraction, a Python number (fraction)."""
+        return self._regrowth.drop_fraction_at(step)
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses a final sparsity that a structure cannot have."""
+        """Checks that every structure can have the final sparsity."""
         Prune(sparsity=self.sparsity, end_step=self.end_step).check_structures(structures)
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks: pruned, then regrown."""
+        """Prunes, then drops and grows."""
         pruned = Prune(sparsity=self.sparsity, scope="global").update(kernels, context)
         remaining = [
             kernel._replace(mask=update.mask, weight=update.weight)

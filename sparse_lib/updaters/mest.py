@@ -1,4 +1,4 @@
-"""MEST: importance with the gradient in it, random growth, and a soft memory bound."""
+"""MEST: dropping by weight and gradient, random growth, and a soft memory bound."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import tensorflow as tf
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
 from sparse_lib.updaters.base import Kernel, Update, UpdateContext
-from sparse_lib.updaters.drop_and_grow import check_free, share
+from sparse_lib.updaters.drop_and_grow import check_free, truncated_product
 from sparse_lib.updaters.rigl import SET
 
 
@@ -18,7 +18,7 @@ class MEST(SET):
 
     With the soft memory bound (elastic mutation and shrink, "EM&S") the grown weights come on top of the budget
     until the next update, which drops as many as the last one grew; the last update before `end_step` only drops.
-    Without it the number of weights is constant.
+    Without it the number of weights is constant. Gradients of active weights suffice.
 
     Attributes:
       gradient_weight: lambda; 1 in the authors' code.
@@ -30,7 +30,7 @@ class MEST(SET):
     replaces_step: bool = False
 
     def __post_init__(self) -> None:
-        """Checks what cannot go together.
+        """Checks the settings.
 
         Raises:
           ValueError: as in `DropAndGrow`, and for redistribution with the soft bound.
@@ -40,14 +40,14 @@ class MEST(SET):
             raise InputError("MEST keeps each kernel's budget with soft_bound; leave redistribute out.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses the soft bound where a kernel cannot hold weights on top of its budget."""
+        """Checks that the soft bound may add weights to every kernel."""
         super().check_structures(structures)
         if self.soft_bound:
             check_free(structures, "MEST with soft_bound=True", "pass soft_bound=False")
 
     @property
     def state_specs(self) -> tuple[str, ...]:
-        """Ones at as many weights as there are on top of the budget."""
+        """`extra`: ones at as many weights as are active on top of the budget."""
         return (*super().state_specs, "extra") if self.soft_bound else super().state_specs
 
     def drop_score(self, kernel: Kernel) -> tf.Tensor:
@@ -55,7 +55,7 @@ class MEST(SET):
         return tf.abs(kernel.weight) + self.gradient_weight * tf.abs(kernel.gradient)
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks: with the soft bound, first back to the budget, then the next extra weights."""
+        """Drops and grows; with the soft bound, first drops to the budget, then grows on top of it."""
         if not self.soft_bound:
             return super().update(kernels, context)
         fraction = self.fraction(context.step)
@@ -68,7 +68,7 @@ class MEST(SET):
             budget = structure.count(kernel.mask) - structure.count(kernel.state["extra"] > 0)
             kept = structure.keep(self.drop_score(kernel), budget, kernel.mask)
             score = self.grow_score(kernel, context.stateless_seed(2 * index))
-            growth = structure.grow(score, share(budget, fraction), kept)
+            growth = structure.grow(score, truncated_product(budget, fraction), kept)
             update = self.exchange(kernel, kept, growth, context, index)
             marks = tf.cast(growth, kernel.weight.dtype)
             updates.append(update._replace(state={**kernel.state, "extra": marks}))

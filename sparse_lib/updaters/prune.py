@@ -2,29 +2,32 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure, select_globally
-from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater, shrink
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater, WeightGradient, shrink
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prune(Updater):
     """Gradual magnitude pruning (Zhu & Gupta 2017): keep the largest |w|, follow a target sparsity.
 
-    kept = round(size * (1 - s(t))), at least 1 a kernel
+    kept = round(size * (1 - s(t))), at least 1 per kernel
 
-    Weights never come back. The update follows the optimizer step, as in the method's published code; that code
-    keeps more than it should where magnitudes tie, here the count is exact.
+    Pruned weights never grow again. The update follows the optimizer step, as in the method's published code; that
+    code keeps more weights where magnitudes tie, here the count is exact.
 
     Attributes:
-      sparsity: the target sparsity at a step (fraction).
+      sparsity: maps a step to the target sparsity (fraction).
       scope: `layer` prunes every kernel to the target (the paper, section 3), `global` ranks the weights of all
         kernels together.
     """
+
+    label: ClassVar[str] = "Pruning"
+    weight_gradient: ClassVar[WeightGradient] = "sparse"
 
     sparsity: Callable[[tf.Tensor], tf.Tensor]
     scope: Literal["layer", "global"] = "layer"
@@ -39,17 +42,17 @@ class Prune(Updater):
             raise InputError(f"scope={self.scope!r} is not known; use layer or global.")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses a final sparsity that a structure cannot have."""
+        """Checks that every structure can have the final sparsity."""
         for structure in structures:
             if structure.fixed_sparsity is not None and self.end_step is not None:
                 structure.check_sparsity(float(self.sparsity(tf.constant(self.end_step, tf.int64))))
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks: the largest active magnitudes."""
-        # In float32, as the reference computes it: 10 weights at sparsity 0.35 keep round(6.5) = 6.
+        """Keeps the largest active magnitudes."""
+        # In float32, as in the reference: 10 weights at sparsity 0.35 keep round(6.5) = 6.
         density = 1.0 - tf.cast(self.sparsity(context.step), tf.float32)
 
-        def kept(size: int) -> tf.Tensor:
+        def count_kept(size: int) -> tf.Tensor:
             return tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * density), tf.int32), 1)
 
         scores = [tf.abs(kernel.weight) for kernel in kernels]
@@ -57,10 +60,10 @@ class Prune(Updater):
         structures = [kernel.structure for kernel in kernels]
         sizes = [kernel.structure.size(kernel.weight.shape) for kernel in kernels]
         if self.scope == "global":
-            masks = select_globally(structures, scores, kept(sum(sizes)), active)
+            masks = select_globally(structures, scores, count_kept(sum(sizes)), active)
         else:
             masks = [
-                structure.select(score, kept(size), mask)
+                structure.select(score, count_kept(size), mask)
                 for structure, score, size, mask in zip(structures, scores, sizes, active, strict=True)
             ]
         return [shrink(kernel, mask) for kernel, mask in zip(kernels, masks, strict=True)]

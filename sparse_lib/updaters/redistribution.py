@@ -1,4 +1,4 @@
-"""Sharing out over kernels what all of them dropped."""
+"""Redistribution of growth over kernels (SNFS)."""
 
 from collections.abc import Sequence
 
@@ -14,50 +14,53 @@ def redistribute(
     kept: Sequence[tf.Tensor],
     scores: Sequence[tf.Tensor],
 ) -> list[tf.Tensor]:
-    """Number of units that each kernel grows, in proportion to the mean |score| of its active weights.
+    """Distributes growth over kernels in proportion to the mean |score| of their active weights.
 
     Args:
-      dropped: how many each kernel dropped, int32 scalars (count).
+      dropped: units that each kernel dropped, int32 scalars (count).
       kernels: before the update.
-      kept: boolean, those of them that stay.
+      kept: boolean masks of the weights that stay.
       scores: of the kernels' shapes.
 
     Returns:
       int32 scalars with the same total (count).
     """
-    shares, rooms = [], []
+    shares, capacities = [], []
     for kernel, keep, score in zip(kernels, kept, scores, strict=True):
         mask, structure = kernel.mask, kernel.structure
         total = tf.reduce_sum(selection.on_mask(mask, tf.abs(score)))
         count = tf.maximum(selection.count_active(mask), 1)
         shares.append(tf.cast(total, tf.float64) / tf.cast(count, tf.float64))
-        rooms.append(structure.size(keep.shape) - structure.count(keep))
-    return share_out(tf.add_n(list(dropped)), shares, rooms)
+        capacities.append(structure.size(keep.shape) - structure.count(keep))
+    return share_out(tf.add_n(list(dropped)), shares, capacities)
 
 
-def share_out(total: tf.Tensor, shares: Sequence[tf.Tensor], rooms: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Splits a total in proportion to shares, never above a room; what a full one cannot take goes to the rest.
+def share_out(total: tf.Tensor, shares: Sequence[tf.Tensor], capacities: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Splits a total in proportion to shares, each part within its capacity.
+
+    The excess over a capacity is split over the other parts, and units left by rounding go to the largest fractional
+    parts, the first of equals.
 
     Args:
-      total: at most the sum of the rooms, integer scalar (count).
-      shares: non-negative float scalars; where all are zero, they count as equal.
-      rooms: integer scalars (count).
+      total: at most the sum of the capacities, integer scalar (count).
+      shares: non-negative float scalars; all zero means equal shares.
+      capacities: integer scalars (count).
 
     Returns:
-      int32 scalars that add up to `total`; left-over units go to the largest fractional parts, the first of equals.
+      int32 scalars that add up to `total` (count).
     """
     share = tf.maximum(tf.cast(tf.stack(list(shares)), tf.float64), 1e-30)
-    room = tf.cast(tf.stack(list(rooms)), tf.float64)
+    capacity = tf.cast(tf.stack(list(capacities)), tf.float64)
     total = tf.cast(total, tf.float64)
-    zeros = tf.zeros_like(room)
-    full, wanted = zeros > 0, room
-    # Each round fills at least one more or changes nothing, so as many rounds as there are kernels settle it.
+    zeros = tf.zeros_like(capacity)
+    full, wanted = zeros > 0, capacity
+    # Each round fills at least one more part or changes nothing, so one round per kernel is enough.
     for _ in range(len(shares)):
         free = tf.where(full, zeros, share)
-        left = total - tf.reduce_sum(tf.where(full, room, zeros))
-        wanted = tf.where(full, room, left * free / tf.maximum(tf.reduce_sum(free), 1e-30))
-        full |= wanted >= room
-    whole = tf.minimum(tf.floor(wanted), room)
+        left = total - tf.reduce_sum(tf.where(full, capacity, zeros))
+        wanted = tf.where(full, capacity, left * free / tf.maximum(tf.reduce_sum(free), 1e-30))
+        full |= wanted >= capacity
+    whole = tf.minimum(tf.floor(wanted), capacity)
     missing = tf.cast(tf.round(total - tf.reduce_sum(whole)), tf.int32)
-    extra = selection.top_k_mask(wanted - whole, missing, whole < room)
+    extra = selection.top_k_mask(wanted - whole, missing, whole < capacity)
     return tf.unstack(tf.cast(whole, tf.int32) + tf.cast(extra, tf.int32))

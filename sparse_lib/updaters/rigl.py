@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import tensorflow as tf
 
 from sparse_lib import schedules
-from sparse_lib.updaters.base import Kernel, Update, UpdateContext, random_uniform
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, WeightGradient, random_uniform
 from sparse_lib.updaters.drop_and_grow import DropAndGrow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SET(DropAndGrow):
     """Sparse evolutionary training (Mocanu et al. 2018) on RigL's schedule: drop by magnitude, grow at random."""
+
+    weight_gradient: ClassVar[WeightGradient] = "sparse"
 
     def grow_score(self, kernel: Kernel, seed: tf.Tensor) -> tf.Tensor:
         """Uniform noise."""
@@ -33,6 +36,8 @@ class RigL(DropAndGrow):
 class RigLInverted(RigL):
     """The control of the gradient-flow paper: grow where the dense gradient is smallest."""
 
+    label: ClassVar[str] = "RigL inverted"
+
     def grow_score(self, kernel: Kernel, seed: tf.Tensor) -> tf.Tensor:
         """-|g|."""
         del seed
@@ -43,6 +48,8 @@ class RigLInverted(RigL):
 class RigLSNIP(RigL):
     """RigL that drops by SNIP's saliency: |g w| instead of |w|."""
 
+    label: ClassVar[str] = "RigL-SNIP"
+
     def drop_score(self, kernel: Kernel) -> tf.Tensor:
         """|g w| (Lee et al. 2019)."""
         return tf.abs(kernel.gradient * kernel.weight)
@@ -52,9 +59,11 @@ class RigLSNIP(RigL):
 class RigLGraSP(RigL):
     """RigL that drops by GraSP's score: the weights whose removal hurts gradient flow least."""
 
+    label: ClassVar[str] = "RigL-GraSP"
+
     @property
     def needs_hessian(self) -> bool:
-        """The score holds the Hessian-gradient product."""
+        """True, for the score."""
         return True
 
     def drop_score(self, kernel: Kernel) -> tf.Tensor:
@@ -64,21 +73,27 @@ class RigLGraSP(RigL):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RigLAuto(RigL):
-    """RigL that finds its own drop fraction: a weight is exchanged if some steps would make the new one larger.
+    """RigL that finds its own drop fraction: a weight is replaced if some gradient steps would make the new one larger.
 
     active <- top-n of |w| on the mask and coefficient * learning rate * |g| off it
 
-    Drop fraction and redistribution have no part in it.
+    Drop fraction and redistribution are ignored.
 
     Attributes:
-      coefficient: how many gradient steps a new weight is credited with.
+      coefficient: gradient steps that a new weight is credited with (count).
     """
+
+    label: ClassVar[str] = "RigL auto"
 
     drop_fraction: float | Callable[[tf.Tensor], tf.Tensor] = schedules.Constant(0.0)
     coefficient: float = 1.0
 
+    def drop_fraction_at(self, step: int) -> float | None:
+        """Returns None: the drop fraction is found, not scheduled."""
+        return None
+
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks: the largest of the weights as they are and as they would become."""
+        """Selects the largest of the active weights as they are and of the others as they would become."""
         updates = []
         for index, kernel in enumerate(kernels):
             reach = self.coefficient * tf.cast(context.learning_rate, kernel.weight.dtype)

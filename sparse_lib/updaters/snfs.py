@@ -1,10 +1,11 @@
 """SNFS: growth by a dense momentum."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
-from sparse_lib.updaters.base import Kernel, State
+from sparse_lib.updaters.base import Kernel, State, WeightGradient
 from sparse_lib.updaters.drop_and_grow import DropAndGrow
 
 
@@ -18,6 +19,8 @@ class SNFS(DropAndGrow):
       momentum: beta; 0.9 as in the RigL paper, appendix D.
     """
 
+    weight_gradient: ClassVar[WeightGradient] = "dense"
+
     momentum: float = 0.9
     redistribute: bool = True
 
@@ -27,7 +30,7 @@ class SNFS(DropAndGrow):
         return (*super().state_specs, "momentum")
 
     def accumulate(self, state: State, gradient: tf.Tensor) -> State:
-        """Smooths the dense gradient."""
+        """Updates the momentum by the dense gradient."""
         return {"momentum": self.momentum * state["momentum"] + (1.0 - self.momentum) * gradient}
 
     def grow_score(self, kernel: Kernel, seed: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""SRigL: RigL with a constant fan-in, and neurons that are ablated."""
+"""SRigL: RigL with a constant fan-in and ablation of neurons."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import ConstantFanIn, Structure
 from sparse_lib.updaters.base import Kernel, Update, UpdateContext
-from sparse_lib.updaters.drop_and_grow import share
+from sparse_lib.updaters.drop_and_grow import truncated_product
 from sparse_lib.updaters.rigl import RigL
 
 
@@ -18,10 +18,10 @@ class SRigL(RigL):
     """SRigL (Lasby et al. 2024, section 3.1): RigL in which every neuron has the same fan-in, or is ablated.
 
     salient = kept by |w| over the kernel, or grown by |g|;  a neuron with fewer than gamma * fan-in of them is ablated
-    fan-in' = floor(budget / neurons that stay);  each grows by |g| from what it kept to that fan-in
+    fan-in' = floor(budget / neurons that stay);  each neuron grows by |g| from its kept weights to that fan-in
 
-    The budget of a kernel is what its mask started with. What a division leaves over is remembered, and goes to the
-    neurons when their number next allows it. An ablated neuron never comes back.
+    The budget of a kernel is the number of active weights of its first mask. The remainder of a division is kept in the
+    state and used as soon as the number of neurons allows it. An ablated neuron never returns.
 
     Attributes:
       ablation_threshold: gamma_sal; 0.3 in the paper for convolutional networks, 0.95 for vision transformers, section
@@ -37,7 +37,7 @@ class SRigL(RigL):
         """Checks the threshold.
 
         Raises:
-          ValueError: as in `DropAndGrow`, and for a threshold that is no fraction.
+          ValueError: as in `DropAndGrow`, and for a threshold outside [0, 1].
         """
         super().__post_init__()
         if not 0 <= self.ablation_threshold <= 1:
@@ -45,11 +45,11 @@ class SRigL(RigL):
 
     @property
     def state_specs(self) -> tuple[str, ...]:
-        """Ones at as many weights as the budget has on top of the active ones."""
+        """`spare`: ones at as many weights as the budget exceeds the active ones by."""
         return (*super().state_specs, "spare")
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
-        """Refuses all but constant fan-in."""
+        """Checks that every kernel has a constant fan-in, and that `never_ablated` names kernels."""
         super().check_structures(structures)
         others = [structure for structure in structures if not isinstance(structure, ConstantFanIn)]
         if others:
@@ -64,28 +64,28 @@ class SRigL(RigL):
             )
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New masks of one fan-in in each kernel."""
+        """Ablates neurons, then drops and grows to the new fan-in of each kernel."""
         fraction = self.fraction(context.step)
-        never_ablated = {place % len(kernels) for place in self.never_ablated}
+        safe = {place % len(kernels) for place in self.never_ablated}
         return [
-            self._updated(kernel, index, context, fraction, 0.0 if index in never_ablated else self.ablation_threshold)
+            self._update_kernel(kernel, index, context, fraction, 0.0 if index in safe else self.ablation_threshold)
             for index, kernel in enumerate(kernels)
         ]
 
-    def _updated(
+    def _update_kernel(
         self, kernel: Kernel, index: int, context: UpdateContext, fraction: tf.Tensor, threshold: float
     ) -> Update:
         structure = kernel.structure
         assert isinstance(structure, ConstantFanIn)
         active = structure.count(kernel.mask)
-        drop = share(active, fraction)
+        drop = truncated_product(active, fraction)
         kept = structure.keep(self.drop_score(kernel), active - drop, kernel.mask)
         score = self.grow_score(kernel, context.stateless_seed(2 * index))
         before = structure.group_counts(kernel.mask)
-        # The gradients of ablated neurons count for nothing.
+        # Ablated neurons do not grow.
         candidates = ~kept & structure.broadcast(before > 0, kernel.mask.shape)
         salient = structure.group_counts(kept | selection.top_k_mask(score, drop, candidates))
-        stays = _staying(before, salient, threshold)
+        stays = _select_neurons(before, salient, threshold)
         neurons = selection.count_active(stays)
         budget = active + selection.count_active(kernel.state["spare"] > 0)
         inputs = kernel.mask.shape.num_elements() // stays.shape.num_elements()
@@ -98,16 +98,16 @@ class SRigL(RigL):
         return update._replace(state={**kernel.state, "spare": marks})
 
 
-def _staying(fan_in: tf.Tensor, salient: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Which neurons are not ablated: none is if all would be.
+def _select_neurons(fan_in: tf.Tensor, salient: tf.Tensor, threshold: float) -> tf.Tensor:
+    """Selects the neurons that are not ablated; if all would be, none is.
 
     Args:
-      fan_in: active weights of each neuron, 0 for one that is ablated already (count).
-      salient: salient weights of each (count).
+      fan_in: active weights of each neuron, 0 for an ablated one (count).
+      salient: salient weights of each neuron (count).
       threshold: share of the fan-in that has to be salient (fraction).
 
     Returns:
-      Boolean tensor of the same shape.
+      Boolean tensor of the shape of `fan_in`.
     """
     alive = fan_in > 0
     stays = alive & (tf.cast(salient, tf.float32) >= threshold * tf.cast(fan_in, tf.float32))

@@ -1,29 +1,33 @@
-"""Top-KAST and DNW: weights off the mask train, too."""
+"""Top-KAST and DNW: weights off the mask train as well."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import tensorflow as tf
 
 from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
-from sparse_lib.updaters.base import Kernel, State, Update, UpdateContext, Updater
+from sparse_lib.updaters.base import Kernel, State, Update, UpdateContext, Updater, WeightGradient
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopKAST(Updater):
     """Top-KAST (Jayakumar et al. 2020): the forward pass uses the top weights, a larger set trains.
 
-    A = top-D of |theta| a kernel (forward), B = top-(D + extra) of |theta| (backward); theta = kernel + reserve
+    A = top-D of |theta| per kernel (forward), B = top-(D + extra) of |theta| (backward); theta = kernel + reserve
     g' = g + penalty theta on A, g + penalty theta / D on B without A, 0 elsewhere
 
-    D is the density of the masks at the start and stays. The kernel holds theta on A, the reserve theta on B
-    without A; what leaves B is forgotten. The first step trains the masks of the start; A and B follow it.
+    D is the density of the first masks and stays constant. The kernel holds theta on A, the reserve theta on B
+    without A; what leaves B is lost. The first step trains the first masks; A and B are selected after it.
 
     Attributes:
-      extra_density: density of B above that of A (fraction of the kernel).
+      extra_density: density of B minus that of A (fraction of the kernel).
       penalty: coefficient of the exploration penalty, the L2 form of the paper, section 2.3.
     """
+
+    label: ClassVar[str] = "Top-KAST"
+    weight_gradient: ClassVar[WeightGradient] = "backward_set"
 
     frequency: int = 1
     begin_step: int | None = 0
@@ -34,7 +38,7 @@ class TopKAST(Updater):
         """Checks the density.
 
         Raises:
-          ValueError: if `extra_density` is no fraction.
+          ValueError: if `extra_density` is outside [0, 1].
         """
         if not 0 <= self.extra_density <= 1:
             raise InputError(f"extra_density is {self.extra_density}; give a fraction in [0, 1].")
@@ -46,11 +50,16 @@ class TopKAST(Updater):
 
     @property
     def has_reserve(self) -> bool:
-        """The reserve trains."""
+        """True: B without A trains in the reserve."""
         return True
 
+    @property
+    def changes_every_step(self) -> bool:
+        """Whether A and B are selected anew at every step, as in the paper."""
+        return self.frequency == 1
+
     def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
-        """The gradient on B, with the exploration penalty."""
+        """Returns the gradient on B, with the exploration penalty."""
         active = tf.maximum(selection.count_active(mask), 1)
         density = tf.cast(active / mask.shape.num_elements(), theta.dtype)
         decay = self.penalty * tf.where(mask, theta, theta / density)
@@ -58,7 +67,7 @@ class TopKAST(Updater):
         return selection.on_mask(trained, gradient + decay)
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
-        """New A and B by magnitude."""
+        """Selects A and B by magnitude."""
         del context
         updates = []
         for kernel in kernels:
@@ -85,10 +94,12 @@ class DNW(TopKAST):
     Straight-through: the gradient by the masked kernel moves every weight; the mask is the top-|theta| of each step.
     """
 
+    weight_gradient: ClassVar[WeightGradient] = "dense"
+
     extra_density: float = 1.0
     penalty: float = 0.0
 
     def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
-        """The dense gradient."""
+        """Returns the dense gradient."""
         del mask, theta, state
         return gradient

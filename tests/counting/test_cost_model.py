@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from sparse_lib import counting
+from sparse_lib import counting, updaters
 from sparse_lib.counting import inference_flops, layer_costs, size_bytes, step_flops
 
 layers = keras.layers
@@ -210,45 +210,50 @@ DENSE, SPARSE, BACKWARD = 1000, 100, 300
 
 
 @pytest.mark.parametrize(
-    ("method", "step", "update"),
+    ("updater", "step", "update"),
     [
-        ("dense", 3000, 3000),
-        ("static", 300, 300),
-        ("Prune", 300, 300),
-        ("pruning", 300, 300),
-        ("SET", 300, 300),
-        ("snip", 300, 300),
-        ("MEST", 300, 300),
-        ("snfs", 1200, 1200),
-        ("DNW", 1200, 1200),
-        ("rigl", 300, 1200),
-        ("RigLInverted", 300, 1200),
-        ("rigl_s", 300, 1200),
-        ("GraNet", 300, 1200),
-        ("top-kast", 500, 500),
+        (updaters.Static, 300, 300),
+        (updaters.Prune, 300, 300),
+        (updaters.SET, 300, 300),
+        (updaters.MEST, 300, 300),
+        (updaters.SNFS, 1200, 1200),
+        (updaters.DNW, 1200, 1200),
+        (updaters.RigL, 300, 1200),
+        (updaters.RigLInverted, 300, 1200),
+        (updaters.RigLSNIP, 300, 1200),
+        (updaters.RigLGraSP, 300, 1200),
+        (updaters.RigLAuto, 300, 1200),
+        (updaters.SRigL, 300, 1200),
+        (updaters.GraNet, 300, 1200),
+        (updaters.TopKAST, 500, 500),
     ],
 )
-def test_training_flops(method, step, update):
-    backward = BACKWARD if method == "top-kast" else None
-    found = [step_flops(method, DENSE, SPARSE, is_update, backward) for is_update in (False, True)]
+def test_training_flops(updater, step, update):
+    kind = updater.weight_gradient
+    backward = BACKWARD if updater is updaters.TopKAST else None
+    found = [step_flops(kind, DENSE, SPARSE, is_update, backward) for is_update in (False, True)]
     assert found == [step, update] and all(type(value) is int for value in found)
-    average = counting.training_flops_per_sample(method, DENSE, SPARSE, 9, backward)
+    average = counting.training_flops_per_sample(kind, DENSE, SPARSE, 9, backward)
     assert average == (9 * step + update) / 10
+
+
+def test_dense_training_costs_three_passes():
+    assert step_flops("sparse", DENSE, DENSE) == 3000 and step_flops("dense", DENSE, DENSE) == 3000
 
 
 def test_step_flops_add_up_exactly_beyond_double_precision():
     dense, sparse = 2**53 + 1, 2**51 + 1
-    total = sum(step_flops("rigl", dense, sparse, step % 100 == 0) for step in range(1, 1001))
+    total = sum(step_flops("dense_at_updates", dense, sparse, step % 100 == 0) for step in range(1, 1001))
     assert total == 990 * 3 * sparse + 10 * (2 * sparse + dense)
 
 
 def test_training_flops_refuse_bad_input():
-    with pytest.raises(ValueError, match="Unknown method 'rgl'"):
-        step_flops("rgl", DENSE, SPARSE)
+    with pytest.raises(ValueError, match="weight_gradient='rigl' is not known: use sparse, dense"):
+        step_flops("rigl", DENSE, SPARSE)
     with pytest.raises(ValueError, match="needs backward_flops"):
-        step_flops("topkast", DENSE, SPARSE)
+        step_flops("backward_set", DENSE, SPARSE)
     with pytest.raises(ValueError, match="at least 1 step"):
-        counting.training_flops_per_sample("rigl", DENSE, SPARSE, frequency=0)
+        counting.training_flops_per_sample("dense_at_updates", DENSE, SPARSE, frequency=0)
 
 
 def test_pruning_averages_over_its_sparsities():

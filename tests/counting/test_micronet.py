@@ -59,7 +59,7 @@ def test_published_totals_to_the_last_digit(network, case):
     dense, _ = totals(layers, {**case, "sparsity": 0.0, "custom": {}, "width": 1})
     assert flops / dense == case["flops_ratio"]
     if "train_ratio_deltaT100" in case:
-        rigl = counting.training_flops_per_sample("rigl", dense, flops, frequency=100)
+        rigl = counting.training_flops_per_sample("dense_at_updates", dense, flops, frequency=100)
         assert rigl / (3 * dense) == pytest.approx(case["train_ratio_deltaT100"], rel=1e-15)
 
 
@@ -82,7 +82,7 @@ def test_published_training_ratios_of_rigl(row):
     dense = RESNET["cases"][0]["flops"]
     assert case["flops"] / dense == row["inference"]
     for frequency in (100, 800):
-        value = counting.training_flops_per_sample("rigl", dense, case["flops"], frequency)
+        value = counting.training_flops_per_sample("dense_at_updates", dense, case["flops"], frequency)
         assert value / (3 * dense) == pytest.approx(row[f"train_1x_deltaT{frequency}"], rel=1e-15)
 
 

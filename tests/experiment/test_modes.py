@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.api import sparsify
-from sparse_lib.experiment.config.mask_updates import foreseen
+from sparse_lib.experiment.config.mask_updates import schedule_warning
 from sparse_lib.experiment.config.network import LayerScaledSettings, UnitScaledSettings
 from sparse_lib.experiment.modes import held_out_growth
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.updaters import GraNet, RigL, RigLAuto, RigLGraSP, Static
 from tests.experiment import tiny
 
@@ -28,7 +29,7 @@ def pruned(tmp_path_factory):
 
 
 def built(**settings):
-    return tiny.experiment(**settings).built(fresh=True)
+    return build_run(tiny.experiment(**settings), fresh=True)
 
 
 def masks_of(made):
@@ -129,7 +130,7 @@ def test_random_masks_have_the_counts_of_their_distribution(settings, counts):
 
 
 def test_erk_masks_are_those_of_sparsify():
-    made, model = built(masks={"sparsity": 0.9}), tiny.experiment().model()
+    made, model = built(masks={"sparsity": 0.9}), build_model(tiny.experiment())
     assert_equal(masks_of(made), [mask.numpy() for mask in sparsify(model, 0.9, seed=0).values()])
     densities = [mask.mean() for mask in masks_of(made)]
     assert densities[0] < densities[1] < densities[2]
@@ -209,8 +210,8 @@ def test_metainit_moves_norms_and_nothing_else():
 def test_a_run_that_goes_on_needs_no_source(pruned, tmp_path):
     of = tiny.experiment(network={"mask_init_path": str(tmp_path / "gone"), "weight_init_path": str(tmp_path / "gone")})
     with pytest.raises(RunError, match="no checkpoint"):
-        of.built(fresh=True)
-    of.built(fresh=False)
+        build_run(of, fresh=True)
+    build_run(of, fresh=False)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +240,8 @@ def test_settings_that_contradict_each_other_are_told(settings, message):
 
 
 def test_only_named_layer_types_are_sparse():
-    made = tiny.experiment("lenet5", network={"pruned_layer_types": ("Conv2D",)}, masks={"sparsity": 0.5}).built(
-        fresh=True
+    made = build_run(
+        tiny.experiment("lenet5", network={"pruned_layer_types": ("Conv2D",)}, masks={"sparsity": 0.5}), fresh=True
     )
     assert made.optimizer.masks.names == ["conv1/kernel", "conv2/kernel"]
 
@@ -325,5 +326,5 @@ def test_held_out_growth_is_the_gradient_of_its_batch():
     ],
 )
 def test_a_schedule_that_outlasts_the_run_is_foreseen(settings, total_steps, sentence):
-    found = foreseen(built(**settings).optimizer.updater, total_steps)
+    found = schedule_warning(built(**settings).optimizer.updater, total_steps)
     assert re.search(sentence, found) if sentence else not found

@@ -12,9 +12,10 @@ from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSe
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.networks import LeNet5
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import Settings, TrainingSettings
-from sparse_lib.experiment.sizes import LeNet5Settings
+from sparse_lib.experiment.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def test_other_types_are_told(field, value, demand):
             {"weight_init_path": "a", "weight_init_method": "unit_scaled"},
             "network.weight_init_method",
         ),
-        (LeNet5Settings, {"hidden_sizes": 6}, "lenet5.hidden_sizes"),
+        (LeNet5, {"hidden_sizes": 6}, "lenet5.hidden_sizes"),
         (OptimizerSettings, {"name": "lion"}, "optimizer.name"),
         (OptimizerSettings, {"schedule": "step"}, "optimizer.schedule"),
         (PruningSettings, {"mode": "on"}, "pruning.mode"),

@@ -6,19 +6,20 @@ import json
 import pathlib
 from typing import Any
 
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
-from sparse_lib.experiment.data import Dataset, Split, load_dataset
-from sparse_lib.experiment.settings import TrainingSettings
-from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.data import Dataset, DataSettings, Split, load_dataset
+from sparse_lib.experiment.networks import MLP, LeNet5
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.training import run
 
 SIZES = {
-    "mlp": MLPSettings(hidden_sizes=(12, 8)),
-    "lenet5": LeNet5Settings(hidden_sizes=(2, 3, 10, 8)),
+    "mlp": MLP(hidden_sizes=(12, 8)),
+    "lenet5": LeNet5(hidden_sizes=(2, 3, 10, 8)),
 }
 TRAINING = {
     "total_steps": 24,
@@ -33,7 +34,7 @@ OPTIMIZER = {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9}
 
 @functools.cache
 def dataset() -> Dataset:
-    digits = load_dataset(name="digits")
+    digits = load_dataset(DataSettings(name="digits"))
 
     def part(split: Split, size: int) -> Split:
         return Split(split.images[:size], split.labels[:size])
@@ -41,13 +42,13 @@ def dataset() -> Dataset:
     return Dataset("tiny", part(digits.train, 200), part(digits.validation, 60), part(digits.test, 50), num_classes=10)
 
 
-def experiment(name: str = "mlp", *, initializer: Any = None, sizes: Any = None, **settings: Any) -> run.Experiment:
+def experiment(name: str = "mlp", *, initializer: Any = None, sizes: Any = None, **settings: Any) -> Experiment:
     """`experiment("mlp", masks={"sparsity": 0.8}, training={"seed": 3})` sets these and leaves the rest tiny."""
 
     def of(kind: Any, group: str, default: dict[str, Any] | None = None) -> Any:
         return kind(**{**(default or {}), **settings.pop(group, {})})
 
-    made = run.Experiment(
+    made = Experiment(
         dataset=settings.pop("dataset", None) or dataset(),
         training=of(TrainingSettings, "training", TRAINING),
         network=of(NetworkSettings, "network", {"network_name": name}),
@@ -64,13 +65,13 @@ def experiment(name: str = "mlp", *, initializer: Any = None, sizes: Any = None,
     return made
 
 
-def config(of: run.Experiment) -> str:
+def config(of: Experiment) -> str:
     """A text that differs where two experiments do."""
     fields = [f.name for f in dataclasses.fields(of) if f.name != "dataset"]
     return "".join(f"{name} = {getattr(of, name)}\n" for name in fields)
 
 
-def train(of: run.Experiment, directory: pathlib.Path, **options: Any) -> dict[str, Any]:
+def train(of: Experiment, directory: pathlib.Path, **options: Any) -> dict[str, Any]:
     return run.train(of, directory, config(of), **options)
 
 

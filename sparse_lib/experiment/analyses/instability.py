@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_lib.experiment.analyses import interpolation
-from sparse_lib.experiment.config.analyses import InterpolateSettings
-from sparse_lib.experiment.config.landscape import InstabilitySettings
+from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
+from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import checkpoints, files, run_directory
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.run import Experiment
 
 # Copies are stable where the error rises by less than 2% on the line between them (Frankle et al. 2020, section 3.2).
 STABLE = 0.02
@@ -140,9 +140,9 @@ def fork(parent: pathlib.Path, step: int, child: pathlib.Path, config: str) -> N
       RunError: if the parent has no such checkpoint, the child cannot be written or is a run of another configuration.
     """
     needed = [checkpoints.find(parent / f"ckpt-{number}") for number in sorted({0, step})]
-    with run_directory.locked(child):
+    with run_directory.lock(child):
         run_directory.check_claim(child, config, overwrite=False)
-        if any(number >= step for number in checkpoints.available(child)):
+        if any(number >= step for number in checkpoints.list_steps(child)):
             return
         files.write_text(child / files.OPERATIVE_CONFIG, config)
         for name in (files.METRICS, files.MASK_UPDATES):
@@ -152,7 +152,7 @@ def fork(parent: pathlib.Path, step: int, child: pathlib.Path, config: str) -> N
         # The checkpoint of the step comes last and its index at the very end: with it the child is complete.
         for prefix in needed:
             for file in sorted(parent.glob(f"{pathlib.Path(prefix).name}.*")):
-                with files.atomic(child / file.name) as temporary:
+                with files.atomic_path(child / file.name) as temporary:
                     shutil.copyfile(file, temporary)
 
 
@@ -176,7 +176,7 @@ def with_data_seed(config: str, seed: int) -> str:
 
 
 def _chosen(parent: pathlib.Path, settings: InstabilitySettings) -> list[int]:
-    there = checkpoints.available(parent) if parent.is_dir() else []
+    there = checkpoints.list_steps(parent) if parent.is_dir() else []
     if not there:
         raise RunError(f"{parent} has no checkpoints; give the directory of a run.")
     for step in settings.steps or ():
@@ -244,7 +244,7 @@ def _write(
         "stable_below": STABLE,
         "stable_from": {split: find_stable_step([m for m in measured if m["split"] == split]) for split in splits},
         "instability": measured,
-        "versions": run.versions(),
+        "versions": versions(),
     }
     files.write_json(directory / files.INSTABILITY_SUMMARY, result)
     return result

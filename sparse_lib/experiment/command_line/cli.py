@@ -27,6 +27,7 @@ def define_common_flags() -> None:
     flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
+    flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
     flags.DEFINE_string("preload_gin_config", "", "A gin file, such as another run's operative_config.gin, read first.")
     flags.DEFINE_integer(
         "seed", None, "Seed of everything random in the run; 0 unless a gin file sets training.seed.", 0
@@ -64,30 +65,6 @@ def with_dashes(arguments: Sequence[str]) -> list[str]:
       The arguments, every `flag=value` of a known flag with dashes.
     """
     return [f"--{a}" if re.match(r"\w+=", a) and a.split("=", 1)[0] in flags.FLAGS else a for a in arguments]
-
-
-def parse_gin(preload: str | None = None) -> None:
-    """Reads the gin files and bindings of the command line.
-
-    Args:
-      preload: a gin file to read first, instead of the one of --preload_gin_config.
-
-    Raises:
-      SettingError: for a missing file, an unknown name or a line that is not gin, in one line.
-    """
-    # It knows all settings, and with them TensorFlow, which --help does without.
-    from sparse_lib.experiment.config import gin_files
-
-    first = preload or flags.FLAGS.preload_gin_config
-    bindings = list(flags.FLAGS.gin_bindings)
-    if flags.FLAGS.seed is not None:
-        bindings.append(f"training.seed = {flags.FLAGS.seed}")
-    gin_files.parse([*([first] if first else []), *flags.FLAGS.gin_config], bindings)
-
-
-def strategy_name() -> str:
-    """The strategy that the flags ask for."""
-    return "tpu" if flags.FLAGS.use_tpu else flags.FLAGS.strategy
 
 
 def run(main: Callable[[], int | None]) -> None:

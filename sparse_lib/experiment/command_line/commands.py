@@ -1,58 +1,56 @@
-"""What the command lines do: gin's values become an experiment, and its results a few lines."""
+"""Commands of the entry points: build an experiment from gin, train or analyse it, log the results."""
 
 import dataclasses
 import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
-from absl import flags, logging
+from absl import logging
 
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
-from sparse_lib.experiment.command_line import cli
-from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.command_line.options import Options
+from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
 from sparse_lib.experiment.training import multi_worker, run
 
-
-def experiment() -> run.Experiment:
-    """The experiment that the parsed gin configuration describes."""
-    network = gin_names.network()
-    method = network.weight_init_method
-    described = run.Experiment(
-        training=gin_names.training(),
-        network=network,
-        sizes=gin_names.SIZES[network.network_name](),
-        masks=gin_names.masks(),
-        oneshot=gin_names.oneshot(),
-        pruning=gin_names.pruning(),
-        mask_updater=gin_names.mask_updater(),
-        optimizer=gin_names.optimizer(),
-        metainit=gin_names.metainit(),
-        initializer=gin_names.INITIALIZERS[method]() if method else None,
-        dataset=gin_names.data(),
-    )
-    data = described.dataset
-    sizes = gin_names.small_dense().fit(network, described.sizes, data.input_shape, data.num_classes)
-    return dataclasses.replace(described, sizes=sizes)
+Parameters = ParamSpec("Parameters")
 
 
-def train(directory: pathlib.Path, *, overwrite: bool) -> None:
-    """Trains what the command line says, and tells the result.
+def parse_gin(options: Options, preload: str = "") -> None:
+    """Reads the gin files and bindings of a command line into gin's configuration.
 
     Args:
+      options: of the command line.
+      preload: a gin file to read first, instead of that of --preload_gin_config.
+
+    Raises:
+      SettingError: for a missing file, an unknown name or a line that is not gin.
+    """
+    mask_updates.import_modules(options.updater_module)
+    first = preload or options.preload_gin_config
+    seed = [] if options.seed is None else [f"training.seed = {options.seed}"]
+    gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])
+
+
+def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None:
+    """Trains the configured experiment and logs the result.
+
+    Args:
+      options: common flags of the command line.
       directory: of the run.
       overwrite: whether to delete the run that is there.
     """
-    cli.parse_gin()
-    strategy = distribute.make_strategy(cli.strategy_name(), flags.FLAGS.tpu)
-    described = experiment()
+    parse_gin(options)
+    strategy = distribute.make_strategy(options.strategy, options.tpu)
+    experiment = Experiment.from_gin()
     with strategy.scope():
-        result = run.train(described, directory, gin_files.operative(), overwrite=overwrite)
+        result = run.train(experiment, directory, gin_files.operative(), overwrite=overwrite)
         if not multi_worker.is_writer():
             return
     logging.info(
@@ -66,53 +64,63 @@ def train(directory: pathlib.Path, *, overwrite: bool) -> None:
     )
 
 
-def _analysis(command: Callable[..., None]) -> Callable[..., None]:
-    """Runs a command that looks at what training has left on the devices of --strategy.
+def _analysis(
+    command: Callable[Concatenate[Options, Parameters], None],
+) -> Callable[Concatenate[Options, Parameters], None]:
+    """Runs an analysis of a finished run under the strategy of the options.
 
     Several workers would all compute the same: the first one does it, on its own devices.
     """
 
     @functools.wraps(command)
-    def on_devices(*args: Any, **kwargs: Any) -> None:
-        name = cli.strategy_name()
+    def on_devices(options: Options, *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        name = options.strategy
         if name == "multiworker":
             if not multi_worker.is_first():
                 logging.info("The first worker does this, on its own devices; there is nothing to do for this one.")
                 return
             name = "mirrored"
-        with distribute.make_strategy(name, flags.FLAGS.tpu).scope():
-            command(*args, **kwargs)
+        with distribute.make_strategy(name, options.tpu).scope():
+            command(options, *args, **kwargs)
 
     return on_devices
 
 
 @_analysis
-def evaluate(directory: pathlib.Path, checkpoint: str) -> None:
+def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None:
     """Prints loss and accuracy of a checkpoint on every split as JSON.
 
     Args:
-      directory: of the run; it may be none where a checkpoint and a configuration of its own are given, such as a
-        published checkpoint and the configuration of its network.
+      options: common flags of the command line.
+      directory: of the run; it need not hold one where a checkpoint and a configuration are given, such as a published
+        checkpoint and the configuration of its network.
       checkpoint: prefix; empty means the last one of the run.
 
     Raises:
       RunError: if the directory holds no run.
     """
-    said = flags.FLAGS.gin_config or flags.FLAGS.preload_gin_config or flags.FLAGS.gin_bindings
-    if checkpoint and said and not (directory / files.OPERATIVE_CONFIG).exists():
-        cli.parse_gin()
+    if checkpoint and options.has_configuration and not (directory / files.OPERATIVE_CONFIG).exists():
+        parse_gin(options)
     else:
-        _parse_with_own(directory)
-    print(json.dumps(run.evaluate(experiment(), checkpoint or directory), indent=2))
+        _parse_with_run(options, directory)
+    print(json.dumps(run.evaluate(Experiment.from_gin(), checkpoint or directory), indent=2))
 
 
 @_analysis
 def interpolate(
-    directory: pathlib.Path, *, start: str, end: str, operative: str, masks: str | None, overwrite: bool
+    options: Options,
+    directory: pathlib.Path,
+    *,
+    start: str,
+    end: str,
+    operative: str,
+    masks: str | None,
+    overwrite: bool,
 ) -> None:
-    """Evaluates the path between two checkpoints, and tells the barrier of each split.
+    """Evaluates the path between two checkpoints, and logs the barrier of each split.
 
     Args:
+      options: common flags of the command line.
       directory: of the results.
       start: checkpoint at coefficient 0.
       end: checkpoint at coefficient 1.
@@ -128,11 +136,12 @@ def interpolate(
     for flag, value in (("ckpt_start", start), ("ckpt_end", end)):
         if not value:
             raise SettingError(f"--{flag} is missing; give a checkpoint (runs/prune/ckpt-500) or a run directory.")
-    _parse_with_operative(end, operative)
-    said = {"masks": masks, "seed": flags.FLAGS.seed}
-    settings = dataclasses.replace(gin_names.interpolate(), **{k: v for k, v in said.items() if v is not None})
+    _parse_with_operative(options, end, operative)
+    flags: dict[str, Any] = {"masks": masks, "seed": options.seed}
+    chosen = {name: value for name, value in flags.items() if value is not None}
+    settings = dataclasses.replace(gin_names.interpolate(), **chosen)
     result = interpolation.interpolate(
-        experiment(), settings, start=start, end=end, directory=directory, overwrite=overwrite
+        Experiment.from_gin(), settings, start=start, end=end, directory=directory, overwrite=overwrite
     )
     for split, barrier in result["barrier"].items():
         loss, error = barrier["loss"]["above_line"], barrier["error"]["above_line"]
@@ -149,45 +158,54 @@ def interpolate(
 
 
 @_analysis
-def hessian(directory: pathlib.Path) -> None:
+def hessian(options: Options, directory: pathlib.Path) -> None:
     """Computes the spectra of a run's checkpoints.
 
     Args:
+      options: common flags of the command line.
       directory: of the run.
 
     Raises:
       RunError: if the directory holds no run.
     """
-    _parse_with_own(directory)
-    spectra.compute(experiment(), directory, gin_names.hessian())
+    _parse_with_run(options, directory)
+    spectra.compute(Experiment.from_gin(), directory, gin_names.hessian())
 
 
-def _parse_with_own(directory: pathlib.Path) -> None:
+def _parse_with_run(options: Options, directory: pathlib.Path) -> None:
     """Reads the configuration of the run in a directory, then that of the command line."""
     config = directory / files.OPERATIVE_CONFIG
     if not config.exists():
         raise RunError(f"{directory} holds no run ({files.OPERATIVE_CONFIG} is missing); give its --logdir.")
-    cli.parse_gin(preload=str(config))
+    parse_gin(options, preload=str(config))
 
 
-def _parse_with_operative(checkpoint: str | pathlib.Path, operative: str) -> None:
-    """Reads the complete configuration that network and data are described by, then that of the command line."""
-    if operative and flags.FLAGS.preload_gin_config:
+def _parse_with_operative(options: Options, checkpoint: str, operative: str) -> None:
+    """Reads the complete configuration of network and data, then that of the command line."""
+    if operative and options.preload_gin_config:
         raise SettingError("--operative_gin and --preload_gin_config mean the same here; give one of them.")
     beside = pathlib.Path(checkpoints.find(checkpoint)).parent / files.OPERATIVE_CONFIG
-    config = pathlib.Path(operative or flags.FLAGS.preload_gin_config or beside)
+    config = pathlib.Path(operative or options.preload_gin_config or beside)
     if not config.is_file():
         raise RunError(f"There is no {config}; give the {files.OPERATIVE_CONFIG} of a run as --operative_gin.")
-    cli.parse_gin(preload=str(config))
+    parse_gin(options, preload=str(config))
 
 
 @_analysis
 def picture(
-    kind: str, directory: pathlib.Path, *, solutions: Sequence[str], run_directory: str, operative: str, overwrite: bool
+    options: Options,
+    kind: str,
+    directory: pathlib.Path,
+    *,
+    solutions: Sequence[str],
+    run_directory: str,
+    operative: str,
+    overwrite: bool,
 ) -> None:
-    """Evaluates the loss on a grid around one solution, through three, or on the plane that a run moves in.
+    """Evaluates the loss on a grid around one solution, through three, or on the plane of a run's trajectory.
 
     Args:
+      options: common flags of the command line.
       kind: `surface`, `plane` or `trajectory`.
       directory: of the results.
       solutions: one checkpoint for a surface, three for a plane, none for a trajectory.
@@ -206,16 +224,17 @@ def picture(
     }[kind]
     if len(solutions) != wanted or bool(run_directory) != (kind == "trajectory"):
         raise SettingError(f"--mode={kind} takes {asked}, and nothing else.")
-    _parse_with_operative(solutions[0] if solutions else run_directory, operative)
-    seed = {} if flags.FLAGS.seed is None else {"seed": flags.FLAGS.seed}
-    settings = dataclasses.replace(gin_names.surface(), **seed)
+    _parse_with_operative(options, solutions[0] if solutions else run_directory, operative)
+    settings = gin_names.surface()
+    if options.seed is not None:
+        settings = dataclasses.replace(settings, seed=options.seed)
     what: dict[str, Any] = {"directory": directory, "overwrite": overwrite}
     if kind == "surface":
-        result = surfaces.surface(experiment(), settings, checkpoint=solutions[0], **what)
+        result = surfaces.surface(Experiment.from_gin(), settings, checkpoint=solutions[0], **what)
     elif kind == "plane":
-        result = surfaces.plane(experiment(), settings, three=solutions, **what)
+        result = surfaces.plane(Experiment.from_gin(), settings, three=solutions, **what)
     else:
-        result = surfaces.trajectory(experiment(), settings, run=pathlib.Path(run_directory), **what)
+        result = surfaces.trajectory(Experiment.from_gin(), settings, run=pathlib.Path(run_directory), **what)
         first, second = result["explained_variance"][:2]
         logging.info("%s: the plane has %.1f%% of the variance of the run", directory, 100 * (first + second))
     for split, lowest in result["lowest"].items():
@@ -223,10 +242,13 @@ def picture(
 
 
 @_analysis
-def instability(directory: pathlib.Path, *, run_directory: str, operative: str, overwrite: bool) -> None:
-    """Trains copies of a run with other data orders, and tells how far apart each checkpoint lets them get.
+def instability(
+    options: Options, directory: pathlib.Path, *, run_directory: str, operative: str, overwrite: bool
+) -> None:
+    """Trains copies of a run with other data orders, and logs the error barrier between them at each checkpoint.
 
     Args:
+      options: common flags of the command line.
       directory: of copies and results.
       run_directory: of the run that is copied.
       operative: gin file that describes the run; empty means that of --preload_gin_config, or its own.
@@ -237,14 +259,14 @@ def instability(directory: pathlib.Path, *, run_directory: str, operative: str, 
     """
     if not run_directory:
         raise SettingError("--run is missing; give the directory of the run to copy.")
-    if flags.FLAGS.seed is not None:
+    if options.seed is not None:
         raise SettingError("--seed belongs to the run that is copied; the copies differ by instability.data_seeds.")
-    _parse_with_operative(run_directory, operative)
-    described = experiment()
-    # Before the settings of this analysis are asked for, which are no part of a copy's configuration.
+    _parse_with_operative(options, run_directory, operative)
+    experiment = Experiment.from_gin()
+    # Before the settings of this analysis are read, which are no part of a copy's configuration.
     config = gin_files.operative()
     result = copies.instability(
-        described,
+        experiment,
         gin_names.instability(),
         line=gin_names.interpolate(),
         parent=pathlib.Path(run_directory),

@@ -5,14 +5,18 @@ not have stand beside them.
 """
 
 import dataclasses
-import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gin
 
-from sparse_lib.experiment import data as data_sets
-from sparse_lib.experiment.config.analyses import HessianSettings, InterpolateSettings
-from sparse_lib.experiment.config.landscape import InstabilitySettings, SurfaceSettings
+from sparse_lib.experiment import networks
+from sparse_lib.experiment.config.analyses import (
+    HessianSettings,
+    InstabilitySettings,
+    InterpolateSettings,
+    SurfaceSettings,
+)
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import (
@@ -23,72 +27,45 @@ from sparse_lib.experiment.config.network import (
 )
 from sparse_lib.experiment.config.optimizer import OptimizerSettings
 from sparse_lib.experiment.config.small_dense import SmallDenseSettings
-from sparse_lib.experiment.settings import Settings, TrainingSettings
-from sparse_lib.experiment.sizes import SIZES as _SIZES
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.data import DataSettings
+from sparse_lib.experiment.settings import Settings
 
-_PARAMETERS: dict[str, list[str]] = {}
+Kind = TypeVar("Kind", bound=Settings)
 
-
-def _named(settings: type[Settings]) -> Any:
-    _PARAMETERS[settings.config_name] = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
-    return gin.external_configurable(settings, settings.config_name)
+CONFIGURABLES: dict[str, Callable[..., Any]] = {}
 
 
-training = _named(TrainingSettings)
-network = _named(NetworkSettings)
-lenet5 = _named(_SIZES["lenet5"])
-mlp = _named(_SIZES["mlp"])
-wide_resnet = _named(_SIZES["wide_resnet"])
-resnet = _named(_SIZES["resnet"])
-vgg16 = _named(_SIZES["vgg16"])
-mobilenet = _named(_SIZES["mobilenet"])
-vit = _named(_SIZES["vit"])
-gru = _named(_SIZES["gru"])
-keras_model = _named(_SIZES["keras_model"])
-small_dense = _named(SmallDenseSettings)
-unit_scaled_init = _named(UnitScaledSettings)
-layer_scaled_init = _named(LayerScaledSettings)
-metainit = _named(MetaInitSettings)
-masks = _named(MaskSettings)
-oneshot = _named(OneShotSettings)
-pruning = _named(PruningSettings)
-mask_updater = _named(UpdaterSettings)
-optimizer = _named(OptimizerSettings)
-hessian = _named(HessianSettings)
-interpolate = _named(InterpolateSettings)
-surface = _named(SurfaceSettings)
-instability = _named(InstabilitySettings)
-
-SIZES = {kind.config_name: kind for kind in (lenet5, mlp, wide_resnet, resnet, vgg16, mobilenet, vit, gru, keras_model)}
-INITIALIZERS = {"unit_scaled": unit_scaled_init, "layer_scaled": layer_scaled_init}
+def _register(settings: type[Kind]) -> Callable[[], Kind]:
+    made: Callable[[], Kind] = gin.external_configurable(settings, settings.config_name)
+    CONFIGURABLES[settings.config_name] = made
+    return made
 
 
-@gin.configurable
-def data(
-    name: str = "digits",
-    validation_size: int | None = None,
-    data_dir: str | None = None,
-    cache_dir: str | None = None,
-    download: bool = False,
-    image_size: int | None = None,
-    preprocessing: str = "auto",
-    augmentation: str | None = "auto",
-    on_disk: bool | None = None,
-) -> data_sets.Dataset:
-    """Loads the data set; see `sparse_lib.experiment.data.load_dataset`."""
-    return data_sets.load_dataset(
-        name=name,
-        validation_size=validation_size,
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        download=download,
-        image_size=image_size,
-        preprocessing=preprocessing,
-        augmentation=augmentation,
-        on_disk=on_disk,
-    )
+training = _register(TrainingSettings)
+network = _register(NetworkSettings)
+NETWORKS = {name: _register(settings) for name, settings in networks.NETWORKS.items()}
+small_dense = _register(SmallDenseSettings)
+unit_scaled_init = _register(UnitScaledSettings)
+layer_scaled_init = _register(LayerScaledSettings)
+metainit = _register(MetaInitSettings)
+masks = _register(MaskSettings)
+oneshot = _register(OneShotSettings)
+pruning = _register(PruningSettings)
+mask_updater = _register(UpdaterSettings)
+optimizer = _register(OptimizerSettings)
+hessian = _register(HessianSettings)
+interpolate = _register(InterpolateSettings)
+surface = _register(SurfaceSettings)
+instability = _register(InstabilitySettings)
+data = _register(DataSettings)
+
+INITIALIZERS: dict[str, Callable[[], UnitScaledSettings | LayerScaledSettings]] = {
+    "unit_scaled": unit_scaled_init,
+    "layer_scaled": layer_scaled_init,
+}
 
 
 def parameters() -> dict[str, list[str]]:
-    """What may be bound: parameters by gin name."""
-    return {**_PARAMETERS, "data": list(inspect.signature(data).parameters)}
+    """The parameters that may be bound, by gin name."""
+    return {name: [field.name for field in dataclasses.fields(made)] for name, made in CONFIGURABLES.items()}  # type: ignore[arg-type]

@@ -1,28 +1,17 @@
-"""What `pruning.*` and `mask_updater.*` say: how the masks of a run change."""
+"""Settings of mask updates: `pruning.*` and `mask_updater.*`."""
 
+import ast
 import dataclasses
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from sparse_lib import schedules, updaters
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
 
-UPDATERS: dict[str, type[updaters.Updater]] = {
-    "static": updaters.Static,
-    "set": updaters.SET,
-    "rigl": updaters.RigL,
-    "rigl_inverted": updaters.RigLInverted,
-    "rigl_s": updaters.RigLSNIP,
-    "rigl_grasp": updaters.RigLGraSP,
-    "riglauto": updaters.RigLAuto,
-    "srigl": updaters.SRigL,
-    "snfs": updaters.SNFS,
-    "mest": updaters.MEST,
-    "granet": updaters.GraNet,
-    "topkast": updaters.TopKAST,
-    "dnw": updaters.DNW,
-}
+# A field `x` of method `m` is bound as `mask_updater.m_x`, where rigl_tf2 has no other name for it.
+_NAMES_IN_RIGL_TF2 = {"riglauto_coefficient": "autorigl_lrcoef"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +20,12 @@ class PruningSettings(Settings, name="pruning"):
 
     Attributes:
       mode: `prune` follows the polynomial schedule, `constant` prunes once, at begin_step, `off` never.
-      initial_sparsity: at begin_step (fraction).
-      final_sparsity: at end_step (fraction); 0 never prunes.
+      initial_sparsity: sparsity at begin_step (fraction).
+      final_sparsity: sparsity at end_step (fraction); 0 never prunes.
       begin_step: first update (step).
       end_step: last update (step).
       frequency: steps between updates (step).
-      power: of the polynomial; 3 in Zhu & Gupta 2017.
+      power: exponent of the polynomial; 3 in Zhu & Gupta 2017.
       scope: `layer` prunes every layer to the target, `global` ranks all weights together.
     """
 
@@ -50,7 +39,7 @@ class PruningSettings(Settings, name="pruning"):
     scope: Literal["layer", "global"] = "layer"
 
     def build(self) -> updaters.Prune | None:
-        """Makes the updater.
+        """Builds the updater.
 
         Returns:
           The updater, or None where nothing is pruned.
@@ -82,29 +71,30 @@ class PruningSettings(Settings, name="pruning"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UpdaterSettings(Settings, name="mask_updater"):
-    """How masks change while training.
+    """Dynamic sparse training.
 
     Attributes:
       update_alg: `set`, `rigl`, `rigl_inverted`, `rigl_s`, `rigl_grasp`, `riglauto`, `srigl`, `snfs`, `mest`,
-        `granet`, `topkast`, `dnw`; empty leaves the masks to `pruning.*`.
+        `granet`, `topkast`, `dnw`, or a method registered by --updater_module; empty leaves the masks to `pruning.*`.
+        Further fields of a method go in parentheses, such as `srigl(never_ablated=(0, -1))`.
       schedule_alg: drop fraction proportional to the learning rate (`lr`), `cosine`, `constant`, or inverse `power`.
-      update_freq: steps between updates (step); None takes the method's own, 1 for `topkast` and `dnw`, else 100.
+      update_freq: steps between updates (step); None is the method's default, 1 for `topkast` and `dnw`, else 100.
       init_drop_fraction: drop fraction at the start (fraction).
-      last_update_step: last update (step); -1 never stops, and annealing then ends with the run; 0 never updates.
+      last_update_step: last update (step); -1 never stops, and annealing ends with the run; 0 never updates.
       begin_step: first update (step); None means update_freq.
       drop_power: exponent of `power`.
       growth_init: value of new weights: zeros, random, initial or gradient.
-      reinit_regrown: whether a weight dropped and grown at once counts as new.
-      redistribute: whether growth is shared out over layers; None takes the method's own.
-      replaces_step: whether an update replaces the optimizer step; None takes the method's own.
-      growth_gradient: 1 is the current batch (paper), k the mean over k batches, `held_out` a fixed batch (ancestor).
-      autorigl_lrcoef: gradient steps a new weight is credited with in `riglauto`.
+      reinit_regrown: whether a weight dropped and grown in one update counts as new.
+      redistribute: whether growth is redistributed over layers; None is the method's default.
+      replaces_step: whether an update replaces the optimizer step; None is the method's default.
+      growth_gradient: 1 is the current batch (paper), k the mean over k batches, `held_out` a fixed batch (rigl_tf2).
+      autorigl_lrcoef: gradient steps that a new weight is credited with in `riglauto` (count).
       srigl_ablation_threshold: share of a neuron's fan-in that has to be salient in `srigl`, or it is ablated; 0.3 for
         convolutional networks, 0.95 for vision transformers in the paper.
       snfs_momentum: beta of the dense momentum of `snfs`.
       mest_gradient_weight: lambda of |w| + lambda |g| in `mest`.
-      mest_soft_bound: whether `mest` holds its grown weights on top of the budget until the next update.
-      topkast_extra_density: density of the trained set above the used one in `topkast`.
+      mest_soft_bound: whether the weights that `mest` grows come on top of the budget until the next update.
+      topkast_extra_density: density of the trained set minus that of the used one in `topkast` (fraction).
       topkast_penalty: exploration penalty of `topkast`.
     """
 
@@ -132,16 +122,40 @@ class UpdaterSettings(Settings, name="mask_updater"):
         """Checks the method.
 
         Raises:
-          SettingError: for an unknown method, or a step before -1.
+          SettingError: for an unknown method or field of it, or a step before -1.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(UPDATERS)}, or '' for none"
-        self.require(not self.update_alg or self.update_alg in UPDATERS, "update_alg", known)
+        known = f"is not known; use one of {', '.join(updaters.REGISTRY)}, or --updater_module for one of your own"
+        self.require(not self.update_alg or self.method in updaters.REGISTRY, "update_alg", known)
+        if self.update_alg:
+            fields = _field_names(updaters.REGISTRY[self.method])
+            has_fields = f"sets a field that the method does not have; it has {', '.join(fields)}"
+            self.require(self._options.keys() <= set(fields), "update_alg", has_fields)
         self.require(self.last_update_step >= -1, "last_update_step", "must be a step, 0 for never or -1 for no end")
 
     @property
+    def method(self) -> str:
+        """Name of the updater, without the fields in parentheses."""
+        return self.update_alg.partition("(")[0].strip()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The fields in parentheses."""
+        if "(" not in self.update_alg:
+            return {}
+        options: dict[Any, Any] = {}
+        try:
+            call: Any = ast.parse(self.update_alg.strip(), mode="eval").body
+            options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+            is_valid = isinstance(call.func, ast.Name) and not call.args and None not in options
+        except (SyntaxError, ValueError, AttributeError):
+            is_valid = False
+        self.require(is_valid, "update_alg", "cannot be read; write it like 'rigl(reinit_regrown=True)'")
+        return options
+
+    @property
     def is_off(self) -> bool:
-        """Whether masks stay, or change by `pruning.*` alone."""
+        """Whether masks stay as they are or change by `pruning.*` alone."""
         return not self.update_alg or self.last_update_step == 0
 
     def build(
@@ -153,11 +167,11 @@ class UpdaterSettings(Settings, name="mask_updater"):
         total_steps: int,
         dense_start: bool,
     ) -> updaters.Updater:
-        """Makes the updater.
+        """Builds the updater.
 
         Args:
           prune: from `pruning.*`.
-          learning_rate: step -> learning rate.
+          learning_rate: maps a step to the learning rate.
           peak_rate: learning rate that the drop fraction of schedule `lr` is relative to.
           total_steps: length of the run (step).
           dense_start: whether every weight starts active.
@@ -170,52 +184,54 @@ class UpdaterSettings(Settings, name="mask_updater"):
         """
         if self.is_off:
             return prune or updaters.Static()
-        method = UPDATERS[self.update_alg]
-        prunes = method is updaters.GraNet
+        method = updaters.REGISTRY[self.method]
+        fields = _field_names(method)
+        prunes = "sparsity" in fields
         if prunes and prune is None:
             raise SettingError(
-                "mask_updater.update_alg='granet' needs its sparsity schedule: set pruning.mode='prune' and its steps."
+                f"mask_updater.update_alg={self.update_alg!r} needs its sparsity schedule: set pruning.mode='prune' "
+                "and its steps."
             )
         if prune and not prunes:
             raise SettingError(
                 f"pruning.mode and mask_updater.update_alg={self.update_alg!r} both change the masks; set one of them "
                 "off."
             )
-        if dense_start and not prunes and method is not updaters.Static:
+        settings: dict[str, Any] = {name: self._own(name) for name in fields} | self._shared()
+        if "drop_fraction" in fields:
+            end = total_steps if self._end is None else self._end
+            settings["drop_fraction"] = self._drop_fraction(end, learning_rate, peak_rate)
+        if prune is not None:
+            settings["sparsity"] = prune.sparsity
+        given = {name: value for name, value in settings.items() if name in fields and value is not None}
+        updater = method(**(given | self._options))
+        if dense_start and not prunes and not updater.schedule.never:
             raise SettingError(
                 f"mask_updater.update_alg={self.update_alg!r} needs sparse masks to begin with: set masks.sparsity, "
                 "network.mask_init_path or training.oneshot_prune_fraction."
             )
-        settings = self._common(method)
-        if issubclass(method, updaters.DropAndGrow | updaters.GraNet) and method is not updaters.RigLAuto:
-            end = total_steps if self._end is None else self._end
-            settings["drop_fraction"] = self._drop_fraction(end, learning_rate, peak_rate)
-        if prunes and prune is not None:
-            settings["sparsity"] = prune.sparsity
-        return method(**settings)
+        return updater
 
     @property
     def _end(self) -> int | None:
         return None if self.last_update_step < 0 else self.last_update_step
 
-    def _common(self, method: type[updaters.Updater]) -> dict[str, Any]:
-        own: dict[type[updaters.Updater], dict[str, Any]] = {
-            updaters.RigLAuto: {"coefficient": self.autorigl_lrcoef},
-            updaters.SRigL: {"ablation_threshold": self.srigl_ablation_threshold},
-            updaters.SNFS: {"momentum": self.snfs_momentum},
-            updaters.MEST: {"gradient_weight": self.mest_gradient_weight, "soft_bound": self.mest_soft_bound},
-            updaters.TopKAST: {"extra_density": self.topkast_extra_density, "penalty": self.topkast_penalty},
-        }
-        settings = {"end_step": self._end, **own.get(method, {})}
-        optional = {
-            "frequency": self.update_freq,
+    def _shared(self) -> dict[str, Any]:
+        """Values of the fields that many methods have; None is the method's default."""
+        return {
             "begin_step": self.begin_step,
+            "end_step": self._end,
+            "frequency": self.update_freq,
             "replaces_step": self.replaces_step,
+            "growth_init": self.growth_init,
+            "reinit_regrown": self.reinit_regrown,
+            "redistribute": self.redistribute,
         }
-        if issubclass(method, updaters.DropAndGrow):
-            settings |= {"growth_init": self.growth_init, "reinit_regrown": self.reinit_regrown}
-            optional["redistribute"] = self.redistribute
-        return settings | {name: value for name, value in optional.items() if value is not None}
+
+    def _own(self, field: str) -> Any:
+        """Value of a field that has a parameter for this method alone, or None."""
+        name = f"{self.method}_{field}"
+        return getattr(self, _NAMES_IN_RIGL_TF2.get(name, name), None)
 
     def _drop_fraction(self, end: int, learning_rate: Callable[[Any], Any], peak_rate: float) -> Callable[[Any], Any]:
         if self.schedule_alg == "lr":
@@ -227,15 +243,38 @@ class UpdaterSettings(Settings, name="mask_updater"):
         return schedules.Constant(self.init_drop_fraction)
 
 
-def foreseen(updater: updaters.Updater, total_steps: int) -> str:
-    """What a run will not do although its configuration seems to ask for it.
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules that register updaters, see `updaters.register`.
+
+    Only the command line names them: a gin file, which may be the configuration of a stranger's run, imports nothing.
+
+    Args:
+      names: dotted names.
+
+    Raises:
+      SettingError: if there is no such module.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise SettingError(
+                f"--updater_module={name}: there is no module {error.name}; give one that Python finds, such as "
+                "my_methods for my_methods.py in a folder of PYTHONPATH."
+            ) from error
+
+
+def schedule_warning(updater: updaters.Updater, total_steps: int) -> str:
+    """Explains which mask updates a run is too short for.
 
     Args:
       updater: of the run.
       total_steps: length of the run (step).
 
     Returns:
-      A sentence, or nothing.
+      A sentence, or an empty text if the run reaches them all.
     """
     if updater.schedule.never:
         return ""
@@ -249,3 +288,7 @@ def foreseen(updater: updaters.Updater, total_steps: int) -> str:
             f"step {steps[-1]}, and pruning.end_step is {target.end}."
         )
     return ""
+
+
+def _field_names(method: type[updaters.Updater]) -> list[str]:
+    return [field.name for field in dataclasses.fields(method)]

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import keras
+
 from sparse_lib import distributions
-from sparse_lib.experiment.config.network import NetworkSettings
-from sparse_lib.experiment.modes import Kernels, MaskSource
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
 from sparse_lib.oneshot import METHODS, OneShot
@@ -34,21 +34,19 @@ class OneShotSettings(Settings, name="oneshot"):
     temperature: float | None = None
     examples: int = 1000
 
-    def build(self, sparsity: float, update_alg: str) -> OneShot | None:
+    def build(self, sparsity: float, update_alg: str) -> OneShot:
         """Makes the pruning.
 
         Args:
-          sparsity: from training.oneshot_prune_fraction (fraction).
+          sparsity: from training.oneshot_prune_fraction (fraction), above 0.
           update_alg: from mask_updater.
 
         Returns:
-          The pruning, or None where nothing is pruned.
+          The pruning.
 
         Raises:
           SettingError: if no score is named.
         """
-        if not sparsity:
-            return None
         method = self.method or _SCORE_OF_UPDATER.get(update_alg)
         if method is None:
             raise SettingError(
@@ -92,44 +90,16 @@ class MaskSettings(Settings, name="masks"):
         needs = f"needs {self.config_name}.sparsity, that of all kernels"
         self.require(not self.custom or bool(self.sparsity), "custom", needs)
         try:
-            self._structure.check_sparsity(self.sparsity or 0.0)
+            self.parsed_structure.check_sparsity(self.sparsity or 0.0)
         except ValueError as error:
             raise SettingError(f"{self.config_name}.structure={self.structure!r}: {error}") from error
 
     @property
-    def _structure(self) -> Structure:
+    def parsed_structure(self) -> Structure:
+        """The structure that `structure` names."""
         return UNSTRUCTURED if self.structure is None else parse(self.structure)
 
-    def source(self, network: NetworkSettings, oneshot: OneShot | None, examples: int) -> MaskSource:
-        """Where the masks come from; those of a checkpoint win over a distribution.
-
-        Args:
-          network: may name a checkpoint.
-          oneshot: one-shot pruning, or None.
-          examples: training examples that one-shot pruning looks at (count).
-
-        Returns:
-          The mask source.
-
-        Raises:
-          SettingError: if one-shot pruning would overwrite other masks.
-        """
-        others = {"network.mask_init_path": network.mask_init_path, "masks.sparsity": self.sparsity}
-        overwritten = [name for name, value in others.items() if value and oneshot]
-        if overwritten:
-            raise SettingError(
-                f"training.oneshot_prune_fraction would overwrite the masks of {overwritten[0]}; leave one of them out."
-            )
-        return MaskSource(
-            checkpoint=network.mask_init_path,
-            shuffle=network.shuffle_mask,
-            oneshot=oneshot,
-            oneshot_examples=examples,
-            counts=self.counts if self.sparsity else None,
-            structure=self._structure,
-        )
-
-    def counts(self, kernels: Kernels) -> dict[str, int]:
+    def counts(self, kernels: Mapping[str, keras.Variable]) -> dict[str, int]:
         """Active weights of each kernel (count).
 
         Args:
@@ -142,7 +112,7 @@ class MaskSettings(Settings, name="masks"):
         return distributions.nnz(
             shapes,
             self.sparsity or 0.0,
-            distribution=self.distribution if self._structure.fixed_sparsity is None else "uniform",
+            distribution=self.distribution if self.parsed_structure.fixed_sparsity is None else "uniform",
             custom=distributions.custom_by_kernel(shapes, self.custom),
             power_scale=self.power_scale,
             first_layer_dense=self.first_layer_dense,

@@ -1,17 +1,17 @@
 """What `network.*` says: which network, and where its weights come from."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from sparse_lib import api, initializers
-from sparse_lib.experiment.modes import MaskInit, WeightSource
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import NETWORKS, Network, Style
 from sparse_lib.experiment.settings import Settings
-from sparse_lib.experiment.sizes import SIZES, Sizes
+
+MaskInit = Callable[..., tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,8 @@ class NetworkSettings(Settings, name="network"):
           SettingError: for an unknown network, masks to shuffle that are not given, or two sources of weights.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(SIZES)}"
-        self.require(self.network_name in SIZES, "network_name", known)
+        known = f"is not known; use one of {', '.join(NETWORKS)}"
+        self.require(self.network_name in NETWORKS, "network_name", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
@@ -108,7 +108,7 @@ class NetworkSettings(Settings, name="network"):
             one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"
         )
 
-    def build(self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: Sizes) -> keras.Model:
+    def build(self, input_shape: Sequence[int], num_classes: int, seed: int, sizes: Network) -> keras.Model:
         """Builds the network with its dense initial weights.
 
         Args:
@@ -154,21 +154,3 @@ class NetworkSettings(Settings, name="network"):
         kernels = api.sparse_kernels(model, include)
         self.require(bool(kernels), "pruned_layer_types", f"names no layer with a weight matrix of {model.name}")
         return kernels
-
-    def weight_source(self, initializer: MaskInit | None, metainit: MetaInitSettings | None) -> WeightSource:
-        """Where the weights come from.
-
-        Args:
-          initializer: the sparse-aware initialisation, or None for the dense one.
-          metainit: its settings, or None.
-
-        Returns:
-          The weight source.
-        """
-        settings: dict[str, Any] | None = dataclasses.asdict(metainit) if metainit else None
-        return WeightSource(
-            checkpoint=self.weight_init_path,
-            initializer=initializer,
-            noise_stddev=self.noise_stddev,
-            metainit=settings,
-        )

@@ -12,8 +12,8 @@ from absl import logging
 from sparse_lib import counting
 from sparse_lib.experiment.config.masks import MaskSettings
 from sparse_lib.experiment.config.network import NetworkSettings
+from sparse_lib.experiment.networks import Network
 from sparse_lib.experiment.settings import Settings
-from sparse_lib.experiment.sizes import Sizes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class SmallDenseSettings(Settings, name="small_dense"):
         needs = "needs small_dense.sparsity, that of all kernels"
         self.require(not self.custom or bool(self.sparsity), "custom", needs)
 
-    def fit(self, network: NetworkSettings, sizes: Sizes, input_shape: Sequence[int], num_classes: int) -> Sizes:
+    def fit(self, network: NetworkSettings, sizes: Network, input_shape: Sequence[int], num_classes: int) -> Network:
         """Narrows a network.
 
         Args:

@@ -1,13 +1,35 @@
-"""Networks of the experiments; every layer is named, so that checkpoints do not depend on what else was built."""
+"""Networks of the experiments; every layer is named, so that checkpoints do not depend on what else was built.
 
-from sparse_lib.experiment.networks.gru import gru
-from sparse_lib.experiment.networks.keras_model import keras_model
-from sparse_lib.experiment.networks.lenet5 import lenet5
-from sparse_lib.experiment.networks.mlp import mlp
-from sparse_lib.experiment.networks.mobilenet import mobilenet
-from sparse_lib.experiment.networks.resnet import resnet
-from sparse_lib.experiment.networks.vgg import vgg16
-from sparse_lib.experiment.networks.vit import vit
-from sparse_lib.experiment.networks.wide_resnet import wide_resnet
+`NETWORKS` is the one list of them: gin name -> class.
+"""
 
-__all__ = ["gru", "keras_model", "lenet5", "mlp", "mobilenet", "resnet", "vgg16", "vit", "wide_resnet"]
+from sparse_lib.experiment.networks.base import Network
+from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks.gru import GRU
+from sparse_lib.experiment.networks.keras_model import KerasModel
+from sparse_lib.experiment.networks.lenet5 import LeNet5
+from sparse_lib.experiment.networks.mlp import MLP
+from sparse_lib.experiment.networks.mobilenet import MobileNet
+from sparse_lib.experiment.networks.resnet import ResNet
+from sparse_lib.experiment.networks.vgg import VGG16
+from sparse_lib.experiment.networks.vit import ViT
+from sparse_lib.experiment.networks.wide_resnet import WideResNet
+
+NETWORKS: dict[str, type[Network]] = {
+    kind.config_name: kind for kind in (LeNet5, MLP, WideResNet, ResNet, VGG16, MobileNet, ViT, GRU, KerasModel)
+}
+
+__all__ = [
+    "GRU",
+    "MLP",
+    "NETWORKS",
+    "VGG16",
+    "KerasModel",
+    "LeNet5",
+    "MobileNet",
+    "Network",
+    "ResNet",
+    "Style",
+    "ViT",
+    "WideResNet",
+]

@@ -1,4 +1,4 @@
-"""What the networks share: seeded layers with one activation and one regulariser."""
+"""Layers shared by the networks: seeded, with one activation and one regularizer."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -26,14 +26,12 @@ class Style:
     Attributes:
       activation: name of the activation of the hidden layers.
       weight_decay: L2 coefficient: the loss takes weight_decay * sum(w^2) of every kernel (fraction).
-      use_batch_norm: whether a batch normalisation follows each hidden layer.
       sync_batch_norm: whether batch normalisation takes the statistics of the batches of all replicas together.
       seed: seed of the initial weights; a layer's weights depend on it and on the layer's place alone.
     """
 
     activation: str = "relu"
     weight_decay: float = 0.0
-    use_batch_norm: bool = False
     sync_batch_norm: bool = False
     seed: int = 0
 
@@ -41,10 +39,10 @@ class Style:
         """Arguments of a layer with a kernel.
 
         Args:
-          place: index of the layer in the network (count).
+          place: index of the layer in the network.
 
         Returns:
-          The initialiser (Glorot uniform, as in Keras and in the ancestor) and the regulariser.
+          The initializer (Glorot uniform, as in Keras and in rigl_tf2) and the regularizer.
         """
         return {
             "kernel_initializer": keras.initializers.GlorotUniform(seed=self.seed_of(place)),
@@ -52,56 +50,65 @@ class Style:
         }
 
     def seed_of(self, place: int) -> int:
-        """The seed of the layer at a place."""
+        """Seed of the layer at a place."""
         return self.seed * 1_000 + place
 
     def regularizer(self) -> keras.regularizers.Regularizer | None:
-        """That of every kernel."""
+        """L2 regularizer for kernels, or None."""
         return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
 
-    def dense(self, place: int, units: int, name: str, *, last: bool = False) -> list[keras.Layer]:
-        """A dense layer, and its batch normalisation unless it is the last one."""
-        layer = keras.layers.Dense(
-            units, activation=None if last else self.activation, name=name, **self.kernel_arguments(place)
-        )
-        return [layer] if last else [layer, *self.norm(name)]
-
-    def norm(self, name: str) -> list[keras.Layer]:
-        """A batch normalisation after the layer of that name, where the style asks for it."""
-        if not self.use_batch_norm:
-            return []
-        return [keras.layers.BatchNormalization(synchronized=self.sync_batch_norm, name=f"{name}_norm")]
+    def norm(self, name: str) -> keras.Layer:
+        """Batch normalisation after the layer of that name."""
+        return keras.layers.BatchNormalization(synchronized=self.sync_batch_norm, name=f"{name}_norm")
 
 
-def dense_stack(style: Style, widths: Sequence[int], num_classes: int, first_place: int = 0) -> list[keras.Layer]:
-    """Dense layers `dense1`, `dense2`, ... of the given widths (units), then the layer of the logits."""
+def dense_stack(
+    style: Style, widths: Sequence[int], num_classes: int, *, use_batch_norm: bool, first_place: int = 0
+) -> list[keras.Layer]:
+    """Hidden dense layers `dense1`, `dense2`, ... and the layer of the logits.
+
+    Args:
+      style: activation, regularizer and seed.
+      widths: of the hidden layers (units).
+      num_classes: number of logits (count).
+      use_batch_norm: whether a batch normalisation follows each hidden layer.
+      first_place: index of the first of these layers in the network.
+
+    Returns:
+      The layers.
+    """
     layers: list[keras.Layer] = []
-    for index, width in enumerate([*widths, num_classes]):
-        last = index == len(widths)
-        layers += style.dense(first_place + index, width, f"dense{index + 1}", last=last)
+    for index, units in enumerate([*widths, num_classes]):
+        is_hidden, name = index < len(widths), f"dense{index + 1}"
+        kernel = style.kernel_arguments(first_place + index)
+        layers.append(
+            keras.layers.Dense(units, activation=style.activation if is_hidden else None, name=name, **kernel)
+        )
+        if is_hidden and use_batch_norm:
+            layers.append(style.norm(name))
     return layers
 
 
 class Builder:
-    """Adds named layers to a functional network; the weights of each depend on the seed and its place alone."""
+    """Adds named layers to a functional network; the weights of each depend only on the seed and its place."""
 
     def __init__(self, style: Style, initializer: Literal["glorot", "lecun", "he"], *, use_bias: bool = False) -> None:
         """Starts at place 0.
 
         Args:
-          style: activation, regulariser and seed.
+          style: activation, regularizer and seed.
           initializer: of the kernels: Glorot uniform, or truncated normal of variance 1 / fan-in or 2 / fan-in.
           use_bias: whether convolutions have biases.
         """
         self._style, self._initializer, self._use_bias, self._place = style, initializer, use_bias, 0
 
     def seed(self) -> int:
-        """The seed of the next place."""
+        """Seed of the next place."""
         self._place += 1
         return self._style.seed_of(self._place - 1)
 
     def kernel(self, initializer: keras.initializers.Initializer | None = None) -> dict[str, Any]:
-        """Arguments of a layer with a kernel: initialiser, that of the network unless one is given; regulariser."""
+        """Arguments of a layer with a kernel: the given initializer, or the network's, and the regularizer."""
         seed = self.seed()
         return {
             "kernel_initializer": initializer or _INITIALIZERS[self._initializer](seed),
@@ -111,7 +118,7 @@ class Builder:
     def conv(
         self, x: Any, channels: int, size: int, name: str, *, stride: int = 1, explicit_padding: bool = False
     ) -> Any:
-        """A convolution.
+        """Adds a convolution.
 
         Args:
           x: input.
@@ -136,7 +143,7 @@ class Builder:
         return layer(x)
 
     def depthwise(self, x: Any, size: int, name: str, *, stride: int = 1) -> Any:
-        """A depthwise convolution, explicitly padded, without L2: it has few weights, and stays dense by default."""
+        """Adds a depthwise convolution, explicitly padded, without L2: it has few weights, and is dense by default."""
         x, padding = _padded(x, size, stride, name, explicit=True)
         layer = keras.layers.DepthwiseConv2D(
             size,
@@ -149,11 +156,11 @@ class Builder:
         return layer(x)
 
     def dense(self, x: Any, units: int, name: str, initializer: keras.initializers.Initializer | None = None) -> Any:
-        """A dense layer with biases, without activation."""
+        """Adds a dense layer with biases, without activation."""
         return keras.layers.Dense(units, name=name, **self.kernel(initializer))(x)
 
     def norm(self, x: Any, name: str, *, zero_gamma: bool = False) -> Any:
-        """A batch normalisation; its scale starts from 0 or 1."""
+        """Adds a batch normalisation, whose scale starts from 0 or 1."""
         layer = keras.layers.BatchNormalization(
             momentum=_NORM_MOMENTUM,
             epsilon=_NORM_EPSILON,
@@ -164,15 +171,15 @@ class Builder:
         return layer(x)
 
     def activation(self, x: Any, name: str) -> Any:
-        """The activation of the style."""
+        """Adds the activation of the style."""
         return keras.layers.Activation(self._style.activation, name=name)(x)
 
     def normed(self, x: Any, name: str) -> Any:
-        """Batch normalisation, then activation, named after the layer of that name."""
+        """Adds batch normalisation, then activation, named after the layer of that name."""
         return self.activation(self.norm(x, f"{name}_norm"), f"{name}_act")
 
     def dropout(self, x: Any, rate: float, name: str) -> Any:
-        """Dropout; nothing where the rate is 0, which leaves the places of the other layers as they are."""
+        """Adds dropout; a rate of 0 adds nothing and leaves the places of the other layers as they are."""
         if not 0 <= rate < 1:
             raise InputError(f"The dropout is {rate}; give a fraction that is at least 0 and below 1.")
         seed = self.seed()
@@ -180,7 +187,7 @@ class Builder:
 
 
 def _padded(x: Any, size: int, stride: int, name: str, *, explicit: bool) -> tuple[Any, str]:
-    """What a convolution gets, and its own padding."""
+    """Pads the input of a convolution; returns it with the padding that is left to the layer."""
     if stride == 1 or not explicit:
         return x, "same"
     before = (size - 1) // 2
@@ -190,9 +197,10 @@ def _padded(x: Any, size: int, stride: int, name: str, *, explicit: bool) -> tup
 
 @keras.saving.register_keras_serializable("sparse_lib")
 class Dropout(keras.layers.Layer):
-    """Dropout whose noise is a function of (seed, call, replica), with a counter of calls that checkpoints can name.
+    """Dropout whose noise is a function of (seed, call, replica), and whose call counter has a stable name.
 
-    The counter of Keras' own layer is named after how many layers the process has made.
+    The counter of Keras' own layer is named after the number of layers that the process has made, so that a checkpoint
+    could not be restored elsewhere.
     """
 
     def __init__(self, rate: float, seed: int, **kwargs: Any) -> None:
@@ -208,7 +216,7 @@ class Dropout(keras.layers.Layer):
         self.noise = keras.random.SeedGenerator(seed, name=f"{self.name}_noise")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Drops values in training, and enlarges the others by 1 / (1 - rate)."""
+        """Drops values in training, and scales the others by 1 / (1 - rate)."""
         if not training:
             return inputs
         context = tf.distribute.get_replica_context()

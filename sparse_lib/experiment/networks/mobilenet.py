@@ -1,10 +1,12 @@
 """MobileNet-v1 and v2, with the geometry of the RigL paper's."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 
+from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
 # Channels and stride of each block.
@@ -17,41 +19,37 @@ _EXPANSION = 6
 _LAST_CHANNELS = 1280
 
 
-def mobilenet(
-    input_shape: Sequence[int],
-    num_classes: int,
-    style: Style,
-    *,
-    version: Literal[1, 2] = 1,
-    width: float = 1.0,
-) -> keras.Model:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MobileNet(ScalableNetwork, name="mobilenet"):
     """MobileNet-v1 (Howard et al. 2017) or v2 (Sandler et al. 2018): 4,231,976 and 3,504,872 parameters.
 
-    As in the RigL paper's code, activations are ReLU where the MobileNet papers have ReLU6 (`style.activation` says),
-    and there is no dropout. The kernels of depthwise convolutions stay dense by default (RigL paper, section 4.1.2).
+    As in the RigL paper's code, activations are ReLU where the MobileNet papers have ReLU6 (`network.activation`
+    chooses), and there is no dropout. The kernels of depthwise convolutions stay dense by default (RigL paper, section
+    4.1.2).
 
-    Args:
-      input_shape: height, width, channels of an image (pixels).
-      num_classes: number of logits (count).
-      style: activation, regulariser and seed.
+    Attributes:
       version: 1 or 2.
       width: factor on all channels, which are rounded to multiples of 8; the last layer of v2 never gets narrower.
-
-    Returns:
-      The built network; it returns logits, [n, num_classes].
     """
-    build = Builder(style, "lecun")
-    inputs = keras.Input(tuple(input_shape))
-    x = build.normed(build.conv(inputs, _rounded(32 * width), 3, "stem", stride=2, explicit_padding=True), "stem")
-    for index, (channels, stride) in enumerate(_V1 if version == 1 else _V2):
-        # The first block is free of the rounding in the published code.
-        rounded = _rounded(int(channels * width), 8 if index else 1)
-        x = (_separable if version == 1 else _inverted_residual)(build, x, rounded, stride, index)
-    if version == 2:
-        last = max(_LAST_CHANNELS, _rounded(_LAST_CHANNELS * width))
-        x = build.normed(build.conv(x, last, 1, "last"), "last")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, build.dense(x, num_classes, "logits"), name=f"mobilenet_v{version}")
+
+    version: Literal[1, 2] = 1
+    width: float = 1.0
+
+    def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
+        """Builds MobileNet."""
+        build = Builder(style, "lecun")
+        inputs = keras.Input(tuple(input_shape))
+        x = build.conv(inputs, _rounded(32 * self.width), 3, "stem", stride=2, explicit_padding=True)
+        x = build.normed(x, "stem")
+        for index, (channels, stride) in enumerate(_V1 if self.version == 1 else _V2):
+            # The first block is free of the rounding in the published code.
+            rounded = _rounded(int(channels * self.width), 8 if index else 1)
+            x = (_separable if self.version == 1 else _inverted_residual)(build, x, rounded, stride, index)
+        if self.version == 2:
+            last = max(_LAST_CHANNELS, _rounded(_LAST_CHANNELS * self.width))
+            x = build.normed(build.conv(x, last, 1, "last"), "last")
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras.Model(inputs, build.dense(x, num_classes, "logits"), name=f"mobilenet_v{self.version}")
 
 
 def _separable(build: Builder, x: Any, channels: int, stride: int, index: int) -> Any:

@@ -1,11 +1,13 @@
 """Residual networks for ImageNet and CIFAR."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import keras
 
 from sparse_lib._utils.errors import InputError
+from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
 # Blocks of the four groups by depth (He et al. 2016, table 1), and whether they are bottlenecks.
@@ -28,26 +30,14 @@ class _Plan(NamedTuple):
     projects: bool
 
 
-def resnet(
-    input_shape: Sequence[int],
-    num_classes: int,
-    style: Style,
-    *,
-    depth: int = 50,
-    width: float = 1.0,
-    stem: Literal["imagenet", "cifar"] | None = None,
-    version: Literal["v1", "v1.5"] = "v1.5",
-    zero_gamma: bool = True,
-) -> keras.Model:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNet(ScalableNetwork, name="resnet"):
     """ResNet-18, 34, 50, 101 or 152, or the CIFAR networks ResNet-20, 32, 44, ... (He et al. 2016).
 
     ResNet-50 with 1,000 classes has 25,557,032 parameters and the geometry of the RigL paper's. The CIFAR networks have
     three groups of 16, 32 and 64 channels, and shortcuts without weights.
 
-    Args:
-      input_shape: height, width, channels of an image (pixels).
-      num_classes: number of logits (count).
-      style: activation, regulariser and seed.
+    Attributes:
       depth: weighted layers (count): 18, 34, 50, 101, 152, or 6 n + 2 for a CIFAR network.
       width: factor on all channels.
       stem: `imagenet` is a 7x7 convolution of stride 2 and max-pooling, `cifar` a 3x3 convolution; None takes the
@@ -56,34 +46,37 @@ def resnet(
         convolution (`v1`, He et al.).
       zero_gamma: whether the last normalisation of each block starts from scale 0 (Goyal et al. 2017, section 5.1), so
         that blocks start as identities; so in the RigL paper.
-
-    Returns:
-      The built network; it returns logits, [n, num_classes].
-
-    Raises:
-      ValueError: if there is no such depth.
     """
-    plan = _plan(depth)
-    build = Builder(style, "lecun")
-    inputs = keras.Input(tuple(input_shape))
-    small = stem == "cifar" if stem else not plan.projects or max(input_shape[:2]) <= _LARGEST_SMALL_IMAGE
-    x = _stem(build, inputs, max(1, int(plan.channels * width)), small=small)
-    for group, blocks in enumerate(plan.blocks, start=1):
-        channels = max(1, int(plan.channels * 2 ** (group - 1) * width))
-        for block in range(blocks):
-            stride = 2 if group > 1 and block == 0 else 1
-            name = f"group{group}_block{block}"
-            outputs = 4 * channels if plan.bottleneck else channels
-            shortcut = _shortcut(build, x, outputs, stride, name, projects=plan.projects)
-            if plan.bottleneck:
-                y = _bottleneck(build, x, channels, stride, name, stride_first=version == "v1")
-            else:
-                y = _basic(build, x, channels, stride, name)
-            y = build.norm(y, f"{name}_last_norm", zero_gamma=zero_gamma)
-            x = build.activation(keras.layers.Add(name=f"{name}_add")([y, shortcut]), f"{name}_act")
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    initializer = keras.initializers.RandomNormal(stddev=0.01, seed=build.seed())
-    return keras.Model(inputs, build.dense(x, num_classes, "logits", initializer), name="resnet")
+
+    depth: int = 50
+    width: float = 1.0
+    stem: Literal["imagenet", "cifar"] | None = None
+    version: Literal["v1", "v1.5"] = "v1.5"
+    zero_gamma: bool = True
+
+    def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
+        """Builds the residual network."""
+        plan = _plan(self.depth)
+        build = Builder(style, "lecun")
+        inputs = keras.Input(tuple(input_shape))
+        small = self.stem == "cifar" if self.stem else not plan.projects or max(input_shape[:2]) <= _LARGEST_SMALL_IMAGE
+        x = _stem(build, inputs, max(1, int(plan.channels * self.width)), small=small)
+        for group, blocks in enumerate(plan.blocks, start=1):
+            channels = max(1, int(plan.channels * 2 ** (group - 1) * self.width))
+            for block in range(blocks):
+                stride = 2 if group > 1 and block == 0 else 1
+                name = f"group{group}_block{block}"
+                outputs = 4 * channels if plan.bottleneck else channels
+                shortcut = _shortcut(build, x, outputs, stride, name, projects=plan.projects)
+                if plan.bottleneck:
+                    y = _bottleneck(build, x, channels, stride, name, stride_first=self.version == "v1")
+                else:
+                    y = _basic(build, x, channels, stride, name)
+                y = build.norm(y, f"{name}_last_norm", zero_gamma=self.zero_gamma)
+                x = build.activation(keras.layers.Add(name=f"{name}_add")([y, shortcut]), f"{name}_act")
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        initializer = keras.initializers.RandomNormal(stddev=0.01, seed=build.seed())
+        return keras.Model(inputs, build.dense(x, num_classes, "logits", initializer), name="resnet")
 
 
 def _plan(depth: int) -> _Plan:

@@ -1,57 +1,55 @@
 """VGG16, with its own classifier and with the small one of the sparse-training papers."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 
+from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
 _UNITS = 4096
 _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
-def vgg16(
-    input_shape: Sequence[int],
-    num_classes: int,
-    style: Style,
-    *,
-    width: float = 1.0,
-    classifier: Literal["dense", "pooled"] = "dense",
-    dropout: float = 0.5,
-) -> keras.Model:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VGG16(ScalableNetwork, name="vgg16"):
     """VGG16 (Simonyan & Zisserman 2015): 138,357,544 parameters with 1,000 classes at 224 pixels.
 
-    Args:
-      input_shape: height, width, channels of an image (pixels).
-      num_classes: number of logits (count).
-      style: activation, regulariser, normalisation and seed.
+    Attributes:
       width: factor on all channels and units.
       classifier: `dense` has two hidden layers of 4,096 units. `pooled` has none: the network of the published code of
         the RigL and gradient-flow papers, with 15,222,464 parameters, averages the last group over the image, without
         max-pooling it, and has no biases.
       dropout: share of the values dropped after each hidden dense layer (fraction); 0.5 in the paper, section 3.1.
-
-    Returns:
-      The built network; it returns logits, [n, num_classes].
+      use_batch_norm: whether a batch normalisation follows each convolution.
     """
-    is_dense = classifier == "dense"
-    build = Builder(style, "he", use_bias=is_dense)
-    inputs = keras.Input(tuple(input_shape))
-    x: Any = inputs
-    for group, (channels, convolutions) in enumerate(_GROUPS, start=1):
-        for index in range(1, convolutions + 1):
-            name = f"conv{group}_{index}"
-            x = build.conv(x, max(1, int(channels * width)), 3, name)
-            x = build.normed(x, name) if style.use_batch_norm else build.activation(x, f"{name}_act")
-        if is_dense or group < len(_GROUPS):
-            x = keras.layers.MaxPooling2D(2, name=f"pool{group}")(x)
-    if is_dense:
-        x = _hidden(build, x, max(1, int(_UNITS * width)), dropout)
-        return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vgg16")
-    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    logits = keras.layers.Flatten(name="flatten")(build.conv(x, num_classes, 1, "logits"))
-    return keras.Model(inputs, logits, name="vgg16")
+
+    width: float = 1.0
+    classifier: Literal["dense", "pooled"] = "dense"
+    dropout: float = 0.5
+    use_batch_norm: bool = False
+
+    def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
+        """Builds VGG16."""
+        is_dense = self.classifier == "dense"
+        build = Builder(style, "he", use_bias=is_dense)
+        inputs = keras.Input(tuple(input_shape))
+        x: Any = inputs
+        for group, (channels, convolutions) in enumerate(_GROUPS, start=1):
+            for index in range(1, convolutions + 1):
+                name = f"conv{group}_{index}"
+                x = build.conv(x, max(1, int(channels * self.width)), 3, name)
+                x = build.normed(x, name) if self.use_batch_norm else build.activation(x, f"{name}_act")
+            if is_dense or group < len(_GROUPS):
+                x = keras.layers.MaxPooling2D(2, name=f"pool{group}")(x)
+        if is_dense:
+            x = _hidden(build, x, max(1, int(_UNITS * self.width)), self.dropout)
+            return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vgg16")
+        x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+        logits = keras.layers.Flatten(name="flatten")(build.conv(x, num_classes, 1, "logits"))
+        return keras.Model(inputs, logits, name="vgg16")
 
 
 def _hidden(build: Builder, x: Any, units: int, dropout: float) -> Any:

@@ -1,5 +1,6 @@
 """Vision transformers."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,62 +8,58 @@ from typing import Any
 import keras
 
 from sparse_lib._utils.errors import InputError
+from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
 _EPSILON = 1e-6
 
 
-def vit(
-    input_shape: Sequence[int],
-    num_classes: int,
-    style: Style,
-    *,
-    patch_size: int = 16,
-    depth: int = 12,
-    heads: int = 3,
-    width: float = 1.0,
-    dropout: float = 0.0,
-) -> keras.Model:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViT(ScalableNetwork, name="vit"):
     """ViT-Ti (Touvron et al. 2021, table 1): 5,717,416 parameters at 224 pixels with 1,000 classes.
 
     Pre-normalised blocks of attention and of a perceptron four times as wide; a class token and learned positions. The
-    papers' activation is `gelu`, which the style has to name.
+    papers' activation is `gelu`, to be set as `network.activation`.
 
-    Args:
-      input_shape: height, width, channels of an image (pixels).
-      num_classes: number of logits (count).
-      style: activation, regulariser and seed.
+    Attributes:
       patch_size: height and width of a patch (pixels).
       depth: blocks (count).
       heads: of the attention, of 64 units each (count).
       width: factor on the units of each head, and so on all units.
       dropout: share of the values dropped after each part of a block (fraction); 0 in DeiT.
-
-    Returns:
-      The built network; it returns logits, [n, num_classes].
-
-    Raises:
-      ValueError: if the image is not a whole number of patches.
     """
-    if any(side % patch_size for side in input_shape[:2]):
-        raise InputError(f"vit.patch_size={patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}.")
-    build = Builder(style, "glorot")
-    head = max(1, int(64 * width))
-    units = heads * head
-    inputs = keras.Input(tuple(input_shape))
-    patches = keras.layers.Conv2D(units, patch_size, strides=patch_size, name="patches", **build.kernel())(inputs)
-    x = keras.layers.Reshape((-1, units), name="tokens")(patches)
-    x = ClassTokenAndPositions(build.seed(), name="positions")(x)
-    for block in range(depth):
-        name = f"block{block}"
-        y = _norm(x, f"{name}_attention_norm")
-        y = _attention(build, y, heads, head, f"{name}_attention")
-        x = keras.layers.Add(name=f"{name}_attention_add")([x, build.dropout(y, dropout, f"{name}_attention_dropout")])
-        y = build.dense(_norm(x, f"{name}_dense_norm"), 4 * units, f"{name}_dense1")
-        y = build.dense(build.activation(y, f"{name}_act"), units, f"{name}_dense2")
-        x = keras.layers.Add(name=f"{name}_dense_add")([x, build.dropout(y, dropout, f"{name}_dense_dropout")])
-    x = FirstToken(name="class_token")(_norm(x, "last_norm"))
-    return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vit")
+
+    patch_size: int = 16
+    depth: int = 12
+    heads: int = 3
+    width: float = 1.0
+    dropout: float = 0.0
+
+    def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
+        """Builds the vision transformer."""
+        if any(side % self.patch_size for side in input_shape[:2]):
+            raise InputError(
+                f"vit.patch_size={self.patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}."
+            )
+        build = Builder(style, "glorot")
+        head = max(1, int(64 * self.width))
+        units = self.heads * head
+        inputs = keras.Input(tuple(input_shape))
+        patches = keras.layers.Conv2D(units, self.patch_size, strides=self.patch_size, name="patches", **build.kernel())
+        x = keras.layers.Reshape((-1, units), name="tokens")(patches(inputs))
+        x = ClassTokenAndPositions(build.seed(), name="positions")(x)
+        for block in range(self.depth):
+            name = f"block{block}"
+            y = _norm(x, f"{name}_attention_norm")
+            y = _attention(build, y, self.heads, head, f"{name}_attention")
+            y = build.dropout(y, self.dropout, f"{name}_attention_dropout")
+            x = keras.layers.Add(name=f"{name}_attention_add")([x, y])
+            y = build.dense(_norm(x, f"{name}_dense_norm"), 4 * units, f"{name}_dense1")
+            y = build.dense(build.activation(y, f"{name}_act"), units, f"{name}_dense2")
+            y = build.dropout(y, self.dropout, f"{name}_dense_dropout")
+            x = keras.layers.Add(name=f"{name}_dense_add")([x, y])
+        x = FirstToken(name="class_token")(_norm(x, "last_norm"))
+        return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vit")
 
 
 def _norm(x: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ class Stop:
     def __bool__(self) -> bool:
         return self.signal is not None
 
-    def obey(self, done: int) -> None:
+    def raise_if_requested(self, done: int) -> None:
         """Ends the work if it was asked to stop; everything so far is saved.
 
         Args:
@@ -36,7 +36,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def when_asked() -> Iterator[Stop]:
+def graceful_shutdown() -> Iterator[Stop]:
     """Lets SIGINT and SIGTERM wait until the work inside the context looks for them.
 
     Yields:
@@ -56,7 +56,7 @@ def when_asked() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def interrupt() -> None:
+def raise_keyboard_interrupt() -> None:
     """Makes SIGINT and SIGTERM end the work as Ctrl-C does, even in a shell's background job, which ignores SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

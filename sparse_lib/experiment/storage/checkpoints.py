@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage.files import writing
+from sparse_lib.experiment.storage.files import translate_os_error
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")
@@ -49,19 +49,19 @@ def find(path: str | os.PathLike[str]) -> str:
             return prefix
     is_run = pathlib.Path(text).is_dir()
     folder = pathlib.Path(text) if is_run else pathlib.Path(text).parent
-    steps = available(folder) if folder.is_dir() else []
+    steps = list_steps(folder) if folder.is_dir() else []
     if is_run and steps:
         return str(folder / f"ckpt-{steps[-1]}")
     there = f"has ckpt-{', ckpt-'.join(map(str, steps))}" if steps else "has none"
     raise RunError(f"There is no checkpoint {path}; {folder} {there}.")
 
 
-def available(directory: pathlib.Path) -> list[int]:
+def list_steps(directory: pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints of a run, ascending; those around mask updates (negative) left out."""
-    return [step for step in numbered(directory) if step >= 0]
+    return [step for step in list_numbers(directory) if step >= 0]
 
 
-def numbered(directory: pathlib.Path) -> list[int]:
+def list_numbers(directory: pathlib.Path) -> list[int]:
     """Numbers of all complete checkpoints of a run, ascending.
 
     Args:
@@ -184,7 +184,7 @@ class Checkpoints:
         """
         target = self.directory / f"ckpt-{step}"
         scratch = self.directory / f"{TEMPORARY}ckpt-{os.getpid()}"
-        with writing(target):
+        with translate_os_error(target):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             try:
@@ -204,7 +204,7 @@ class Checkpoints:
         if self._keep is None:
             return
         # The first one holds the initial weights: lottery tickets and distances need it.
-        for step in [s for s in available(self.directory) if s > 0][: -self._keep]:
+        for step in [s for s in list_steps(self.directory) if s > 0][: -self._keep]:
             (self.directory / f"ckpt-{step}.index").unlink()
             for file in self.directory.glob(f"ckpt-{step}.data-*"):
                 file.unlink()
@@ -219,7 +219,7 @@ class Checkpoints:
           RunError: if it is damaged or does not fit; nothing has been changed then.
         """
         self._tidy()
-        steps = available(self.directory)
+        steps = list_steps(self.directory)
         if not steps:
             return None
         reader = Reader(self.directory / f"ckpt-{steps[-1]}")

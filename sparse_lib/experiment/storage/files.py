@@ -8,10 +8,11 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils import atomic
 from sparse_lib.experiment.runtime.errors import RunError
 
 OPERATIVE_CONFIG = "operative_config.gin"
+RUN = "run.json"
 METRICS = "metrics.jsonl"
 MASK_UPDATES = "mask_updates.jsonl"
 RESULT = "result.json"
@@ -26,14 +27,14 @@ INSTABILITY = "instability.csv"
 INSTABILITY_SUMMARY = "instability.json"
 # Beside its configuration a run directory holds these and checkpoints; anything else in it belongs to somebody.
 RUN_FILES = (
-    *(METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
+    *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
     *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
 )
 
 
 @contextlib.contextmanager
-def writing(what: str | os.PathLike[str]) -> Iterator[None]:
+def translate_os_error(what: str | os.PathLike[str]) -> Iterator[None]:
     """Tells a full disk or a missing permission in one line.
 
     Args:
@@ -52,7 +53,7 @@ def writing(what: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary path to write to; the file appears under its name only when it is complete.
 
     Args:
@@ -64,13 +65,13 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       RunError: if it cannot be written.
     """
-    with writing(path), replacing(path) as temporary:
+    with translate_os_error(path), atomic.atomic_path(path) as temporary:
         yield temporary
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf8")
 
 
@@ -101,7 +102,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one line and leaves it to the disk before returning; NaN and infinity become null."""
-        with writing(self.path), self.path.open("a", encoding="utf8") as file:
+        with translate_os_error(self.path), self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(_standard(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from sparse_lib.experiment.storage import files
 
 
 @contextmanager
-def locked(directory: pathlib.Path) -> Iterator[None]:
+def lock(directory: pathlib.Path) -> Iterator[None]:
     """Makes a run directory and keeps every other process out of it.
 
     Args:
@@ -37,7 +37,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise RunError(f"Another process trains in {directory}; wait for it or choose another --logdir.") from error
+        raise RunError(f"Another process works in {directory}; wait for it or choose another --logdir.") from error
     try:
         yield
     finally:

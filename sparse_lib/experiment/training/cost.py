@@ -1,4 +1,4 @@
-"""FLOPs and sizes of a run, exact integers."""
+"""FLOPs and sizes of a run, as exact integers."""
 
 import math
 
@@ -6,14 +6,13 @@ import keras
 
 from sparse_lib import counting
 from sparse_lib.optimizer import SparseOptimizer
-from sparse_lib.updaters import TopKAST
 
 
 class Cost:
-    """Counts what the steps of a run cost; counts anew only after the masks changed."""
+    """Counts the FLOPs of training steps, with a cache of the costs under the current masks."""
 
     def __init__(self, model: keras.Model, optimizer: SparseOptimizer) -> None:
-        """Counts nothing yet.
+        """Counts the dense network.
 
         Args:
           model: the network.
@@ -24,40 +23,39 @@ class Cost:
         self._dense = counting.inference_flops(self._counter.costs())
         self._current: list[counting.LayerCost] | None = None
 
-    def masks_changed(self) -> None:
-        """Has the next question counted anew."""
+    def invalidate(self) -> None:
+        """Invalidates the cached FLOP counts, after the masks changed."""
         self._current = None
 
-    def _costs(self, extra: float = 0.0) -> list[counting.LayerCost]:
-        if self._current is None or extra:
-            active = {
-                kernel.path: min(count + int(extra * size), size)
-                for kernel, count, size in zip(
-                    self._masks.kernels, self._masks.active(), self._masks.sizes(), strict=True
-                )
-            }
-            costs = self._counter.costs(active)
-            if extra:
-                return costs
-            self._current = costs
+    def _costs(self) -> list[counting.LayerCost]:
+        if self._current is None:
+            self._current = self._count()
         return self._current
 
+    def _count(self, extra_density: float = 0.0) -> list[counting.LayerCost]:
+        masks = self._masks
+        active = {
+            kernel.path: min(count + int(extra_density * size), size)
+            for kernel, count, size in zip(masks.kernels, masks.active(), masks.sizes(), strict=True)
+        }
+        return self._counter.costs(active)
+
     def training_flops(self, steps: int, batch_size: int, *, mask_update: bool = False) -> int:
-        """FLOPs of training steps with the current masks (RigL paper, appendix H).
+        """Counts the FLOPs of training steps with the current masks (RigL paper, appendix H).
 
         Args:
-          steps: how many (count).
-          batch_size: examples of a step (count).
-          mask_update: whether they are mask updates.
+          steps: number of steps (count).
+          batch_size: examples per step (count).
+          mask_update: whether the steps are mask updates.
 
         Returns:
           Multiplications and additions.
         """
-        backward = None
-        if isinstance(self._updater, TopKAST):
-            backward = counting.inference_flops(self._costs(extra=self._updater.extra_density))
+        kind, backward = self._updater.weight_gradient, None
+        if kind == "backward_set":
+            backward = counting.inference_flops(self._count(self._updater.extra_density))
         per_example = counting.step_flops(
-            type(self._updater).__name__,
+            kind,
             self._dense,
             counting.inference_flops(self._costs()),
             is_mask_update=mask_update,
@@ -66,7 +64,7 @@ class Cost:
         return int(per_example) * steps * batch_size
 
     def sizes(self) -> dict[str, int]:
-        """Trainable parameters, inference FLOPs and bytes of the network as it stands."""
+        """Returns trainable parameters, inference FLOPs and bytes under the current masks."""
         total = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
         return {
             "active_parameters": total - sum(self._masks.sizes()) + sum(self._masks.active()),

@@ -1,104 +1,37 @@
-"""The training loop: chunks of steps between the moments at which a run logs, saves or changes its masks."""
+"""The training loop: chunks of steps between log steps, checkpoints and mask updates."""
 
-import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.runtime import signals
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
-from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.training.cost import Cost
 from sparse_lib.experiment.training.metrics import Measurements
 from sparse_lib.experiment.training.steps import CHUNK, ChunkResult, Steps
+from sparse_lib.experiment.training.tally import Tally
 from sparse_lib.experiment.training.tensorboard import ScalarWriter
 from sparse_lib.optimizer import SparseOptimizer
-from sparse_lib.updaters import DropAndGrow, GraNet, RigLAuto
-
-# A long run takes more FLOPs than an integer of 64 bits can count; two can.
-_LOW_FLOPS = 10**18
-
-
-def _stored(name: str, value: float) -> tf.Tensor:
-    if name == "flops":
-        return tf.constant(divmod(int(value), _LOW_FLOPS), tf.int64)
-    return tf.constant(value, tf.int64 if isinstance(value, int) else tf.float64)
 
 
 def _count(mask: np.ndarray) -> int:
-    # Much faster than a sum of booleans.
+    # Much faster than summing booleans.
     return int(np.count_nonzero(mask))
 
 
-@dataclasses.dataclass
-class Tally:
-    """What a run sums up between log steps and over its length; part of every checkpoint.
-
-    Attributes:
-      loss: sum of the batch losses since the last log step (nats).
-      batches: their number (count).
-      correct: correctly classified training examples since the last log step (count).
-      flops: training FLOPs so far, exact.
-      seconds: wall time of the loop so far (seconds).
-    """
-
-    loss: float = 0.0
-    batches: int = 0
-    correct: int = 0
-    flops: int = 0
-    seconds: float = 0.0
-
-    def variables(self) -> dict[str, tf.Variable]:
-        """Variables for a checkpoint, of types that several workers can exchange."""
-        return {
-            name: tf.Variable(_stored(name, value), trainable=False) for name, value in dataclasses.asdict(self).items()
-        }
-
-    def store(self, variables: Mapping[str, tf.Variable]) -> None:
-        """Assigns the numbers to variables from `variables`."""
-        for name, value in dataclasses.asdict(self).items():
-            variables[name].assign(_stored(name, value))
-
-    @classmethod
-    def of(cls, variables: Mapping[str, tf.Variable]) -> Self:
-        """Takes the numbers from variables that a checkpoint has restored."""
-        values = {name: variable.numpy().tolist() for name, variable in variables.items()}
-        high, low = values.pop("flops")
-        return cls(**values, flops=high * _LOW_FLOPS + low)
-
-    def add(self, result: ChunkResult, flops: int) -> None:
-        """Counts the steps of a chunk in, one by one, so that its length does not change the sum."""
-        for loss in result.losses:
-            self.loss += float(loss)
-        self.batches += len(result.losses)
-        self.correct += int(result.correct.sum())
-        self.flops += flops
-
-    def training_scalars(self, batch_size: int) -> dict[str, float]:
-        """Mean training loss and accuracy since the last log step, and starts over."""
-        if not self.batches:
-            return {}
-        values = {
-            "train_loss": self.loss / self.batches,
-            "train_accuracy": self.correct / (self.batches * batch_size),
-        }
-        self.loss, self.batches, self.correct = 0.0, 0, 0
-        return values
-
-
 class Loop:
-    """Trains a built run to its last step, from wherever its directory stands."""
+    """Trains a run to its last step, from the last checkpoint in its directory."""
 
     def __init__(
         self,
@@ -110,15 +43,15 @@ class Loop:
         steps: Steps,
         settings: TrainingSettings,
     ) -> None:
-        """Names what the checkpoints hold; reads and writes nothing.
+        """Sets up checkpoints, logs and measurements; reads and writes no file.
 
         Args:
-          directory: of the run; it exists.
+          directory: existing run directory.
           model: the network.
           optimizer: built, with masks and updater.
           dataset: train, validation and test.
           steps: the compiled steps.
-          settings: how long, how often.
+          settings: total steps, and intervals of logs and checkpoints.
         """
         self._directory, self._model, self._optimizer = directory, model, optimizer
         self._dataset, self._steps, self._settings = dataset, steps, settings
@@ -130,9 +63,8 @@ class Loop:
         self._metrics = files.JsonLines(directory / files.METRICS)
         self._updates = files.JsonLines(directory / files.MASK_UPDATES)
         self._schedule = optimizer.updater.schedule
-        # These methods keep the number of active weights of a kernel and change its mask at every step; a record and
-        # two gradient norms for each of a thousand steps would be all that the run does.
-        self._continuous = optimizer.updater.has_reserve and self._schedule.frequency == 1
+        # A record with two gradient norms at every step would take most of the time of the run.
+        self._is_continuous = optimizer.updater.changes_every_step
         self._cost = Cost(model, optimizer)
         self._measurements: Measurements
         self._scalars: ScalarWriter
@@ -153,7 +85,7 @@ class Loop:
         """Trains, measures and saves until the last step.
 
         Returns:
-          What result.json holds of the training.
+          The entries of result.json that describe the training.
 
         Raises:
           RunError: if the loss is not finite, or a checkpoint does not fit.
@@ -171,7 +103,7 @@ class Loop:
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
         self._progress = Progress(self._directory.resolve().name, self._settings.total_steps, step)
         try:
-            with signals.when_asked() as stop:
+            with signals.graceful_shutdown() as stop:
                 self._train(step, stop, is_new=restored is None)
                 return self._result()
         finally:
@@ -179,17 +111,17 @@ class Loop:
             self._scalars.close()
 
     def _restore(self) -> int | None:
-        """Takes up the last checkpoint; None where nothing has been logged yet."""
+        """Restores the last checkpoint and returns its step; None where nothing has been logged yet."""
         step = self._checkpoints.restore_latest()
         if step is None:
             self._save(0)
-        # A log line is written before the checkpoint of its step, but for the first one; a mask update belongs to the
-        # step after it.
+        # A log line is written before the checkpoint of its step, except at step 0; a mask update belongs to the step
+        # after it.
         self._metrics.keep_until(step or 0, inclusive=bool(step))
         self._updates.keep_until(step or 0, inclusive=False)
         if not step:
             return None
-        self._tally = Tally.of(self._stored_tally)
+        self._tally = Tally.from_variables(self._stored_tally)
         return step
 
     def _initial_weights(self) -> list[np.ndarray]:
@@ -198,19 +130,19 @@ class Loop:
 
     def _train(self, step: int, stop: Stop, *, is_new: bool) -> None:
         started, before = time.monotonic(), self._tally.seconds
-        note = self._at(step) if is_new else ""
+        note = self._log_and_save(step) if is_new else ""
         while step < self._settings.total_steps:
             self._progress.update(step, note)
             if stop:
                 self._save(step)
-                stop.obey(step)
+                stop.raise_if_requested(step)
             step = self._advance(step)
             self._tally.seconds = before + time.monotonic() - started
-            note = self._at(step) or note
+            note = self._log_and_save(step) or note
         self._progress.update(step, note)
 
-    def _at(self, step: int) -> str:
-        """What happens before a step: a log line, then a checkpoint; returns what is worth a word."""
+    def _log_and_save(self, step: int) -> str:
+        """Logs, then saves, if due before a step; returns a note for the progress line."""
         last, note = step == self._settings.total_steps, ""
         if step % self._settings.log_freq == 0 or last:
             note = self._log(step)
@@ -219,17 +151,17 @@ class Loop:
         return note
 
     def _advance(self, step: int) -> int:
-        """Takes the steps up to the next event and returns where that is."""
-        if not self._continuous and self._schedule.is_update_step(step):
+        """Trains up to the next event and returns its step."""
+        if not self._is_continuous and self._schedule.is_update_step(step):
             self._update_masks(step)
             return step + 1
         stop = min(
             self._settings.total_steps,
             *(n - step % n + step for n in (self._settings.log_freq, self._settings.save_freq, CHUNK)),
         )
-        if not self._continuous:
+        if not self._is_continuous:
             stop = min([stop, *self._schedule.steps(step, stop)[:1]])
-        result = self._steps.run(step, stop - step, with_updates=self._continuous)
+        result = self._steps.run(step, stop - step, with_updates=self._is_continuous)
         self._check_finite(step, result)
         self._tally.add(result, self._cost.training_flops(stop - step, self._settings.batch_size))
         return stop
@@ -237,16 +169,16 @@ class Loop:
     def _check_finite(self, step: int, result: ChunkResult) -> None:
         bad = np.flatnonzero(~np.isfinite(result.losses))
         if bad.size:
-            raise self._diverged(f"The training loss is {result.losses[bad[0]]} at step {step + bad[0]}")
+            raise self._divergence_error(f"The training loss is {result.losses[bad[0]]} at step {step + bad[0]}")
 
     def _check(self, step: int) -> None:
-        """Refuses to log or save what is broken: weights that are not finite, or not zero off their masks."""
+        """Raises if weights are not finite, or not zero off their masks."""
         bad = [v.path for v in self._model.trainable_variables if not np.isfinite(v.numpy()).all()]
         if bad:
-            raise self._diverged(f"Weights of {bad[0]} are not finite before step {step}")
+            raise self._divergence_error(f"Weights of {bad[0]} are not finite before step {step}")
         self._masks.check()
 
-    def _diverged(self, what: str) -> RunError:
+    def _divergence_error(self, what: str) -> RunError:
         return RunError(
             f"{what}: lower optimizer.learning_rate, set optimizer.clipnorm or warm up; the last checkpoint in "
             f"{self._directory} is from before it."
@@ -258,22 +190,23 @@ class Loop:
         self._check_finite(step, result)
         self._tally.add(result, self._cost.training_flops(1, self._settings.batch_size, mask_update=True))
         before = self._measurements.gradient_norm()
-        # The numbers 0 and 1 are taken by the checkpoints of the run.
-        pairs = self._settings.save_update_pairs and step > 1
-        if pairs:
+        # The checkpoints before and after are named by -(step - 1) and -step; 0 is taken by the start of the run.
+        saves_pair = self._settings.save_update_pairs and step > 1
+        if saves_pair:
             self._save(-step + 1)
         self._steps.finish_mask_update(gradients)
-        if pairs:
+        if saves_pair:
             self._save(-step)
         self._check(step)
-        self._cost.masks_changed()
+        self._cost.invalidate()
         new = [m.numpy() for m in self._masks.variables_by_kernel]
         dropped = sum(_count(a & ~b) for a, b in zip(old, new, strict=True))
         active = sum(map(_count, old))
+        scheduled = self._optimizer.updater.drop_fraction_at(step)
         self._updates.append(
             {
                 "step": step,
-                "drop_fraction": self._drop_fraction(step, dropped / active if active else 0.0),
+                "drop_fraction": dropped / max(active, 1) if scheduled is None else scheduled,
                 "grown": sum(_count(b & ~a) for a, b in zip(old, new, strict=True)),
                 "dropped": dropped,
                 "sparsity": self._masks.sparsity(),
@@ -281,13 +214,6 @@ class Loop:
                 "gradient_norm_after": self._measurements.gradient_norm(),
             }
         )
-
-    def _drop_fraction(self, step: int, measured: float) -> float:
-        """That of the schedule, where the method has one that it obeys."""
-        updater = self._optimizer.updater
-        if isinstance(updater, DropAndGrow | GraNet) and not isinstance(updater, RigLAuto):
-            return float(updater.fraction(tf.constant(step, tf.int64)))
-        return measured
 
     def _log(self, step: int) -> str:
         self._check(step)
@@ -300,7 +226,7 @@ class Loop:
         return f"test accuracy {values['test_accuracy']:.4f}"
 
     def _churn(self) -> dict[str, float]:
-        """Share of the weights active at the last log step that left since (fraction)."""
+        """Measures the share of the weights active at the last log step that are inactive now (fraction)."""
         left = active = 0
         for logged, mask in zip(self._logged, self._masks.variables_by_kernel, strict=True):
             old = logged.numpy()
@@ -316,7 +242,7 @@ class Loop:
 
     def _result(self) -> dict[str, Any]:
         predictions = self._measurements.predictions()
-        with files.atomic(self._directory / files.PREDICTIONS) as temporary:
+        with files.atomic_path(self._directory / files.PREDICTIONS) as temporary:
             np.savez_compressed(temporary, **predictions)
         seconds = self._tally.seconds
         return {

@@ -38,7 +38,7 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
     return strategy.cluster_resolver if several else None
 
 
-def agreed(step: int | None = None) -> int:
+def broadcast_step(step: int | None = None) -> int:
     """Where the run stands, from the writer to every worker; it waits until all of them ask.
 
     Args:
@@ -67,7 +67,7 @@ def _count() -> int:
 
 
 @contextlib.contextmanager
-def copied(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
+def scratch_directory(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
     """A directory of a worker's own, in which it goes through the motions of the writer.
 
     Args:
@@ -91,7 +91,7 @@ def copied(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def told_if_lost() -> Iterator[None]:
+def report_lost_worker() -> Iterator[None]:
     """Tells in one line that another worker has gone.
 
     Yields:

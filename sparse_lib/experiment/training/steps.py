@@ -1,7 +1,6 @@
 """Training steps: many in one compiled call on data in memory, one a call on data that comes from disk."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import gradient_flow
+from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
@@ -35,7 +35,7 @@ def wants_xla(model: keras.Model) -> bool:
     """
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
-    convolutional = any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+    convolutional = any("Conv" in type(layer).__name__ for layer in all_layers(model))
     return not convolutional and not tf.distribute.has_strategy()
 
 
@@ -109,9 +109,7 @@ class Steps:
         jit = wants_xla(model) if jit_compile is None else jit_compile
         # Nothing in here needs autograph, which would take longer than the rest of the tracing.
         self._chunk = tf.function(self._run_chunk, jit_compile=jit, autograph=False)
-        self._continuous = tf.function(self._run_chunk_with_updates, jit_compile=jit, autograph=False)
         self._one = tf.function(self._run_one, jit_compile=jit, autograph=False)
-        self._one_continuous = tf.function(self._run_one_with_updates, jit_compile=jit, autograph=False)
         self._begin_update = tf.function(self._run_begin_update, autograph=False)
         self._finish_update = tf.function(self._run_finish_update, autograph=False)
 
@@ -145,14 +143,12 @@ class Steps:
           The losses and the number of correct examples of each step.
         """
         if self._resident is None:
-            one = self._one_continuous if with_updates else self._one
-            taken = [one(*self._feed(step + i)) for i in range(steps)]
+            taken = [self._one(*self._feed(step + i), with_updates=with_updates) for i in range(steps)]
             return ChunkResult(*(np.array([value.numpy() for value in values]) for values in zip(*taken, strict=True)))
         orders = self._resident.orders(self.indices(step, steps), step)
         padded = np.zeros((CHUNK, *orders.shape[1:]), np.int32)
         padded[:steps] = orders
-        chunk = self._continuous if with_updates else self._chunk
-        losses, correct = chunk(tf.constant(padded), tf.constant(steps))
+        losses, correct = self._chunk(tf.constant(padded), tf.constant(steps), with_updates=with_updates)
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
@@ -234,49 +230,38 @@ class Steps:
             # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
             loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
+        masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
-    def _on_replicas(self, use: Callable[[list[tf.Tensor]], None], *feed: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss, correct, gradients = self._gradients(*feed)
-            use(gradients)
-            return loss, correct
-
-        return self._summed(*distribute.per_replica(self._strategy, step, *feed))
-
-    def _summed(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._replicas == 1:
             return loss, correct
         total = tf.distribute.ReduceOp.SUM
         return self._strategy.reduce(total, loss, None), self._strategy.reduce(total, correct, None)
 
-    def _loop(
-        self, orders: tf.Tensor, steps: tf.Tensor, use: Callable[[list[tf.Tensor]], None]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor, *, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
         losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
         correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
 
         def body(
             i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
-            loss, right = self._on_replicas(use, orders[i])
+            loss, right = self._run_one(orders[i], with_updates=with_updates)
             return i + 1, losses.write(i, loss), correct.write(i, right)
 
         _, losses, correct = tf.while_loop(lambda i, *_: i < steps, body, (0, losses, correct), parallel_iterations=1)
         return losses.stack(), correct.stack()
 
-    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(orders, steps, self._train)
+    def _run_one(self, *feed: Any, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            loss, correct, gradients = self._gradients(*feed)
+            if with_updates:
+                self._optimizer.apply(gradients)
+            else:
+                self._optimizer.train_step(self._optimizer.reduce(gradients))
+            return loss, correct
 
-    def _run_chunk_with_updates(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(orders, steps, self._optimizer.apply)
-
-    def _run_one(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._on_replicas(self._train, images, labels)
-
-    def _run_one_with_updates(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._on_replicas(self._optimizer.apply, images, labels)
+        return self._sum_over_replicas(*distribute.per_replica(self._strategy, step, *feed))
 
     def _run_begin_update(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -287,10 +272,7 @@ class Steps:
             return loss, correct, [None if g is None else tf.identity(g) for g in reduced]
 
         loss, correct, kept = distribute.per_replica(self._strategy, step, *feed)
-        return *self._summed(loss, correct), kept
+        return *self._sum_over_replicas(loss, correct), kept
 
     def _run_finish_update(self, gradients: list[Any]) -> None:
         distribute.per_replica(self._strategy, self._optimizer.mask_step, gradients)
-
-    def _train(self, gradients: list[tf.Tensor]) -> None:
-        self._optimizer.train_step(self._optimizer.reduce(gradients))

@@ -4,8 +4,8 @@ import gin
 import pytest
 
 from analysis.records import gin_text, methods
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 
 TEXT = """
 # Macros:
@@ -55,7 +55,7 @@ def test_reads_what_gin_writes():
     try:
         bindings = ["masks.sparsity=0.75", "mask_updater.update_alg='rigl'", "training.seed=7", "STEPS=123"]
         gin_files.parse([], [*bindings, "training.total_steps=%STEPS", "mlp.hidden_sizes=(16, 8)"])
-        commands.experiment()
+        Experiment.from_gin()
         values = gin_text.parse(gin_files.operative())
     finally:
         gin.clear_config()

@@ -1,13 +1,14 @@
 """What a configuration is called."""
 
+import json
+import math
 import pathlib
 
 import pytest
 
 from analysis.figures import style
 from analysis.records import gin_text, methods
-from sparse_lib.experiment.config.mask_updates import UPDATERS
-from sparse_lib.experiment.sizes import SIZES
+from sparse_lib import updaters
 from sparse_lib.oneshot import METHODS
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -60,7 +61,7 @@ RIGL = {"mask_updater.update_alg": "rigl"}
             "grasp",
             "GraSP",
         ),
-        ({"training.oneshot_prune_fraction": 0.9, **RIGL}, "rigl.snip", "RigL (SNIP masks)"),
+        ({"training.oneshot_prune_fraction": 0.9, "oneshot.method": "snip", **RIGL}, "rigl.snip", "RigL (SNIP masks)"),
     ],
 )
 def test_name_and_label(values, method, label):
@@ -96,7 +97,7 @@ def test_every_configuration_of_the_suite_has_a_name_of_its_own(folder):
     ],
 )
 def test_sparsity_that_is_aimed_at(values, sparsity):
-    assert methods.identify(values).sparsity == sparsity
+    assert methods.identify(values).target_sparsity == sparsity
 
 
 def test_data_order_is_the_seed_where_it_is_set_apart():
@@ -131,12 +132,34 @@ def test_order_is_that_of_the_tables():
 
 
 def test_every_updater_and_score_has_a_label_and_a_look():
-    bases = {*UPDATERS, *METHODS}
+    bases = {*updaters.REGISTRY, *METHODS}
     assert bases <= set(methods.BASES)
     looks = {base: style.look(base) for base in methods.BASES}
-    assert len({(look.colour, look.marker) for look in looks.values()}) >= len(looks) - 4
+    assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
+    assert style.look("noisy_rigl") == style.look("noisy_rigl") != style.look("dense")
 
 
-@pytest.mark.parametrize("network", ["lenet5", "mlp"])
-def test_widths_of_the_paper_are_those_of_the_networks(network):
-    assert methods.WIDTHS[network] == tuple(SIZES[network]().hidden_sizes)
+@pytest.mark.parametrize(
+    ("widths", "method"), [((6, 16, 120, 84), "dense"), ((6, 16, 120, 83), "small_dense"), ((7, 16, 120, 84), "dense")]
+)
+def test_a_dense_network_is_small_if_it_is_narrower_than_the_paper_s(widths, method):
+    assert methods.identify({"lenet5.hidden_sizes": widths}).method == method
+
+
+def test_a_run_says_what_it_is(tmp_path):
+    stored = {
+        **methods.identify({"masks.sparsity": 0.8})._asdict(),
+        "method": "noisy_rigl.erk",
+        "label": "Noisy RigL",
+        "target_sparsity": None,
+    }
+    (tmp_path / "run.json").write_text(json.dumps(stored))
+    # The configuration names an updater that this process has not imported.
+    found = methods.identify({"mask_updater.update_alg": "noisy_rigl(temperature=2)"}, tmp_path)
+    assert methods.label(found.method, found.label) == "Noisy RigL (ERK)" and math.isnan(found.target_sparsity)
+    (tmp_path / "run.json").write_text("{")
+    assert methods.identify(RIGL, tmp_path).method == "rigl"
+
+
+def test_a_configuration_that_cannot_be_understood_is_unknown():
+    assert methods.identify({"mask_updater.update_alg": "noisy_rigl"}).method == "unknown"

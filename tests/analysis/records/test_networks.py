@@ -9,8 +9,8 @@ import pytest
 from analysis.records import checkpoints, networks
 from analysis.records.runs import load_runs
 from analysis.similarity import cka, tables, weights
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.training import run
 
@@ -30,7 +30,7 @@ def train(directory: pathlib.Path, bindings: list[str]) -> None:
     gin.clear_config()
     try:
         gin_files.parse([], [*COMMON, *bindings])
-        run.train(commands.experiment(), directory, gin_files.operative())
+        run.train(Experiment.from_gin(), directory, gin_files.operative())
     finally:
         gin.clear_config()
 

@@ -11,8 +11,8 @@ import pytest
 
 from analysis.records import runs as frames
 from analysis.records.runs import IDENTITY, load_runs
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
 from tests.documents import ROOT, run_fragments
 
@@ -37,7 +37,7 @@ def test_what_train_writes(tmp_path):
     gin.clear_config()
     try:
         gin_files.parse([], TINY)
-        run.train(commands.experiment(), tmp_path / "rigl", gin_files.operative())
+        run.train(Experiment.from_gin(), tmp_path / "rigl", gin_files.operative())
     finally:
         gin.clear_config()
     loaded = load_runs(tmp_path)

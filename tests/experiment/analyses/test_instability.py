@@ -11,19 +11,19 @@ import sys
 import gin
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import instability, interpolation, solutions
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
-from sparse_lib.experiment.config.analyses import InterpolateSettings
-from sparse_lib.experiment.config.landscape import InstabilitySettings
+from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
@@ -119,7 +119,7 @@ def test_another_data_order_differs_from_the_fork_on_and_not_before(parents, tmp
     parent = parents()
     text = instability.with_data_seed(config(), 9)
     instability.fork(parent, 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     for step in (0, 12):
         assert_same(state(tmp_path, step), state(parent, step))
     run.train(experiment(data_seed=9), tmp_path, text)
@@ -139,7 +139,7 @@ def test_the_seed_of_the_data_changes_the_data_alone(monkeypatch):
             original(self, *args, **options)
 
         monkeypatch.setattr(kind, "__init__", made)
-    one, other = experiment().built(fresh=True), experiment(data_seed=7).built(fresh=True)
+    one, other = build_run(experiment(), fresh=True), build_run(experiment(data_seed=7), fresh=True)
     assert seen == {Steps: [0, 7], SparseOptimizer: [0, 0]}
     assert_same(*({v.path: v.numpy() for v in built.model.variables} for built in (one, other)))
     assert_same(*(dict(enumerate(m.numpy() for m in built.optimizer.masks.values())) for built in (one, other)))
@@ -158,7 +158,7 @@ def test_copies_of_the_last_step_have_no_barrier(measured):
 def test_barriers_by_hand(measured):
     directory, _ = measured
     made = experiment()
-    model = made.model()
+    model = build_model(made)
     kernels = made.network.kernels(model)
     ends = [solutions.read(directory / "step-0" / f"data-seed-{seed}", model, kernels) for seed in (1, 2)]
     evaluate = solutions.PointEvaluator(model, made.dataset)
@@ -219,7 +219,7 @@ def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
 
     def stopped(self, *args, **options):
         calls.append(args)
-        if len(calls) == 4:
+        if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *args, **options)
 
@@ -245,9 +245,9 @@ def test_a_fork_that_was_killed_is_made_again(parents, tmp_path, monkeypatch):
         patch.setattr(instability.shutil, "copyfile", deadly)
         with pytest.raises(ZeroDivisionError):
             instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0]
+    assert list_steps(tmp_path) == [0]
     instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     assert_same(state(tmp_path, 12), state(parents(), 12))
 
 
@@ -345,9 +345,7 @@ def test_the_command_line(call, tmp_path):
     parent, out = tmp_path / "parent", tmp_path / "out"
     gin.clear_config()
     entry_point.define_mode()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["interpolate.py", "--seed=4", *(f"--gin_bindings={binding}" for binding in BINDINGS)])
-        commands.train(parent, overwrite=False)
+    commands.train(Options(seed=4, gin_bindings=BINDINGS), parent, overwrite=False)
     few = [f"--gin_bindings=instability.{said}" for said in ("steps=(3,)", "data_seeds=(1,4)", "points=3")]
     assert call("--mode=instability", f"--logdir={out}", f"--run={parent}", *few) == (0, "")
     assert len(rows(out)) == 3

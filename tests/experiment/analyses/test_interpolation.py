@@ -15,25 +15,26 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from absl.testing import flagsaver
 
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import curves, interpolation, solutions
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
+from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
-from sparse_lib.experiment.sizes import MLPSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.experiment.training.metrics import Evaluator
 from tests.experiment import tiny
 
 ROOT = pathlib.Path(__file__).parents[3]
 SPLITS = ("train", "validation", "test")
-NORMED = MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)
+NORMED = MLP(hidden_sizes=(12, 8), use_batch_norm=True)
 KINDS = {"mlp": ("mlp", None), "lenet5": ("lenet5", None), "norm": ("mlp", NORMED)}
 
 
@@ -85,7 +86,7 @@ def rows(directory):
 def loaded(kind, directory):
     """The network of a run with its last weights, and its masks by variable, all ones for a dense one."""
     made = experiment(kind, 1)
-    model, reader = made.model(), Reader(directory)
+    model, reader = build_model(made), Reader(directory)
     for variable in model.variables:
         variable.assign(reader.read("model", variable.path))
     masks = {id(k): reader.read("masks", n) for n, k in made.network.kernels(model).items()}
@@ -409,7 +410,7 @@ def test_images_that_are_no_array_are_read_by_rows():
             return split.images[rows]
 
     # The split is only read; what it may hold is checked elsewhere.
-    whole, read = (curves.split_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
+    whole, read = (curves.make_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
     rows = tf.constant([3, 199, 3], tf.int32)
     for examples in (whole, read):
         images, labels = tf.function(examples.batch)(rows)
@@ -421,9 +422,9 @@ def test_images_that_are_no_array_are_read_by_rows():
 def test_another_interpolation_in_the_same_directory(go, tmp_path):
     go()
     before = contents(tmp_path / "out")
-    with pytest.raises(RunError, match=r"holds another interpolation \(masks is 'own' there and 'none' here\)"):
+    with pytest.raises(RunError, match=r"json is another result \(masks is 'own' there and 'none' here\)"):
         go(masks="none")
-    with pytest.raises(RunError, match=r"another interpolation \(start_sha256 is"):
+    with pytest.raises(RunError, match=r"another result \(start_sha256 is"):
         go(turned=True)
     assert contents(tmp_path / "out") == before
     go(masks="none", overwrite=True)
@@ -546,9 +547,7 @@ def runs(tmp_path_factory):
     for seed in (1, 2):
         gin.clear_config()
         entry_point.define_mode()
-        with flagsaver.flagsaver():
-            flags.FLAGS(["interpolate.py", f"--seed={seed}", *(f"--gin_bindings={binding}" for binding in TINY)])
-            commands.train(folder / f"seed{seed}", overwrite=False)
+        commands.train(Options(seed=seed, gin_bindings=TINY), folder / f"seed{seed}", overwrite=False)
     gin.clear_config()
     return folder
 

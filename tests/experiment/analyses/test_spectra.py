@@ -2,18 +2,24 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl.testing import flagsaver
 
+import hessian
+import train
 from sparse_lib import curvature
-from sparse_lib.experiment.analyses import checkpoint_spectrum, spectra
+from sparse_lib.experiment.analyses import checkpoint_spectrum, estimated_spectrum, exact_spectrum, spectra
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
+from sparse_lib.experiment.storage import run_directory
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training.build import build_model
 from sparse_lib.objective import Objective
 from tests.experiment import tiny
 
@@ -47,7 +53,7 @@ def content(directory: pathlib.Path) -> dict[str, bytes]:
 
 def explicit(of_run, directory: pathlib.Path, number: int) -> np.ndarray:
     """The Hessian of the active weights and biases, all rows of it by automatic differentiation."""
-    model = of_run.model()
+    model = build_model(of_run)
     reader = Reader(directory / f"ckpt-{number}")
     params = [tf.constant(reader.read("model", v.path)) for v in model.trainable_variables]
     train = of_run.dataset.train
@@ -128,12 +134,19 @@ def test_what_is_there_stays(of_run, finished):
     # How many rows are computed at once is no other result.
     spectra.compute(of_run, finished, settings(rows_at_once=3))
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("ckpt-*")} == times
-    with pytest.raises(RunError, match="was computed with batch_size=100, now it is 60; name another hessian.folder"):
+    with pytest.raises(RunError, match=r"\(batch_size is 100 there and 60 here\); name another hessian.folder"):
         spectra.compute(of_run, finished, settings(batch_size=60))
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], batch_size=60, folder="sixty"))
     assert sorted(path.name for path in (finished / "sixty").iterdir()) == ["ckpt-24.json", "ckpt-24.npz"]
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], overwrite=True))
     assert (folder / "ckpt-24.json").stat().st_mtime_ns > times["ckpt-24.json"]
+
+
+def test_another_process_in_the_run_is_waited_for(of_run, finished):
+    lock = run_directory.lock(finished)
+    with lock, pytest.raises(RunError, match="Another process works in"):
+        spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="locked"))
+    assert not (finished / "locked").exists()
 
 
 def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
@@ -147,14 +160,14 @@ def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
 
 
 def test_a_hessian_that_is_not_symmetric_is_said(of_run, finished, caplog, monkeypatch):
-    hessian = checkpoint_spectrum.exact.hessian
+    hessian = exact_spectrum.exact.hessian
 
     def lopsided(*args, **options):
         return hessian(*args, **options)._replace(symmetry_error=2e-3)
 
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="symmetric"))
     assert "symmetric" not in caplog.text
-    monkeypatch.setattr(checkpoint_spectrum.exact, "hessian", lopsided)
+    monkeypatch.setattr(exact_spectrum.exact, "hessian", lopsided)
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="lopsided"))
     assert "is symmetric to 2.0e-03 only" in caplog.text
 
@@ -166,7 +179,7 @@ def test_blocks_masked_weights_and_other_matrices(of_run, finished):
 
     active = values("active")
     dense = values("dense", is_dense_spectrum=True)
-    total = sum(v.shape.num_elements() for v in map(tf.convert_to_tensor, of_run.model().trainable_variables))
+    total = sum(v.shape.num_elements() for v in map(tf.convert_to_tensor, build_model(of_run).trainable_variables))
     assert len(dense) == total
     np.testing.assert_array_equal(np.sort(np.concatenate([active, np.zeros(total - len(active))])), dense)
     block = values("block", layers="dense2")
@@ -203,7 +216,7 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
 def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch, kept):
     chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
     spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))
-    put = checkpoint_spectrum.Parts.put
+    put = estimated_spectrum.Parts.put
 
     there = []
 
@@ -213,7 +226,7 @@ def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeyp
         if len(there) == kept:
             raise Interrupted(15, number)
 
-    monkeypatch.setattr(checkpoint_spectrum.Parts, "put", put_and_stop)
+    monkeypatch.setattr(estimated_spectrum.Parts, "put", put_and_stop)
     folder = f"parts{kept}"
     with pytest.raises(Interrupted):
         spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder=folder, **chosen))
@@ -238,26 +251,32 @@ def test_stability_limit_is_of_the_learning_rate_and_momentum(of_run, finished):
     assert found[24]["stability_limit"] is None
 
 
-def test_both_command_lines_do_it(tmp_path):
+def test_both_command_lines_do_it(tmp_path, monkeypatch, capsys):
     run = ["--seed=1", "--gin_config=mlp_configs/rigl.gin"]
     bindings = ("training.total_steps=20", "mlp.hidden_sizes=(12, 8)", "training.save_freq=10", "training.log_freq=20")
-    train = [*run, *(f"--gin_bindings={b}" for b in bindings)]
+    training = [*run, *(f"--gin_bindings={b}" for b in bindings)]
     common = [
         f"--logdir={tmp_path / 'run'}",
         "--gin_config=mlp_configs/hessian.gin",
         "--gin_bindings=hessian.batch_size=50",
     ]
 
-    def call(*arguments):
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.returncode, done.stderr
+    def call(entry_point, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{entry_point.__name__}.py", *arguments])
+        gin.clear_config()
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+            cli.run(entry_point.main)
+        return caught.value.code, capsys.readouterr().err
 
-    code, told = call("hessian.py", *common)
+    monkeypatch.chdir(ROOT)
+    train.define_mode()
+    code, told = call(hessian, *common)
     assert code == 1 and told.splitlines()[-1].startswith("error:") and "holds no run" in told
-    assert call("train.py", f"--logdir={tmp_path / 'run'}", *train)[0] == 0
-    code, told = call("hessian.py", *common)
+    assert call(train, f"--logdir={tmp_path / 'run'}", *training)[0] == 0
+    code, told = call(hessian, *common)
     assert code == 0 and "ckpt-20: exact, structured" in told
-    assert call("train.py", "--mode=hessian", *common, "--gin_bindings=hessian.folder='other'")[0] == 0
+    assert call(train, "--mode=hessian", *common, "--gin_bindings=hessian.folder='other'")[0] == 0
+    gin.clear_config()
     for number in (0, 10, 20):
         one, other = (np.load(tmp_path / "run" / f / f"ckpt-{number}.npz") for f in ("hessian", "other"))
         np.testing.assert_array_equal(one["eigenvalues"], other["eigenvalues"])

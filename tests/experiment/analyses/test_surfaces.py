@@ -9,17 +9,18 @@ import sys
 import gin
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
 import interpolate as entry_point
 from sparse_lib.experiment.analyses import grids, solutions, surfaces
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
-from sparse_lib.experiment.config.landscape import SurfaceSettings
+from sparse_lib.experiment.config.analyses import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model
 from tests.experiment import tiny
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "rigl", "update_freq": 5}}
@@ -67,7 +68,7 @@ def grid(directory, name="surface"):
 
 def values_of(kind, checkpoint):
     made = experiment(kind)
-    model = made.model()
+    model = build_model(made)
     return solutions.read(checkpoint, model, made.network.kernels(model))
 
 
@@ -92,7 +93,7 @@ def test_directions_are_filter_normalised_and_live_on_the_mask(runs, tmp_path, m
         drawn[settings.space, settings.others] = picture.plane
         return {"lowest": {}}
 
-    monkeypatch.setattr(grids, "draw", keep)
+    monkeypatch.setattr(grids, "evaluate", keep)
     for space, others in (("active", "zero"), ("all", "scale")):
         draw(runs, tmp_path, space=space, others=others)
     solution = values_of("mlp", runs())
@@ -121,7 +122,7 @@ def test_a_part_of_the_examples(runs, tmp_path):
     found = grid(tmp_path)
     assert "loss_test" not in found
     made = experiment()
-    model = made.model()
+    model = build_model(made)
     solution = solutions.read(runs(), model, made.network.kernels(model))
     for variable, value in zip(model.trainable_variables, solution.values, strict=True):
         variable.assign(value)
@@ -160,8 +161,8 @@ def test_statistics_are_estimated_again_on_a_plane(runs, tmp_path):
     summary = draw(runs, tmp_path, "norm", "plane", batch_norm_batches=2, batch_size=50)
     assert summary["batch_norm"] == "reestimate"
     made = experiment("norm")
-    model = made.model()
-    estimate = solutions.reestimation(model, made.dataset.train, batches=2, batch_size=50, seed=0)
+    model = build_model(made)
+    estimate = solutions.make_batch_norm_estimator(model, made.dataset.train, batches=2, batch_size=50, seed=0)
     evaluate = solutions.PointEvaluator(model, made.dataset)
     solution = values_of("norm", runs("norm") / f"ckpt-{CORNERS[0]}")
     expected = evaluate(solution.values, estimate(solution.values))["test"]
@@ -317,9 +318,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     gin.clear_config()
     entry_point.define_mode()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["interpolate.py", *(f"--gin_bindings={binding}" for binding in TINY)])
-        commands.train(directory, overwrite=False)
+    commands.train(Options(gin_bindings=TINY), directory, overwrite=False)
     gin.clear_config()
     return directory
 

@@ -16,9 +16,11 @@ from absl.testing import flagsaver
 import train
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.command_line import cli, commands
+from sparse_lib.experiment.command_line.options import Options
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import available
+from sparse_lib.experiment.storage.checkpoints import list_steps
 
 ROOT = pathlib.Path(__file__).parents[3]
 LIBRARY = ROOT / "sparse_lib"
@@ -63,9 +65,7 @@ def finished(tmp_path_factory):
     """A finished tiny run of four steps, to be copied."""
     directory = tmp_path_factory.mktemp("finished") / "run"
     gin.clear_config()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["train.py", *(f"--gin_bindings={k}={v}" for k, v in TINY.items())])
-        commands.train(directory, overwrite=False)
+    commands.train(Options(gin_bindings=[f"{k}={v}" for k, v in TINY.items()]), directory, overwrite=False)
     gin.clear_config()
     return directory
 
@@ -162,10 +162,8 @@ def test_an_include_lies_beside_its_file(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for files_read, steps in ((["a"], 3), (["b"], 2), (["a", "b"], 2), (["b", "a"], 3)):
         gin.clear_config()
-        with flagsaver.flagsaver():
-            flags.FLAGS(["train.py", *(f"--gin_config={folder}/mode.gin" for folder in files_read)])
-            cli.parse_gin()
-        assert commands.experiment().training.total_steps == steps
+        commands.parse_gin(Options(gin_config=[f"{folder}/mode.gin" for folder in files_read]))
+        assert Experiment.from_gin().training.total_steps == steps
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_a_finished_run_is_told_again(call, copied, finished):
 
 def test_overwrite_starts_again(call, copied):
     assert call(f"--logdir={copied}", "--overwrite", training__total_steps="2")[0] == 0
-    assert available(copied) == [0, 2]
+    assert list_steps(copied) == [0, 2]
 
 
 def test_a_truncated_checkpoint_is_told_and_the_run_goes_on_without_it(call, copied):
@@ -285,10 +283,10 @@ def test_a_strategy_that_is_not_there(call, tmp_path):
 def test_flags_of_published_command_lines():
     with flagsaver.flagsaver():
         flags.FLAGS(["train.py", "--use_tpu"])
-        assert cli.strategy_name() == "tpu"
+        assert Options.from_flags().strategy == "tpu"
     with flagsaver.flagsaver():
         flags.FLAGS(["train.py", "--nouse_tpu", "--strategy=mirrored"])
-        assert cli.strategy_name() == "mirrored"
+        assert Options.from_flags().strategy == "mirrored"
 
 
 @pytest.mark.parametrize(

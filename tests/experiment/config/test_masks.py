@@ -4,6 +4,7 @@ import pytest
 
 from sparse_lib import structures
 from sparse_lib.experiment.runtime.errors import SettingError
+from sparse_lib.experiment.training.build import build_run
 from sparse_lib.updaters import SRigL
 from tests.experiment import tiny
 
@@ -14,7 +15,7 @@ SRIGL = {
 
 
 def built(**settings):
-    return tiny.experiment(**settings).built(fresh=True)
+    return build_run(tiny.experiment(**settings), fresh=True)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_structured_run_trains_and_goes_on(tmp_path):
     experiment = tiny.experiment(**SRIGL)
     result = tiny.train(experiment, tmp_path)
     assert result["sparsity"] == pytest.approx(0.8, abs=0.03)
-    resumed = experiment.built(fresh=False).optimizer
+    resumed = build_run(experiment, fresh=False).optimizer
     assert isinstance(resumed.updater, SRigL) and resumed.updater.ablation_threshold == 0.9
     assert all(isinstance(rule, structures.ConstantFanIn) for rule in resumed.masks.structures)
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment.command_line import commands
 from sparse_lib.experiment.config import gin_files, gin_names
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.training.build import build_run
 from tests.experiment import tiny
 
 NO_PRUNING = """
@@ -177,7 +178,7 @@ def described(folder, text, bindings=()):
     file.write_text(text)
     gin.clear_config()
     gin_files.parse([str(file)], bindings)
-    return commands.experiment()
+    return Experiment.from_gin()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -223,13 +224,13 @@ def test_trains(name, pruned, tmp_path):
     file.write_text(text)
     gin.clear_config()
     gin_files.parse([*preload, str(file)], bindings)
-    made = commands.experiment()
+    made = Experiment.from_gin()
     assert made.network.network_name == ("mlp" if prefix else "lenet5")
     result = tiny.train(made, tmp_path / "run")
     assert np.isfinite(result["test_loss"])
 
     method = METHODS.get(mode, updaters.Static)
-    assert type(made.built(fresh=False).optimizer.updater) is method
+    assert type(build_run(made, fresh=False).optimizer.updater) is method
     assert (tmp_path / "run" / files.MASK_UPDATES).exists() == (method is not updaters.Static)
     is_dense = mode in ("dense", "small_dense")
     assert result["sparsity"] == pytest.approx(0 if is_dense else 0.98 if prefix else 0.95, abs=1e-3)
@@ -247,5 +248,5 @@ def test_analyses_are_understood(tmp_path):
 def test_the_published_readme_is_understood(tmp_path):
     bindings = ['network.weight_init_method="unit_scaled"', 'unit_scaled_init.init_method="faninout_uniform"']
     made = described(tmp_path, PUBLISHED["mlp_dense"], [*bindings, "masks.sparsity = 0.5"])
-    made.built(fresh=True)
+    build_run(made, fresh=True)
     assert made.initializer.init_method == "faninout_uniform"

@@ -8,8 +8,8 @@ import pytest
 from sparse_lib import counting, distributions
 from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.config.small_dense import SmallDenseSettings
+from sparse_lib.experiment.networks import MLP, LeNet5, WideResNet
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.sizes import LeNet5Settings, MLPSettings, WideResNetSettings
 
 IMAGE = (28, 28, 1)
 
@@ -20,7 +20,7 @@ def parameters_of_an_mlp(hidden):
 
 
 def test_the_twin_of_an_mlp_has_its_parameters():
-    full = MLPSettings(hidden_sizes=(300, 100))
+    full = MLP(hidden_sizes=(300, 100))
     twin = SmallDenseSettings(sparsity=0.9).fit(NetworkSettings(network_name="mlp"), full, IMAGE, 10)
     budget = parameters_of_an_mlp((300, 100)) - int(0.9 * 235_200) - int(0.9 * 30_000) - int(0.9 * 1_000)
     candidates = {w: tuple(int(n * w / 1000) for n in (300, 100)) for w in range(10, 1000)}
@@ -31,7 +31,7 @@ def test_the_twin_of_an_mlp_has_its_parameters():
 
 @pytest.mark.parametrize("budget", ["bytes", "flops"])
 def test_the_twin_of_lenet5_has_its_bytes_or_flops(budget):
-    network, full = NetworkSettings(network_name="lenet5"), LeNet5Settings(hidden_sizes=(40, 60, 120, 84))
+    network, full = NetworkSettings(network_name="lenet5"), LeNet5(hidden_sizes=(40, 60, 120, 84))
     settings = SmallDenseSettings(sparsity=0.8, distribution="erk", custom={"conv1": 0.0}, budget=budget)
     twin = settings.fit(network, full, IMAGE, 10)
     sparse_model = network.build(IMAGE, 10, 0, full)
@@ -46,7 +46,7 @@ def test_the_twin_of_lenet5_has_its_bytes_or_flops(budget):
 
 
 def test_a_multiplier_is_multiplied():
-    network, full = NetworkSettings(network_name="wide_resnet"), WideResNetSettings(depth=10, width=2.0)
+    network, full = NetworkSettings(network_name="wide_resnet"), WideResNet(depth=10, width=2.0)
     twin = SmallDenseSettings(sparsity=0.8).fit(network, full, (32, 32, 3), 10)
     assert twin.depth == 10 and twin.width < 1.2
     whole, narrow = (
@@ -56,7 +56,7 @@ def test_a_multiplier_is_multiplied():
 
 
 def test_without_a_sparsity_the_widths_stay():
-    full = LeNet5Settings()
+    full = LeNet5()
     assert SmallDenseSettings().fit(NetworkSettings(), full, IMAGE, 10) is full
     with pytest.raises(SettingError, match=r"small_dense\.custom=.* needs small_dense\.sparsity"):
         SmallDenseSettings(custom={"conv1": 0.0})

@@ -11,10 +11,11 @@ from scipy import ndimage
 from sklearn.datasets import load_digits as sklearn_digits
 
 from sparse_lib.experiment import data
-from sparse_lib.experiment.data import Dataset, Split, batch_indices, load_dataset
+from sparse_lib.experiment.data import Dataset, Split, batch_indices
 from sparse_lib.experiment.data.dataset import dataset_from_arrays
 from sparse_lib.experiment.data.holdout import hold_out
 from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
+from tests.experiment.data.loading import load
 
 
 def split_of(count: int, *, size: int = 4, classes: int = 3) -> Split:
@@ -104,7 +105,7 @@ def test_batches_refuse_bad_arguments(change):
 
 
 def test_digits_have_the_documented_shape():
-    digits = load_dataset()
+    digits = load()
     assert digits.name == "digits"
     assert digits.input_shape == (28, 28, 1)
     assert digits.num_classes == 10
@@ -119,7 +120,7 @@ def test_digits_have_the_documented_shape():
 
 def test_digits_are_the_real_ones_with_their_labels():
     # The digit is 2.5 times 8 pixels wide: its mean over such blocks must resemble the original.
-    digits, bunch = load_dataset(), sklearn_digits()
+    digits, bunch = load(), sklearn_digits()
     originals = (bunch.images / 16).reshape(1797, 64)
     cuts = np.linspace(0, 20, 9).round().astype(int)
     images = digits.test.images[:, 4:24, 4:24, 0]
@@ -152,15 +153,15 @@ def test_digits_are_stratified_and_disjoint():
 
 def test_digits_do_not_depend_on_global_seeds():
     np.random.seed(1)  # noqa: NPY002  (the very thing that must not matter)
-    first = load_dataset()
+    first = load()
     np.random.seed(2)  # noqa: NPY002
-    second = load_dataset()
+    second = load()
     np.testing.assert_array_equal(first.train.images, second.train.images)
     np.testing.assert_array_equal(first.test.labels, second.test.labels)
 
 
 def test_validation_size_leaves_the_test_images_alone():
-    default, wide, none = (load_dataset(validation_size=n) for n in (None, 437, 0))
+    default, wide, none = (load(validation_size=n) for n in (None, 437, 0))
     assert [len(wide.train), len(wide.validation), len(wide.test)] == [1000, 437, 360]
     assert [len(none.train), len(none.validation), len(none.test)] == [1437, 0, 360]
     np.testing.assert_array_equal(default.test.images, wide.test.images)
@@ -169,7 +170,7 @@ def test_validation_size_leaves_the_test_images_alone():
 @pytest.mark.parametrize("size", [-1, 1437, 5000])
 def test_digits_refuse_a_validation_size_that_leaves_nothing(size):
     with pytest.raises(ValueError, match=f"validation_size is {size}.*choose"):
-        load_dataset(validation_size=size)
+        load(validation_size=size)
 
 
 MODULES = {path.stem: path for path in sorted(Path(data.__file__).parent.glob("*.py"))}
@@ -195,7 +196,7 @@ def test_modules_import_nothing_slow(name):
 def test_npz_scales_integers_and_adds_a_channel(tmp_path):
     arrays = stored_arrays()
     np.savez(tmp_path / "own.npz", **arrays)
-    own = load_dataset(name="own.npz", data_dir=tmp_path)
+    own = load(name="own.npz", data_dir=tmp_path)
     assert own.input_shape == (5, 6, 1)
     assert own.num_classes == 4
     assert [len(own.train), len(own.validation), len(own.test)] == [18, 2, 8]
@@ -208,7 +209,7 @@ def test_npz_takes_floats_and_channels_as_they_are(tmp_path):
     floats = np.random.default_rng(0).normal(size=(20, 5, 6, 3))
     arrays = stored_arrays(x_train=floats, x_test=floats[:8])
     np.savez_compressed(tmp_path / "own.npz", **arrays)
-    own = load_dataset(name=str(tmp_path / "own.npz"), validation_size=0)
+    own = load(name=str(tmp_path / "own.npz"), validation_size=0)
     np.testing.assert_array_equal(own.train.images, floats.astype(np.float32))
     assert len(own.validation) == 0
 
@@ -217,16 +218,16 @@ def test_npz_keeps_its_own_validation_images(tmp_path):
     arrays = stored_arrays()
     arrays |= {"x_val": arrays["x_test"][:3], "y_val": arrays["y_test"][:3]}
     np.savez(tmp_path / "own.npz", **arrays)
-    own = load_dataset(name="own.npz", data_dir=tmp_path)
+    own = load(name="own.npz", data_dir=tmp_path)
     assert [len(own.train), len(own.validation)] == [20, 3]
     np.testing.assert_array_equal(own.validation.images, own.test.images[:3])
-    carved = load_dataset(name="own.npz", data_dir=tmp_path, validation_size=5)
+    carved = load(name="own.npz", data_dir=tmp_path, validation_size=5)
     assert [len(carved.train), len(carved.validation)] == [15, 5]
 
 
 def test_npz_ignores_arrays_that_it_does_not_know(tmp_path):
     np.savez(tmp_path / "own.npz", notes=np.array([{"made": "by hand"}]), **stored_arrays())
-    assert len(load_dataset(name="own.npz", data_dir=tmp_path).test) == 8
+    assert len(load(name="own.npz", data_dir=tmp_path).test) == 8
 
 
 BAD_ARRAYS = {
@@ -261,7 +262,7 @@ def test_npz_refuses_what_cannot_be_trained_on(tmp_path, change, message):
     arrays = {key: value for key, value in arrays.items() if value is not None}
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(ValueError, match=message) as raised:
-        load_dataset(name="own.npz", data_dir=tmp_path)
+        load(name="own.npz", data_dir=tmp_path)
     assert "\n" not in str(raised.value)
 
 
@@ -271,14 +272,14 @@ def test_npz_refuses_pixels_that_are_not_finite(tmp_path, value):
     images[[3, 6], 1, 1] = value
     np.savez(tmp_path / "own.npz", **stored_arrays(x_test=images))
     with np.errstate(over="ignore"), pytest.raises(ValueError, match="split 'test'.*in 2 images"):
-        load_dataset(name="own.npz", data_dir=tmp_path)
+        load(name="own.npz", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no zip at all"])
 def test_npz_refuses_a_file_that_is_none(tmp_path, content):
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(ValueError, match="Cannot read .*own.npz"):
-        load_dataset(name="own.npz", data_dir=tmp_path)
+        load(name="own.npz", data_dir=tmp_path)
 
 
 def test_npz_refuses_a_damaged_file(tmp_path):
@@ -287,18 +288,18 @@ def test_npz_refuses_a_damaged_file(tmp_path):
     damaged[400] ^= 1
     (tmp_path / "own.npz").write_bytes(damaged)
     with pytest.raises(ValueError, match="Cannot read .*own.npz"):
-        load_dataset(name="own.npz", data_dir=tmp_path)
+        load(name="own.npz", data_dir=tmp_path)
 
 
 def test_a_missing_npz_is_named():
     with pytest.raises(ValueError, match="There is no file 'nowhere.npz'"):
-        load_dataset(name="nowhere.npz")
+        load(name="nowhere.npz")
 
 
 @pytest.mark.parametrize("name", ["digits", "digits_large", "own.npz"])
 def test_image_size_is_refused_where_it_means_nothing(name):
     with pytest.raises(ValueError, match="image_size applies to TFDS sets"):
-        load_dataset(name=name, image_size=32)
+        load(name=name, image_size=32)
 
 
 # Splits and held-out images

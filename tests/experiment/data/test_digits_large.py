@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data.cache import cache_directory, cached_arrays
 from sparse_lib.experiment.data.sources import digits_large
 from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
 from sparse_lib.experiment.data.sources.digits_large import Recipe, load_digits_large, make_arrays
+from tests.experiment.data.loading import load
 
 SMALL = Recipe(train=400, validation=50, test=100)
 
@@ -116,14 +116,14 @@ def test_another_recipe_has_another_file(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_set_by_name(tmp_path):
-    big = load_dataset(name="digits_large", cache_dir=tmp_path)
+    big = load(name="digits_large", cache_dir=tmp_path)
     assert [len(big.train), len(big.validation), len(big.test)] == [60_000, 5_000, 10_000]
     assert np.abs(np.bincount(big.train.labels) / 6_000 - 1).max() < 0.05
 
 
 @pytest.mark.slow
 def test_a_dense_lenet5_finds_it_as_hard_as_mnist(tmp_path):
-    big = load_dataset(name="digits_large", cache_dir=tmp_path)
+    big = load(name="digits_large", cache_dir=tmp_path)
     layers = keras.layers
     options = {"kernel_regularizer": keras.regularizers.L2(5e-4)}
     model = keras.Sequential(

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.experiment.data import Split, load_dataset
+from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.data.feeding import augmentation as variations
 from sparse_lib.experiment.data.feeding.pixels import Pixels, pixels
 from sparse_lib.experiment.data.feeding.preprocessing import NAMES, preprocessing
 from sparse_lib.experiment.data.feeding.resident import Resident
+from tests.experiment.data.loading import load
 from tests.golden_values import GOLDEN
 
 CIFAR_MEAN, CIFAR_STD = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
@@ -161,13 +162,13 @@ def test_bytes_of_an_npz_may_be_preprocessed_and_varied(tmp_path):
     np.savez(
         tmp_path / "own.npz", x_train=values, y_train=np.arange(30) % 3, x_test=values[:4], y_test=np.zeros(4, int)
     )
-    own = load_dataset(
+    own = load(
         name="own.npz", data_dir=tmp_path, validation_size=5, preprocessing="per_image", augmentation="crop_flip"
     )
     assert own.augmentation == "crop_flip"
     assert isinstance(own.train.images, Pixels)
     np.testing.assert_allclose(own.test.images[:], DEFINITIONS["per_image"](values[:4]), rtol=1e-5, atol=1e-6)
-    plain = load_dataset(name="own.npz", data_dir=tmp_path)
+    plain = load(name="own.npz", data_dir=tmp_path)
     assert plain.augmentation is None
     assert isinstance(plain.train.images, np.ndarray)
 
@@ -178,15 +179,15 @@ def test_floats_of_an_npz_are_not_preprocessed(tmp_path):
         tmp_path / "own.npz", x_train=values, y_train=np.arange(30) % 3, x_test=values[:4], y_test=np.zeros(4, int)
     )
     with pytest.raises(ValueError, match="stored as uint8, and split 'train' of data set 'own.npz' has float64"):
-        load_dataset(name="own.npz", data_dir=tmp_path, preprocessing="per_image")
+        load(name="own.npz", data_dir=tmp_path, preprocessing="per_image")
 
 
 def test_digits_may_be_varied_and_are_in_0_to_1():
-    plain, varied = load_dataset(), load_dataset(augmentation="crop_flip")
+    plain, varied = load(), load(augmentation="crop_flip")
     assert (plain.augmentation, varied.augmentation) == (None, "crop_flip")
     np.testing.assert_array_equal(plain.train.images, varied.train.images)
     with pytest.raises(ValueError, match="does not apply to 'digits'"):
-        load_dataset(preprocessing="per_image")
+        load(preprocessing="per_image")
 
 
 @pytest.mark.parametrize(
@@ -201,5 +202,5 @@ def test_digits_may_be_varied_and_are_in_0_to_1():
 )
 def test_conventions_that_do_not_go_together_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message) as raised:
-        load_dataset(**arguments)
+        load(**arguments)
     assert "\n" not in str(raised.value)

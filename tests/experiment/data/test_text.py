@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data.sources import text
 from sparse_lib.experiment.data.sources.text import CONTEXT, load_text
+from tests.experiment.data.loading import load
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_missing_and_short_texts_are_refused(tmp_path):
 
 def test_the_catalog_knows_texts(written):
     folder, _ = written
-    dataset = load_dataset(name="some.txt", data_dir=folder, validation_size=5)
+    dataset = load(name="some.txt", data_dir=folder, validation_size=5)
     assert dataset.num_classes == 256 and len(dataset.validation) == 5
     for wrong in ({"augmentation": "crop_flip"}, {"preprocessing": "unit"}, {"image_size": 8}, {"on_disk": True}):
         with pytest.raises(ValueError, match=r"some\.txt'.*leave"):
-            load_dataset(name="some.txt", data_dir=folder, **wrong)
+            load(name="some.txt", data_dir=folder, **wrong)

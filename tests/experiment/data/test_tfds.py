@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from sparse_lib.experiment.data import load_dataset
 from sparse_lib.experiment.data.feeding.pixels import Pixels
 from sparse_lib.experiment.data.sources import tfds as own_tfds
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
+from tests.experiment.data.loading import load
 from tests.experiment.data.prepared import pictures, prepare, registered
 
 
@@ -30,7 +30,7 @@ def by_content(split):
 
 def test_images_and_labels_come_back(tiny, tmp_path):
     data_dir, images = tiny
-    found = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
+    found = load(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
     assert found.input_shape == (6, 5, 3)
     assert found.num_classes == 3
     assert [len(found.train), len(found.validation), len(found.test)] == [54, 6, 12]
@@ -43,22 +43,22 @@ def test_images_and_labels_come_back(tiny, tmp_path):
 
 def test_validation_images_are_not_trained_on(tiny, tmp_path):
     data_dir, _ = tiny
-    found = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path, validation_size=25)
+    found = load(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path, validation_size=25)
     assert [len(found.train), len(found.validation)] == [35, 25]
     assert not set(by_content(found.train)) & set(by_content(found.validation))
 
 
 def test_decoding_happens_once_and_a_new_preparation_counts(tiny, tmp_path, monkeypatch):
     data_dir, images = tiny
-    first = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
+    first = load(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
     other_dir = tmp_path / "other"
     other_dir.mkdir()
     prepare(other_dir, "tiny_set", {key: 255 - images[key] for key in images})
-    other = load_dataset(name="tiny_set", data_dir=other_dir, cache_dir=tmp_path)
+    other = load(name="tiny_set", data_dir=other_dir, cache_dir=tmp_path)
     assert not set(by_content(other.test)) & set(by_content(first.test))
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", lambda *_, **__: pytest.fail("decoded again"))
-    again = load_dataset(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
+    again = load(name="tiny_set", data_dir=data_dir, cache_dir=tmp_path)
     np.testing.assert_array_equal(again.train.images[:], first.train.images[:])
     np.testing.assert_array_equal(again.train.labels, first.train.labels)
 
@@ -68,7 +68,7 @@ def test_mnist_by_name(tmp_path):
     images = {"train": pictures(30, (28, 28, 1), 0), "test": pictures(10, (28, 28, 1), 1)}
     version = str(tfds.builder("mnist", data_dir=tmp_path).version)
     prepare(tmp_path, "mnist", images, shape=(28, 28, 1), classes=10, version=version)
-    found = load_dataset(name="mnist", data_dir=tmp_path, cache_dir=tmp_path, validation_size=5)
+    found = load(name="mnist", data_dir=tmp_path, cache_dir=tmp_path, validation_size=5)
     assert found.input_shape == (28, 28, 1)
     assert found.num_classes == 10
     assert [len(found.train), len(found.validation), len(found.test)] == [25, 5, 10]
@@ -89,7 +89,7 @@ def test_a_set_that_names_no_pair_goes_by_image_and_label(tmp_path):
     tfds.dataset_builders.store_as_tfds_dataset(
         "adhoc", "1.0.0", features, {"train": examples, "test": examples[:3]}, data_dir=tmp_path
     )
-    found = load_dataset(name="adhoc", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    found = load(name="adhoc", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert by_content(found.test) == {e["image"].tobytes(): e["label"] for _, e in examples[:3]}
 
 
@@ -106,7 +106,7 @@ def test_a_set_that_names_no_pair_goes_by_image_and_label(tmp_path):
 def test_which_split_is_what(tmp_path, splits, validation_size, sizes):
     images = {key: pictures(n, (4, 4, 1), i) for i, (key, n) in enumerate(splits.items())}
     prepare(tmp_path, "parts", images, shape=(4, 4, 1))
-    found = load_dataset(name="parts", data_dir=tmp_path, cache_dir=tmp_path, validation_size=validation_size)
+    found = load(name="parts", data_dir=tmp_path, cache_dir=tmp_path, validation_size=validation_size)
     parts = [by_content(part) for part in (found.train, found.validation, found.test)]
     assert [len(part) for part in parts] == sizes
     assert len(parts[0] | parts[1] | parts[2]) == sum(sizes)
@@ -120,8 +120,8 @@ def test_images_of_different_sizes_are_brought_to_one(tmp_path):
     wide[:, 4:12], tall[6:18] = 200, 100
     prepare(tmp_path, "sizes", {"train": [wide, tall] * 6, "test": [wide]}, shape=(None, None, 3))
     with pytest.raises(ValueError, match="differ in size: set data.image_size"):
-        load_dataset(name="sizes", data_dir=tmp_path, cache_dir=tmp_path)
-    found = load_dataset(name="sizes", data_dir=tmp_path, cache_dir=tmp_path, image_size=4)
+        load(name="sizes", data_dir=tmp_path, cache_dir=tmp_path)
+    found = load(name="sizes", data_dir=tmp_path, cache_dir=tmp_path, image_size=4)
     assert found.input_shape == (4, 4, 3)
     np.testing.assert_allclose(found.test.images[:], 200 / 255, rtol=1e-6)
     values = np.unique(found.train.images[:])
@@ -130,7 +130,7 @@ def test_images_of_different_sizes_are_brought_to_one(tmp_path):
 
 def test_a_set_that_is_not_prepared_says_how_to_get_it(tmp_path, caplog):
     with pytest.raises(ValueError, match="'mnist' is not prepared in") as raised:
-        load_dataset(name="mnist", data_dir=tmp_path)
+        load(name="mnist", data_dir=tmp_path)
     message = str(raised.value)
     assert f"tfds.load('mnist', data_dir='{tmp_path}')" in message
     assert "data.download=True" in message
@@ -146,14 +146,14 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", offline)
     with pytest.raises(ValueError, match=r"Cannot download .* no route to host\. Try") as raised:
-        load_dataset(name="mnist", data_dir=tmp_path, download=True)
+        load(name="mnist", data_dir=tmp_path, download=True)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["no_such_set", "digit", "../mnist", "mnist:9.9.9", "a b"])
 def test_an_unknown_name_is_one_line(tmp_path, name):
     with pytest.raises(ValueError, match="use the embedded 'digits'") as raised:
-        load_dataset(name=name, data_dir=tmp_path)
+        load(name=name, data_dir=tmp_path)
     assert name in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -162,19 +162,19 @@ def test_a_set_without_classes_is_refused(tmp_path):
     images = {"train": pictures(12, (4, 4, 1), 0), "test": pictures(3, (4, 4, 1), 1)}
     prepare(tmp_path, "numbers", images, shape=(4, 4, 1), label=tfds.features.Scalar(dtype=np.int64))
     with pytest.raises(ValueError, match="'numbers' is no image classification"):
-        load_dataset(name="numbers", data_dir=tmp_path, cache_dir=tmp_path)
+        load(name="numbers", data_dir=tmp_path, cache_dir=tmp_path)
 
 
 def test_a_set_without_train_is_refused(tmp_path):
     prepare(tmp_path, "only_test", {"test": pictures(3, (4, 4, 1), 1)}, shape=(4, 4, 1))
     with pytest.raises(ValueError, match="no split 'train', only"):
-        load_dataset(name="only_test", data_dir=tmp_path, cache_dir=tmp_path)
+        load(name="only_test", data_dir=tmp_path, cache_dir=tmp_path)
 
 
 def test_a_set_that_exceeds_the_memory_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda key: 50)
     with pytest.raises(ValueError, match="smaller data.image_size"):
-        load_dataset(name="tiny_set", data_dir=tiny[0], cache_dir=tmp_path)
+        load(name="tiny_set", data_dir=tiny[0], cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 300])
@@ -185,7 +185,7 @@ def test_a_damaged_set_is_refused_and_not_cached(tmp_path, kept):
     content = record.read_bytes()
     record.write_bytes(content[:kept])
     with pytest.raises(ValueError, match="split 'train' of data set 'broken' is damaged: delete"):
-        load_dataset(name="broken", data_dir=tmp_path / "sets", cache_dir=tmp_path / "cache")
+        load(name="broken", data_dir=tmp_path / "sets", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
@@ -204,7 +204,7 @@ def test_resizing_keeps_grey_levels():
 def test_cifar_by_name(tmp_path, name, classes, mean):
     images = {"train": pictures(120, (32, 32, 3), 0), "test": pictures(20, (32, 32, 3), 1)}
     registered(tmp_path, name, images, shape=(32, 32, 3), classes=classes)
-    found = load_dataset(name=name, data_dir=tmp_path, cache_dir=tmp_path, validation_size=15)
+    found = load(name=name, data_dir=tmp_path, cache_dir=tmp_path, validation_size=15)
     assert (found.input_shape, found.num_classes, found.augmentation) == ((32, 32, 3), classes, "crop_flip")
     assert [len(found.train), len(found.validation), len(found.test)] == [105, 15, 20]
     for split in (found.train, found.validation, found.test):
@@ -216,7 +216,7 @@ def test_cifar_by_name(tmp_path, name, classes, mean):
     red = {image.tobytes(): label for image, label in zip(found.test.images.values, found.test.labels, strict=True)}
     assert red == {image.tobytes(): i % classes for i, image in enumerate(images["test"])}
     np.testing.assert_allclose(found.test.images.offset[0, 0, 0, 0], 255 * mean, rtol=1e-6)
-    plain = load_dataset(name=name, data_dir=tmp_path, cache_dir=tmp_path, preprocessing="unit", augmentation=None)
+    plain = load(name=name, data_dir=tmp_path, cache_dir=tmp_path, preprocessing="unit", augmentation=None)
     assert plain.augmentation is None
     np.testing.assert_allclose(np.sort(plain.test.images[:].ravel()), np.sort(images["test"].ravel() / 255), rtol=1e-6)
 
@@ -250,7 +250,7 @@ def levels(split, image_size=8):
 
 def test_imagenet_by_name(imagenet, tmp_path):
     data_dir, splits = imagenet
-    found = load_dataset(name="imagenet2012", data_dir=data_dir, cache_dir=tmp_path, image_size=8, validation_size=6)
+    found = load(name="imagenet2012", data_dir=data_dir, cache_dir=tmp_path, image_size=8, validation_size=6)
     assert (found.input_shape, found.num_classes, found.augmentation) == ((8, 8, 3), 1000, "inception")
     for split in (found.train, found.validation, found.test):
         assert isinstance(split.images, EncodedImages)
@@ -268,24 +268,24 @@ def test_imagenet_by_name(imagenet, tmp_path):
 
 
 def test_imagenet_is_indexed_once_and_224_pixels_wide(imagenet, tmp_path, monkeypatch):
-    first = load_dataset(name="imagenet2012:5.*.*", data_dir=imagenet[0], cache_dir=tmp_path)
+    first = load(name="imagenet2012:5.*.*", data_dir=imagenet[0], cache_dir=tmp_path)
     assert first.input_shape == (224, 224, 3)
     assert [len(first.train), len(first.validation)] == [54, 6]
     monkeypatch.setattr(own_tfds, "index_records", lambda *_: pytest.fail("indexed again"))
-    again = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path)
+    again = load(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path)
     np.testing.assert_array_equal(again.train.labels, first.train.labels)
     np.testing.assert_array_equal(again.train.images.index["offset"], first.train.images.index["offset"])
 
 
 def test_imagenet_may_be_taken_into_memory_at_a_small_size(imagenet, tmp_path):
-    small = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8, on_disk=False)
+    small = load(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8, on_disk=False)
     assert isinstance(small.train.images, Pixels)
     assert small.augmentation is None
     assert sorted(levels(small.test)) == sorted(int(image[0, 0, 0]) for image in imagenet[1]["validation"])
 
 
 def test_losses_are_reported_of_a_part_of_the_training_images_on_disk(imagenet, tmp_path, monkeypatch):
-    found = load_dataset(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8)
+    found = load(name="imagenet2012", data_dir=imagenet[0], cache_dir=tmp_path, image_size=8)
     monkeypatch.setattr("sparse_lib.experiment.data.dataset.REPORTED", 10)
     reported = found.reported
     assert [len(reported[key]) for key in ("train", "validation", "test")] == [10, 6, 20]
@@ -296,7 +296,7 @@ def test_losses_are_reported_of_a_part_of_the_training_images_on_disk(imagenet, 
 def test_any_set_may_stay_on_disk(tmp_path):
     images = {"train": pictures(30, (9, 9, 3), 0), "test": pictures(5, (9, 9, 3), 1)}
     prepare(tmp_path, "patterns", images, shape=(9, 9, 3))
-    found = load_dataset(name="patterns", data_dir=tmp_path, cache_dir=tmp_path, image_size=7, on_disk=True)
+    found = load(name="patterns", data_dir=tmp_path, cache_dir=tmp_path, image_size=7, on_disk=True)
     assert found.augmentation is None
     # 0.875 of 9 is 7: lossless PNGs come back as they are.
     expected = {image[1:8, 1:8].tobytes() for image in images["test"]}
@@ -306,14 +306,14 @@ def test_any_set_may_stay_on_disk(tmp_path):
 @pytest.mark.parametrize("name", ["imagenet2012", "cifar10"])
 def test_a_large_set_that_is_not_prepared_is_one_line(tmp_path, name):
     with pytest.raises(ValueError, match=f"'{name}' is not prepared in") as raised:
-        load_dataset(name=name, data_dir=tmp_path)
+        load(name=name, data_dir=tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_other_files_than_tfrecord_are_refused_on_disk(tmp_path):
     prepare(tmp_path, "rows", {"train": pictures(9, (8, 8, 3), 0)}, shape=(8, 8, 3), file_format="array_record")
     with pytest.raises(ValueError, match="'rows' is stored as array_record.*file_format='tfrecord'"):
-        load_dataset(name="rows", data_dir=tmp_path, cache_dir=tmp_path, on_disk=True)
+        load(name="rows", data_dir=tmp_path, cache_dir=tmp_path, on_disk=True)
 
 
 def test_an_incomplete_set_on_disk_is_refused(tmp_path):
@@ -322,5 +322,5 @@ def test_an_incomplete_set_on_disk_is_refused(tmp_path):
     (record,) = builder.data_path.glob("lost-test.tfrecord*")
     record.write_bytes(b"")
     with pytest.raises(ValueError, match="'lost' has 20 of 24 images: delete"):
-        load_dataset(name="lost", data_dir=tmp_path / "sets", cache_dir=tmp_path / "cache", on_disk=True, image_size=5)
+        load(name="lost", data_dir=tmp_path / "sets", cache_dir=tmp_path / "cache", on_disk=True, image_size=5)
     assert not (tmp_path / "cache").exists()

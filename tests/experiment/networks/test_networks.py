@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.networks import lenet5, mlp
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MLP, LeNet5, Style
 
 IMAGE = (28, 28, 1)
 
@@ -20,14 +19,14 @@ def counts(model):
 @pytest.mark.parametrize(
     ("network", "sizes", "weights", "biases"),
     [
-        (lenet5, (6, 16, 120, 84), 44_190, 236),
-        (lenet5, (3, 3, 27, 20), 2_336, 63),
-        (mlp, (300, 100), 266_200, 410),
-        (mlp, (8, 8), 6_416, 26),
+        (LeNet5, (6, 16, 120, 84), 44_190, 236),
+        (LeNet5, (3, 3, 27, 20), 2_336, 63),
+        (MLP, (300, 100), 266_200, 410),
+        (MLP, (8, 8), 6_416, 26),
     ],
 )
 def test_published_sizes(network, sizes, weights, biases):
-    model = network(IMAGE, 10, Style(), sizes)
+    model = network(hidden_sizes=sizes).build(IMAGE, 10, Style())
     assert counts(model) == (weights, biases)
     assert model.count_params() == weights + biases
     assert model.output_shape == (None, 10)
@@ -36,21 +35,21 @@ def test_published_sizes(network, sizes, weights, biases):
 @pytest.mark.parametrize(
     ("network", "sizes", "names"),
     [
-        (lenet5, (2, 3, 5, 4), ["conv1", "conv2", "dense1", "dense2", "dense3"]),
-        (mlp, (5, 4, 3), ["dense1", "dense2", "dense3", "dense4"]),
+        (LeNet5, (2, 3, 5, 4), ["conv1", "conv2", "dense1", "dense2", "dense3"]),
+        (MLP, (5, 4, 3), ["dense1", "dense2", "dense3", "dense4"]),
     ],
 )
 def test_names_do_not_depend_on_what_was_built_before(network, sizes, names):
     for _ in range(2):
-        model = network(IMAGE, 10, Style(), sizes)
+        model = network(hidden_sizes=sizes).build(IMAGE, 10, Style())
         paths = [v.path for v in model.trainable_variables]
         assert paths == [f"{model.name}/{name}/{which}" for name in names for which in ("kernel", "bias")]
 
 
-@pytest.mark.parametrize(("network", "sizes"), [(lenet5, (2, 3, 5, 4)), (mlp, (5, 4))])
+@pytest.mark.parametrize(("network", "sizes"), [(LeNet5, (2, 3, 5, 4)), (MLP, (5, 4))])
 def test_initial_weights_are_a_function_of_the_seed(network, sizes):
     def kernels(seed):
-        model = network(IMAGE, 10, Style(seed=seed), sizes)
+        model = network(hidden_sizes=sizes).build(IMAGE, 10, Style(seed=seed))
         return [v.numpy() for v in model.trainable_variables if v.name == "kernel"]
 
     for one, same, other in zip(kernels(3), kernels(3), kernels(4), strict=True):
@@ -60,37 +59,37 @@ def test_initial_weights_are_a_function_of_the_seed(network, sizes):
 
 
 def test_a_layer_keeps_its_weights_where_another_one_changes_size():
-    narrow, wide = (mlp(IMAGE, 10, Style(seed=1), (5, width)) for width in (4, 9))
+    narrow, wide = (MLP(hidden_sizes=(5, width)).build(IMAGE, 10, Style(seed=1)) for width in (4, 9))
     np.testing.assert_array_equal(narrow.get_layer("dense1").kernel, wide.get_layer("dense1").kernel)
 
 
 def test_initial_weights_are_glorot_uniform():
-    kernel = mlp(IMAGE, 10, Style(), (300, 100)).get_layer("dense1").kernel.numpy()
+    kernel = MLP(hidden_sizes=(300, 100)).build(IMAGE, 10, Style()).get_layer("dense1").kernel.numpy()
     limit = math.sqrt(6 / (784 + 300))
     assert abs(kernel).max() <= limit and kernel.var() == pytest.approx(limit**2 / 3, rel=0.02)
 
 
-@pytest.mark.parametrize(("network", "sizes", "norms"), [(lenet5, (2, 3, 5, 4), 4), (mlp, (5, 4), 2)])
+@pytest.mark.parametrize(("network", "sizes", "norms"), [(LeNet5, (2, 3, 5, 4), 4), (MLP, (5, 4), 2)])
 def test_batch_norm_follows_every_hidden_layer(network, sizes, norms):
-    model = network(IMAGE, 10, Style(use_batch_norm=True), sizes)
+    model = network(hidden_sizes=sizes, use_batch_norm=True).build(IMAGE, 10, Style())
     assert sum("norm" in layer.name for layer in model.layers) == norms
     assert model.layers[-1].name.startswith("dense")
 
 
 def test_weight_decay_is_that_of_the_kernels():
-    model = mlp(IMAGE, 10, Style(weight_decay=0.01), (5, 4))
+    model = MLP(hidden_sizes=(5, 4)).build(IMAGE, 10, Style(weight_decay=0.01))
     model(np.zeros((1, *IMAGE), np.float32))
     squares = sum(float(np.sum(v.numpy() ** 2)) for v in model.trainable_variables if v.name == "kernel")
     assert sum(float(loss) for loss in model.losses) == pytest.approx(0.01 * squares)
-    assert not mlp(IMAGE, 10, Style(), (5, 4)).losses
+    assert not MLP(hidden_sizes=(5, 4)).build(IMAGE, 10, Style()).losses
 
 
 def test_the_activation_is_that_of_the_hidden_layers():
-    model = lenet5(IMAGE, 10, Style(activation="tanh"), (2, 3, 5, 4))
+    model = LeNet5(hidden_sizes=(2, 3, 5, 4)).build(IMAGE, 10, Style(activation="tanh"))
     names = [layer.activation.__name__ for layer in model.layers if hasattr(layer, "activation")]
     assert names == ["tanh"] * 4 + ["linear"]
 
 
 def test_lenet5_needs_four_sizes():
     with pytest.raises(ValueError, match=r"lenet5\.hidden_sizes takes four numbers"):
-        lenet5(IMAGE, 10, Style(), (6, 16))
+        LeNet5(hidden_sizes=(6, 16)).build(IMAGE, 10, Style())

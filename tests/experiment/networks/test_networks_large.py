@@ -1,9 +1,7 @@
 """The large networks: published sizes and geometry, names, seeds, and their layers against numpy."""
 
 import collections
-import dataclasses
 import functools
-import inspect
 import math
 
 import keras
@@ -12,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api, distributions
-from sparse_lib.experiment import sizes
-from sparse_lib.experiment.networks import gru, mobilenet, resnet, vgg16, vit, wide_resnet
-from sparse_lib.experiment.networks.common import Dropout, Style
+from sparse_lib.experiment.networks import GRU, NETWORKS, VGG16, MobileNet, ResNet, Style, ViT, WideResNet
+from sparse_lib.experiment.networks.common import Dropout
 from sparse_lib.experiment.networks.resnet import PaddedShortcut
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import Objective, call
@@ -28,7 +25,7 @@ POOLED = {"classifier": "pooled"}
 def counted(network, image, **arguments):
     """A network whose weights have shapes and no values, which takes a tenth of the time."""
     with keras.StatelessScope():
-        return network(*image, Style(), **dict(arguments))
+        return network(**arguments).build(*image, Style())
 
 
 def slow(*values):
@@ -43,29 +40,29 @@ def count(variables):
     ("network", "image", "arguments", "published"),
     [
         # Evci et al. 2020: variables of their graphs.
-        (wide_resnet, CIFAR, {}, 1_079_642),
-        (resnet, IMAGENET, {}, 25_557_032),
-        (vgg16, IMAGENET, POOLED, 15_222_464),
-        (mobilenet, IMAGENET, {}, 4_231_976),
-        (mobilenet, IMAGENET, {"version": 2}, 3_504_872),
+        (WideResNet, CIFAR, {}, 1_079_642),
+        (ResNet, IMAGENET, {}, 25_557_032),
+        (VGG16, IMAGENET, POOLED, 15_222_464),
+        (MobileNet, IMAGENET, {}, 4_231_976),
+        (MobileNet, IMAGENET, {"version": 2}, 3_504_872),
         # torchvision's models.
-        (resnet, IMAGENET, {"depth": 18}, 11_689_512),
-        slow(resnet, IMAGENET, {"depth": 34}, 21_797_672),
-        slow(resnet, IMAGENET, {"version": "v1"}, 25_557_032),
-        slow(vgg16, IMAGENET, {}, 138_357_544),
+        (ResNet, IMAGENET, {"depth": 18}, 11_689_512),
+        slow(ResNet, IMAGENET, {"depth": 34}, 21_797_672),
+        slow(ResNet, IMAGENET, {"version": "v1"}, 25_557_032),
+        slow(VGG16, IMAGENET, {}, 138_357_544),
         # He et al. 2016, table 6: 0.27M, 0.46M, 0.66M; to the unit from common implementations.
-        (resnet, CIFAR, {"depth": 20}, 269_722),
-        slow(resnet, CIFAR, {"depth": 32}, 464_154),
-        slow(resnet, CIFAR, {"depth": 44}, 658_586),
-        slow(resnet, ((32, 32, 3), 100), {"depth": 50}, 23_705_252),
-        slow(resnet, CIFAR, {"depth": 18}, 11_173_962),
+        (ResNet, CIFAR, {"depth": 20}, 269_722),
+        slow(ResNet, CIFAR, {"depth": 32}, 464_154),
+        slow(ResNet, CIFAR, {"depth": 44}, 658_586),
+        slow(ResNet, ((32, 32, 3), 100), {"depth": 50}, 23_705_252),
+        slow(ResNet, CIFAR, {"depth": 18}, 11_173_962),
         # Zagoruyko & Komodakis 2016, table 4: 36.5M.
-        slow(wide_resnet, CIFAR, {"depth": 28, "width": 10}, 36_479_194),
-        slow(wide_resnet, CIFAR, {"depth": 16, "width": 8}, 10_961_370),
+        slow(WideResNet, CIFAR, {"depth": 28, "width": 10}, 36_479_194),
+        slow(WideResNet, CIFAR, {"depth": 16, "width": 8}, 10_961_370),
         # Touvron et al. 2021, table 1: 5M.
-        (vit, IMAGENET, {}, 5_717_416),
+        (ViT, IMAGENET, {}, 5_717_416),
         # Embedding, GRU with two biases, two dense layers; the logits are tied to the embedding.
-        (gru, ((16,), 256), {}, 256 * 128 + 3 * 512 * (128 + 512 + 2) + 513 * 256 + 257 * 128),
+        (GRU, ((16,), 256), {}, 256 * 128 + 3 * 512 * (128 + 512 + 2) + 513 * 256 + 257 * 128),
     ],
 )
 def test_published_parameters(network, image, arguments, published):
@@ -77,7 +74,7 @@ def test_published_parameters(network, image, arguments, published):
 @pytest.mark.slow
 def test_batch_norm_in_vgg16_adds_scale_and_shift():
     with keras.StatelessScope():
-        model = vgg16(*IMAGENET, Style(use_batch_norm=True))
+        model = VGG16(use_batch_norm=True).build(*IMAGENET, Style())
     # torchvision's.
     assert count(model.trainable_variables) == 138_365_992
 
@@ -85,11 +82,11 @@ def test_batch_norm_in_vgg16_adds_scale_and_shift():
 @pytest.mark.parametrize(
     ("ours", "keras_maker", "without_conv_biases"),
     [
-        ((mobilenet, {}), keras.applications.MobileNet, False),
-        ((mobilenet, {"version": 2}), keras.applications.MobileNetV2, False),
-        slow((mobilenet, {"width": 0.5}), functools.partial(keras.applications.MobileNet, alpha=0.5), False),
-        ((resnet, {}), keras.applications.ResNet50, True),
-        slow((vgg16, {}), keras.applications.VGG16, False),
+        ((MobileNet, {}), keras.applications.MobileNet, False),
+        ((MobileNet, {"version": 2}), keras.applications.MobileNetV2, False),
+        slow((MobileNet, {"width": 0.5}), functools.partial(keras.applications.MobileNet, alpha=0.5), False),
+        ((ResNet, {}), keras.applications.ResNet50, True),
+        slow((VGG16, {}), keras.applications.VGG16, False),
     ],
     ids=["mobilenet", "mobilenet-v2", "mobilenet-0.5", "resnet50", "vgg16"],
 )
@@ -112,11 +109,11 @@ def test_kernels_are_those_of_keras(ours, keras_maker, without_conv_biases):
 
 
 TF1 = {
-    "wrn_22_2": (wide_resnet, CIFAR, {}),
-    "resnet50": (resnet, IMAGENET, {}),
-    "vgg16": (vgg16, IMAGENET, POOLED),
-    "mobilenet_v1": (mobilenet, IMAGENET, {}),
-    "mobilenet_v2": (mobilenet, IMAGENET, {"version": 2}),
+    "wrn_22_2": (WideResNet, CIFAR, {}),
+    "resnet50": (ResNet, IMAGENET, {}),
+    "vgg16": (VGG16, IMAGENET, POOLED),
+    "mobilenet_v1": (MobileNet, IMAGENET, {}),
+    "mobilenet_v2": (MobileNet, IMAGENET, {"version": 2}),
 }
 
 
@@ -158,7 +155,7 @@ def test_geometry_is_that_of_the_published_graphs(name, golden):
 
 
 def test_where_a_bottleneck_has_its_stride():
-    models = {"v1": counted(resnet, IMAGENET, version="v1"), "v1.5": counted(resnet, IMAGENET)}
+    models = {"v1": counted(ResNet, IMAGENET, version="v1"), "v1.5": counted(ResNet, IMAGENET)}
     names = [f"group2_block0_conv{i}" for i in (1, 2, 3)]
     heights = {version: [model.get_layer(n).output.shape[1] for n in names] for version, model in models.items()}
     assert heights == {"v1": [28, 28, 28], "v1.5": [56, 28, 28]}
@@ -175,7 +172,7 @@ def test_where_a_bottleneck_has_its_stride():
     ],
 )
 def test_the_stem_of_a_resnet(image, depth, stem, expected):
-    model = counted(resnet, (image, 10), depth=depth, stem=stem)
+    model = counted(ResNet, (image, 10), depth=depth, stem=stem)
     assert model.get_layer("stem").kernel_size == (expected, expected)
     assert any(layer.name == "stem_pool" for layer in model.layers) == (expected == 7)
 
@@ -183,14 +180,14 @@ def test_the_stem_of_a_resnet(image, depth, stem, expected):
 # The deep ones repeat what the others show.
 DEEP = ("resnet18", "mobilenet_v2")
 SMALL = {
-    "wide_resnet": (wide_resnet, ((16, 16, 3), 10), {"depth": 10, "width": 0.5}),
-    "resnet8": (resnet, ((16, 16, 3), 10), {"depth": 8, "width": 0.5}),
-    "resnet18": (resnet, ((16, 16, 3), 10), {"depth": 18, "width": 0.125}),
-    "vgg16": (vgg16, ((32, 32, 3), 10), {"width": 0.0625}),
-    "mobilenet_v1": (mobilenet, ((32, 32, 3), 10), {"width": 0.25}),
-    "mobilenet_v2": (mobilenet, ((32, 32, 3), 10), {"width": 0.25, "version": 2}),
-    "vit": (vit, ((16, 16, 3), 10), {"patch_size": 8, "depth": 1, "width": 0.125, "dropout": 0.1}),
-    "gru": (gru, ((6, 1, 1), 20), {"width": 0.0625}),
+    "wide_resnet": (WideResNet, ((16, 16, 3), 10), {"depth": 10, "width": 0.5}),
+    "resnet8": (ResNet, ((16, 16, 3), 10), {"depth": 8, "width": 0.5}),
+    "resnet18": (ResNet, ((16, 16, 3), 10), {"depth": 18, "width": 0.125}),
+    "vgg16": (VGG16, ((32, 32, 3), 10), {"width": 0.0625}),
+    "mobilenet_v1": (MobileNet, ((32, 32, 3), 10), {"width": 0.25}),
+    "mobilenet_v2": (MobileNet, ((32, 32, 3), 10), {"width": 0.25, "version": 2}),
+    "vit": (ViT, ((16, 16, 3), 10), {"patch_size": 8, "depth": 1, "width": 0.125, "dropout": 0.1}),
+    "gru": (GRU, ((6, 1, 1), 20), {"width": 0.0625}),
 }
 
 
@@ -199,7 +196,7 @@ NAMES = [slow(name) if name in DEEP else name for name in SMALL]
 
 def small(name, seed=0, **style):
     network, image, arguments = SMALL[name]
-    return network(*image, Style(seed=seed, **style), **arguments)
+    return network(**arguments).build(*image, Style(seed=seed, **style))
 
 
 @functools.cache
@@ -246,7 +243,7 @@ def test_sparse_kernels(name, sparse, dense):
 
 
 def test_the_str_table_fits_resnet50():
-    kernels = api.sparse_kernels(counted(resnet, IMAGENET))
+    kernels = api.sparse_kernels(counted(ResNet, IMAGENET))
     shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
     assert next(iter(shapes)) == "stem/kernel" and list(shapes)[-1] == "logits/kernel"
     overall = distributions.str_table_sparsities()[0]
@@ -258,21 +255,21 @@ def test_the_str_table_fits_resnet50():
 @pytest.mark.parametrize(
     ("network", "arguments", "layer", "stddev"),
     [
-        (wide_resnet, {"width": 1}, "group3_block1_conv1", math.sqrt(2 / (9 * 64 + 9 * 64))),
-        (resnet, {"depth": 18, "width": 0.5}, "group3_block1_conv1", math.sqrt(1 / (9 * 128))),
-        (resnet, {"depth": 18, "width": 0.5}, "logits", 0.01),
-        (vgg16, {"width": 0.25}, "conv5_1", math.sqrt(2 / (9 * 128))),
-        (mobilenet, {"width": 0.5}, "block9_contraction", math.sqrt(1 / 256)),
+        (WideResNet, {"width": 1}, "group3_block1_conv1", math.sqrt(2 / (9 * 64 + 9 * 64))),
+        (ResNet, {"depth": 18, "width": 0.5}, "group3_block1_conv1", math.sqrt(1 / (9 * 128))),
+        (ResNet, {"depth": 18, "width": 0.5}, "logits", 0.01),
+        (VGG16, {"width": 0.25}, "conv5_1", math.sqrt(2 / (9 * 128))),
+        (MobileNet, {"width": 0.5}, "block9_contraction", math.sqrt(1 / 256)),
     ],
 )
 def test_initial_variances_are_the_published_ones(network, arguments, layer, stddev):
-    kernel = network(*CIFAR, Style(), **arguments).get_layer(layer).kernel.numpy()
+    kernel = network(**arguments).build(*CIFAR, Style()).get_layer(layer).kernel.numpy()
     assert kernel.std() == pytest.approx(stddev, rel=0.03)
     assert abs(kernel.mean()) < 4 * stddev / math.sqrt(kernel.size)
 
 
 def test_attention_starts_as_glorot_of_its_matrices():
-    model = vit((16, 16, 3), 10, Style(), patch_size=8, depth=1)
+    model = ViT(patch_size=8, depth=1).build((16, 16, 3), 10, Style())
     kernels = [v.numpy() for v in model.get_layer("block0_attention").trainable_variables if v.name == "kernel"]
     assert [k.size for k in kernels] == [192 * 192] * 4
     for kernel in kernels:
@@ -311,14 +308,14 @@ def test_the_activation_is_that_of_the_style():
 
 
 def test_residual_blocks_start_as_identities_with_zero_gamma():
-    model = resnet((16, 16, 3), 10, Style(), depth=14, width=0.5)
+    model = ResNet(depth=14, width=0.5).build((16, 16, 3), 10, Style())
     block = keras.Model(model.get_layer("group1_block0_act").output, model.get_layer("group1_block1_act").output)
     x = np.abs(np.random.default_rng(0).normal(size=(2, 16, 16, 8))).astype(np.float32)
     np.testing.assert_array_equal(block(x), x)
     gammas = {v.path: v.numpy() for v in model.trainable_variables if v.name == "gamma"}
     zero = [path for path, value in gammas.items() if not value.any()]
     assert len(zero) == 6 and all("last_norm" in path for path in zero)
-    plain = resnet((16, 16, 3), 10, Style(), depth=8, zero_gamma=False)
+    plain = ResNet(depth=8, zero_gamma=False).build((16, 16, 3), 10, Style())
     assert all(v.numpy().all() for v in plain.trainable_variables if v.name == "gamma")
 
 
@@ -335,7 +332,7 @@ def gelu(x):
 
 
 def test_the_vision_transformer_against_numpy():
-    model = vit((4, 4, 3), 5, Style(activation="gelu"), patch_size=2, depth=1, heads=2, width=0.0625)
+    model = ViT(patch_size=2, depth=1, heads=2, width=0.0625).build((4, 4, 3), 5, Style(activation="gelu"))
     random = np.random.default_rng(3)
     for variable in model.trainable_variables:
         variable.assign(random.normal(size=variable.shape) * 0.5)
@@ -369,7 +366,7 @@ def test_the_vision_transformer_against_numpy():
 
 @pytest.mark.parametrize("every_position", [False, True])
 def test_the_character_model_against_numpy(every_position):
-    model = gru((5,), 7, Style(), width=0.03, every_position=every_position)
+    model = GRU(width=0.03).build((5,), 7, Style(), every_position=every_position)
     random = np.random.default_rng(3)
     for variable in model.trainable_variables:
         variable.assign(random.normal(size=variable.shape))
@@ -394,7 +391,7 @@ def test_the_character_model_against_numpy(every_position):
 
 
 def test_dropout_does_not_change_the_initial_weights():
-    with_noise, without = (wide_resnet(*CIFAR, Style(), depth=10, width=0.5, dropout=rate) for rate in (0.3, 0.0))
+    with_noise, without = (WideResNet(depth=10, width=0.5, dropout=rate).build(*CIFAR, Style()) for rate in (0.3, 0.0))
     for one, other in zip(with_noise.trainable_variables, without.trainable_variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
@@ -432,20 +429,10 @@ def test_dropout_differs_between_replicas_and_measurements_do_not_move_it():
     assert 0.2 < ((one == 0) & (other == 0)).mean() < 0.3
 
 
-# A saved model has a path, which has no default.
-@pytest.mark.parametrize("kind", [kind for name, kind in sizes.SIZES.items() if name != "keras_model"])
-def test_settings_have_the_defaults_of_the_networks(kind):
-    function = getattr(__import__("sparse_lib.experiment.networks", fromlist=["x"]), kind.config_name)
-    parameters = inspect.signature(function).parameters
-    for field in dataclasses.fields(kind):
-        if field.name != "use_batch_norm":
-            assert parameters[field.name].default == field.default
-
-
 @pytest.mark.parametrize("name", [*map(slow, ["resnet", "mobilenet", "vit"]), "wide_resnet", "gru", "lenet5", "mlp"])
 def test_scaled_sizes_have_fewer_parameters(name):
     image = ((16,), 10) if name == "gru" else CIFAR
-    kind = sizes.SIZES[name]()
+    kind = NETWORKS[name]()
     with keras.StatelessScope():
         whole, half = (count(s.build(*image, Style()).trainable_variables) for s in (kind, kind.scaled(0.5)))
     assert 0.2 * whole < half < 0.6 * whole
@@ -453,17 +440,17 @@ def test_scaled_sizes_have_fewer_parameters(name):
 
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match=r"wide_resnet\.depth is 6 n \+ 4"):
-        wide_resnet(*CIFAR, Style(), depth=20)
+        WideResNet(depth=20).build(*CIFAR, Style())
     with pytest.raises(ValueError, match=r"resnet\.depth is one of 18, 34"):
-        resnet(*CIFAR, Style(), depth=51)
+        ResNet(depth=51).build(*CIFAR, Style())
     with pytest.raises(ValueError, match=r"vit\.patch_size=16 does not divide images of 28x28"):
-        vit((28, 28, 1), 10, Style())
+        ViT().build((28, 28, 1), 10, Style())
     with pytest.raises(ValueError, match=r"dropout is 1\.0; give a fraction"):
-        wide_resnet(*CIFAR, Style(), depth=10, dropout=1.0)
+        WideResNet(depth=10, dropout=1.0).build(*CIFAR, Style())
     with pytest.raises(SettingError, match=r"resnet\.width=0\.0 must be above 0"):
-        sizes.ResNetSettings(width=0.0)
+        ResNet(width=0.0)
     with pytest.raises(SettingError, match=r"mobilenet\.version=3 must be 1 or 2"):
-        sizes.MobileNetSettings(version=3)
+        MobileNet(version=3)
 
 
 def shares(strategy, values):
@@ -480,11 +467,11 @@ def test_batch_norm_over_replicas(synchronised):
     style = Style(sync_batch_norm=synchronised)
     image, arguments = ((8, 8, 3), 4), {"depth": 8, "width": 0.25, "zero_gamma": False}
     x = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype(np.float32)
-    alone = resnet(*image, Style(), **arguments)
+    alone = ResNet(**arguments).build(*image, Style())
     expected = alone(x, training=True)
     strategy = two_replicas()
     with strategy.scope():
-        model = resnet(*image, style, **arguments)
+        model = ResNet(**arguments).build(*image, style)
         step = tf.function(lambda part: strategy.run(lambda rows: model(rows, training=True), (part,)))
         found = tf.concat(strategy.experimental_local_results(step(shares(strategy, x))), 0)
     assert np.allclose(found, expected, atol=1e-5) == synchronised

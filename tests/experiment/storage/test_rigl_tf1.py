@@ -13,15 +13,14 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api
-from sparse_lib.experiment import networks
-from sparse_lib.experiment.data import Dataset, Split, load_dataset
+from sparse_lib.experiment.data import Dataset, DataSettings, Split, load_dataset
 from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import VGG16, MobileNet, ResNet, Style, WideResNet
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.sizes import MobileNetSettings, WideResNetSettings
 from sparse_lib.experiment.storage import rigl_tf1, sources
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_run
 from tests.experiment import tiny
 from tests.experiment.data.prepared import registered
 from tests.golden_values import GOLDEN
@@ -33,11 +32,11 @@ EPSILON = 1.001e-5
 
 
 def wrn_16_1() -> keras.Model:
-    return networks.wide_resnet(CIFAR, 10, Style(), depth=16, width=1)
+    return WideResNet(depth=16, width=1).build(CIFAR, 10, Style())
 
 
 def mobilenet_quarter() -> keras.Model:
-    return networks.mobilenet(IMAGENET, 1000, Style(), width=0.25)
+    return MobileNet(width=0.25).build(IMAGENET, 1000, Style())
 
 
 # The real graphs: checkpoints and logits that TensorFlow 1.15 wrote
@@ -87,11 +86,11 @@ class Listed:
 
 
 FULL = {
-    "resnet50": lambda: networks.resnet(IMAGENET, 1000, Style()),
-    "mobilenet_v1": lambda: networks.mobilenet(IMAGENET, 1000, Style()),
-    "mobilenet_v2": lambda: networks.mobilenet(IMAGENET, 1000, Style(), version=2),
-    "vgg16": lambda: networks.vgg16(IMAGENET, 1000, Style(), classifier="pooled"),
-    "wrn_22_2": lambda: networks.wide_resnet(CIFAR, 10, Style()),
+    "resnet50": lambda: ResNet().build(IMAGENET, 1000, Style()),
+    "mobilenet_v1": lambda: MobileNet().build(IMAGENET, 1000, Style()),
+    "mobilenet_v2": lambda: MobileNet(version=2).build(IMAGENET, 1000, Style()),
+    "vgg16": lambda: VGG16(classifier="pooled").build(IMAGENET, 1000, Style()),
+    "wrn_22_2": lambda: WideResNet().build(CIFAR, 10, Style()),
 }
 MASKED = {
     "resnet50": 54,
@@ -254,13 +253,13 @@ def images(size, count=3):
 
 
 def resnet50_narrow() -> keras.Model:
-    return networks.resnet((64, 64, 3), 10, Style(), width=WIDTH, stem="imagenet")
+    return ResNet(width=WIDTH, stem="imagenet").build((64, 64, 3), 10, Style())
 
 
 REFERENCES = [
     (resnet50, {}, "resnet_model", 64, resnet50_narrow),
-    (mobilenet_v2, {}, "resnet_model", 32, lambda: networks.mobilenet(CIFAR, 10, Style(), version=2, width=0.25)),
-    (vgg16, {}, "vgg_16", 32, lambda: networks.vgg16(CIFAR, 10, Style(), width=WIDTH, classifier="pooled")),
+    (mobilenet_v2, {}, "resnet_model", 32, lambda: MobileNet(version=2, width=0.25).build(CIFAR, 10, Style())),
+    (vgg16, {}, "vgg_16", 32, lambda: VGG16(width=WIDTH, classifier="pooled").build(CIFAR, 10, Style())),
     (wide_resnet, {"stem_masked": True}, "resnet_model", 32, wrn_16_1),
     (wide_resnet, {"stem_masked": False}, "resnet_model", 32, wrn_16_1),
 ]
@@ -391,7 +390,7 @@ def test_what_does_not_map_is_refused_in_one_line(variables, change, message, tm
 def test_another_network_is_refused_and_the_first_differences_are_listed(variables, tmp_path):
     path = write(tmp_path / "model.ckpt-1", variables)
     with pytest.raises(RunError, match=r"does not fit resnet: .*; .* and \d+ more") as raised:
-        sources.load(path, networks.resnet(CIFAR, 10, Style(), depth=20))
+        sources.load(path, ResNet(depth=20).build(CIFAR, 10, Style()))
     assert len(str(raised.value)) < 600
 
 
@@ -418,7 +417,7 @@ def pictures() -> Dataset:
 
 
 def described(**settings):
-    return tiny.experiment("wide_resnet", sizes=WideResNetSettings(depth=16, width=1.0), dataset=pictures(), **settings)
+    return tiny.experiment("wide_resnet", sizes=WideResNet(depth=16, width=1.0), dataset=pictures(), **settings)
 
 
 def test_evaluating_a_published_checkpoint():
@@ -437,8 +436,8 @@ def test_evaluating_a_published_checkpoint():
 
 def test_a_run_may_start_from_a_published_checkpoint():
     path = str(FIXTURES / "wrn_16_1")
-    built = described(network={"network_name": "wide_resnet", "weight_init_path": path, "mask_init_path": path}).built(
-        fresh=True
+    built = build_run(
+        described(network={"network_name": "wide_resnet", "weight_init_path": path, "mask_init_path": path}), fresh=True
     )
     expected = wrn_16_1()
     sources.load(path, expected)
@@ -493,8 +492,8 @@ def test_a_published_imagenet_checkpoint_is_evaluated_on_images_on_disk(tmp_path
         classes=1000,
         encoding="jpeg",
     )
-    dataset = load_dataset(name="imagenet2012", data_dir=tmp_path, cache_dir=tmp_path)
-    of = tiny.experiment("mobilenet", sizes=MobileNetSettings(width=0.25), dataset=dataset)
+    dataset = load_dataset(DataSettings(name="imagenet2012", data_dir=str(tmp_path), cache_dir=str(tmp_path)))
+    of = tiny.experiment("mobilenet", sizes=MobileNet(width=0.25), dataset=dataset)
     found = run.evaluate(of, FIXTURES / "mobilenet_v1_w0.25")
     model = mobilenet_quarter()
     sources.load(FIXTURES / "mobilenet_v1_w0.25", model)
@@ -505,8 +504,8 @@ def test_a_published_imagenet_checkpoint_is_evaluated_on_images_on_disk(tmp_path
 
 
 def test_the_width_of_a_published_network_may_be_another():
-    of = MobileNetSettings(width=0.25)
+    of = MobileNet(width=0.25)
     model = of.build(IMAGENET, 1000, Style())
     sources.load(FIXTURES / "mobilenet_v1_w0.25", model)
     with pytest.raises(RunError, match="does not fit mobilenet_v1"):
-        sources.load(FIXTURES / "mobilenet_v1_w0.25", MobileNetSettings(width=0.5).build(IMAGENET, 1000, Style()))
+        sources.load(FIXTURES / "mobilenet_v1_w0.25", MobileNet(width=0.5).build(IMAGENET, 1000, Style()))

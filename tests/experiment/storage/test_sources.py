@@ -5,20 +5,19 @@ import numpy as np
 import pytest
 
 from sparse_lib import api
-from sparse_lib.experiment import networks
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.networks import MLP, VGG16, KerasModel, LeNet5, Style
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
-from sparse_lib.experiment.sizes import KerasModelSettings
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import build_model, build_run
 from tests.experiment import tiny
 
 IMAGE = (32, 32, 3)
 
 
 def lenet(seed=0) -> keras.Model:
-    return networks.lenet5((28, 28, 1), 10, Style(seed=seed), (2, 3, 10, 8))
+    return LeNet5(hidden_sizes=(2, 3, 10, 8)).build((28, 28, 1), 10, Style(seed=seed))
 
 
 def saved(model, path):
@@ -51,7 +50,7 @@ def pretrained():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["vgg.keras", "vgg.weights.h5", "vgg.h5"])
 def test_vgg16_of_keras_applications_fits_ours(name, pretrained, tmp_path):
-    path, model = saved(pretrained, tmp_path / name), networks.vgg16(IMAGE, 10, Style())
+    path, model = saved(pretrained, tmp_path / name), VGG16().build(IMAGE, 10, Style())
     sources.load(path, model)
     images = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype(np.float32)
     expected = pretrained(images).numpy()
@@ -61,7 +60,7 @@ def test_vgg16_of_keras_applications_fits_ours(name, pretrained, tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["other.keras", "other.weights.h5", "other.h5"])
 def test_weights_of_another_network_are_refused_in_one_line(name, tmp_path):
-    path = saved(networks.mlp((28, 28, 1), 10, Style(), (12, 8)), tmp_path / name)
+    path = saved(MLP(hidden_sizes=(12, 8)).build((28, 28, 1), 10, Style()), tmp_path / name)
     with pytest.raises(RunError, match="other.* does not fit lenet5: ") as raised:
         sources.load(path, lenet())
     assert "\n" not in str(raised.value)
@@ -81,7 +80,7 @@ def test_a_run_starts_from_weights_of_keras_and_is_evaluated_from_them(tmp_path)
     of = tiny.experiment(
         "lenet5", network={"network_name": "lenet5", "weight_init_path": str(path)}, masks={"sparsity": 0.5}
     )
-    built = of.built(fresh=True)
+    built = build_run(of, fresh=True)
     for kernel, mask in built.optimizer.masks:
         source = next(v for v in lenet(seed=1).variables if v.path == kernel.path)
         np.testing.assert_array_equal(kernel, np.where(mask, source, 0))
@@ -123,7 +122,7 @@ def pictures() -> Dataset:
 
 
 def of_file(path, **settings):
-    return tiny.experiment("keras_model", sizes=KerasModelSettings(path=str(path)), dataset=pictures(), **settings)
+    return tiny.experiment("keras_model", sizes=KerasModel(path=str(path)), dataset=pictures(), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +134,13 @@ def stored(tmp_path_factory):
 def test_a_saved_model_is_a_network_that_keeps_its_weights(stored):
     model, path = stored
     of = of_file(path, masks={"sparsity": 0.8}, mask_updater={"update_alg": "rigl", "update_freq": 2})
-    built = of.built(fresh=True)
+    built = build_run(of, fresh=True)
     masks = {kernel.path: np.asarray(mask) for kernel, mask in built.optimizer.masks}
     for variable, source in zip(built.model.variables, model.variables, strict=True):
         mask = masks.get(variable.path, True)
         np.testing.assert_array_equal(variable, np.where(mask, source, 0))
     # Probabilities became logits.
-    dense = of_file(path).model()
+    dense = build_model(of_file(path))
     logits = dense(pictures().train.images, training=False).numpy()
     assert np.abs(logits.sum(1) - 1).max() > 0.01
     np.testing.assert_allclose(
@@ -153,17 +152,17 @@ def test_a_saved_model_is_pruned(tmp_path):
     source = lenet(seed=5)
     path = saved(source, tmp_path / "lenet.keras")
     pruning = {"mode": "prune", "begin_step": 2, "end_step": 8, "frequency": 2, "final_sparsity": 0.5}
-    of = tiny.experiment("keras_model", sizes=KerasModelSettings(path=str(path)), pruning=pruning)
+    of = tiny.experiment("keras_model", sizes=KerasModel(path=str(path)), pruning=pruning)
     result = tiny.train(of, tmp_path / "run")
     assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
-    start = of.model()
+    start = build_model(of)
     sources.load(tmp_path / "run" / "ckpt-0", start)
     assert_same_weights(start, source)
 
 
 def test_weight_decay_reaches_the_kernels_of_a_saved_model(tmp_path):
     path = saved(lenet(), tmp_path / "lenet.keras")
-    model = networks.keras_model((28, 28, 1), 10, Style(weight_decay=0.01), path=path)
+    model = KerasModel(path=str(path)).build((28, 28, 1), 10, Style(weight_decay=0.01))
     expected = 0.01 * sum(np.sum(np.square(v.numpy())) for v in model.trainable_variables if v.name == "kernel")
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 
@@ -179,7 +178,7 @@ def test_weight_decay_reaches_the_kernels_of_a_saved_model(tmp_path):
 def test_a_model_that_does_not_fit_is_refused(stored, arguments, message):
     given = {"input_shape": IMAGE, "num_classes": 10, "path": stored[1]} | arguments
     with pytest.raises(ValueError, match=message) as raised:
-        networks.keras_model(given["input_shape"], given["num_classes"], Style(), path=given["path"])
+        KerasModel(path=str(given["path"])).build(given["input_shape"], given["num_classes"], Style())
     assert "\n" not in str(raised.value)
 
 
@@ -187,6 +186,6 @@ def test_a_model_that_does_not_fit_is_refused(stored, arguments, message):
 def test_weights_alone_are_no_model(tmp_path):
     path = saved(lenet(), tmp_path / "lenet.weights.h5")
     with pytest.raises(ValueError, match="Cannot load .*: save a whole model"):
-        networks.keras_model((28, 28, 1), 10, Style(), path=path)
+        KerasModel(path=str(path)).build((28, 28, 1), 10, Style())
     with pytest.raises(SettingError, match="has no widths to scale"):
-        KerasModelSettings(path=str(path)).scaled(0.5)
+        KerasModel(path=str(path)).scaled(0.5)

@@ -17,8 +17,9 @@ from sparse_lib.experiment.config.network import UnitScaledSettings
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import loop, run
+from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
@@ -75,6 +76,7 @@ def test_a_run_leaves_its_files(rigl):
     checkpoints = {f"ckpt-{step}{end}" for step in steps for end in (".index", ".data-00000-of-00001")}
     rest = {
         "operative_config.gin",
+        "run.json",
         "metrics.jsonl",
         "mask_updates.jsonl",
         "result.json",
@@ -103,7 +105,7 @@ def test_metrics_say_everything(rigl):
 
 def test_result_says_what_the_last_checkpoint_holds(rigl):
     of, directory, result = rigl
-    model = of.model()
+    model = build_model(of)
     load(model, Reader(directory))
     logits = model(of.dataset.test.images).numpy()
     predictions = np.load(directory / files.PREDICTIONS)
@@ -127,7 +129,7 @@ def load(model, reader):
 
 def gradient_norm(of, directory, checkpoint):
     """Of the masked gradient of the mean cross-entropy on the held-out images, from a checkpoint."""
-    model, reader = of.model(), Reader(directory / checkpoint)
+    model, reader = build_model(of), Reader(directory / checkpoint)
     load(model, reader)
     x, y = of.dataset.validation.images[:40], of.dataset.validation.labels[:40]
     with tf.GradientTape() as tape:
@@ -167,7 +169,7 @@ def test_a_pair_lies_on_both_sides_of_the_update_alone(rigl):
             stays = before.read("masks", kernel) & after.read("masks", kernel)
             np.testing.assert_array_equal(old[stays], new[stays])
             assert not new[~stays].any()
-    assert available(directory) == [0, 12, 24]
+    assert list_steps(directory) == [0, 12, 24]
 
 
 def test_logged_gradient_norm_and_distance_are_those_of_the_checkpoint(rigl):
@@ -175,7 +177,7 @@ def test_logged_gradient_norm_and_distance_are_those_of_the_checkpoint(rigl):
     record = tiny.lines(directory)[-1]
     assert record["gradient_norm"] == pytest.approx(gradient_norm(of, directory, "ckpt-24"), rel=1e-4)
     first, last = Reader(directory / "ckpt-0"), Reader(directory / "ckpt-24")
-    names = [v.path for v in of.model().trainable_variables]
+    names = [v.path for v in build_model(of).trainable_variables]
     gaps = [last.read("model", n).astype(np.float64) - first.read("model", n) for n in names]
     assert record["distance_to_init_l2"] == pytest.approx(np.sqrt(sum(np.sum(g**2) for g in gaps)))
     assert tiny.lines(directory)[0]["distance_to_init_l2"] == 0
@@ -321,14 +323,14 @@ def test_tampering_with_a_masked_weight_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(Steps, "run", tamper)
     with pytest.raises(AssertionError, match=r"Masked weights of dense2/kernel are not zero"):
         tiny.train(tiny.experiment(**SPARSE), tmp_path)
-    assert available(tmp_path) == [0] and [r["step"] for r in tiny.lines(tmp_path)] == [0]
+    assert list_steps(tmp_path) == [0] and [r["step"] for r in tiny.lines(tmp_path)] == [0]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_loses_nothing(tmp_path):
     of = tiny.experiment(**RIGL, optimizer={"learning_rate": 1e30})
     with pytest.raises(RunError, match=r"^The training loss is (nan|inf) at step \d+: lower optimizer\.learning_rate"):
         tiny.train(of, tmp_path)
-    assert available(tmp_path) == [0]
+    assert list_steps(tmp_path) == [0]
     assert all(np.isfinite(value).all() for name, value in groups(tmp_path).items() if name.startswith("model"))
     with pytest.raises(RunError, match=r"The training loss is"):
         tiny.train(of, tmp_path)
@@ -346,7 +348,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
     monkeypatch.setattr(Steps, "run", hide)
     with pytest.raises(RunError, match=r"^Weights of mlp/dense\d/\w+ are not finite before step 2: lower"):
         tiny.train(of, tmp_path)
-    assert available(tmp_path) == [0, 1] and [record["step"] for record in tiny.lines(tmp_path)] == [0, 1]
+    assert list_steps(tmp_path) == [0, 1] and [record["step"] for record in tiny.lines(tmp_path)] == [0, 1]
     assert all(np.isfinite(value).all() for name, value in groups(tmp_path).items() if name.startswith("model"))
     assert not (tmp_path / files.RESULT).exists()
 
@@ -354,7 +356,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
 def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
     of, directory, result = rigl
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr(run.Experiment, "built", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr(run, "build_run", lambda *_, **__: pytest.fail("built again"))
     assert tiny.train(of, directory) == result
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
@@ -362,7 +364,7 @@ def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
 def test_overwrite_starts_again(tmp_path):
     tiny.train(tiny.experiment(training={"total_steps": 9}), tmp_path)
     result = tiny.train(tiny.experiment(training={"total_steps": 4}), tmp_path, overwrite=True)
-    assert result["steps"] == 4 and available(tmp_path) == [0, 4]
+    assert result["steps"] == 4 and list_steps(tmp_path) == [0, 4]
     assert [record["step"] for record in tiny.lines(tmp_path)] == [0, 4]
 
 
@@ -371,7 +373,7 @@ def test_overwrite_deletes_nothing_before_the_new_run_is_built(tmp_path):
     broken = tiny.experiment(network={"mask_init_path": str(tmp_path / "nowhere" / "ckpt-1")})
     with pytest.raises(RunError, match="There is no checkpoint"):
         tiny.train(broken, tmp_path, overwrite=True)
-    assert available(tmp_path) == [0, 4] and (tmp_path / files.RESULT).exists()
+    assert list_steps(tmp_path) == [0, 4] and (tmp_path / files.RESULT).exists()
 
 
 def test_a_run_that_cannot_be_built_claims_no_directory(tmp_path):
@@ -389,7 +391,7 @@ def test_a_signal_stops_the_run_and_the_same_call_goes_on(rigl, tmp_path, monkey
     with pytest.raises(Interrupted, match="Stopped at step 5; the same command goes on from there") as caught:
         tiny.train(of, tmp_path)
     assert caught.value.signal == signal.SIGTERM
-    assert available(tmp_path) == [0, 5]
+    assert list_steps(tmp_path) == [0, 5]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
     resumed = tiny.train(of, tmp_path)
@@ -439,10 +441,10 @@ def test_two_replicas_train_and_evaluate_as_one_device_does(rigl, tmp_path):
 ON_FOUR = """
 import json, pathlib, sys
 import tests.conftest
-from sparse_lib import strategies
+from sparse_lib._utils import distribute
 from tests.experiment import tiny
 
-strategy = strategies.make_strategy("mirrored")
+strategy = distribute.make_strategy("mirrored")
 assert strategy.num_replicas_in_sync == 4
 with strategy.scope():
     tiny.train(tiny.experiment(**json.loads(sys.argv[2])), pathlib.Path(sys.argv[1]))
@@ -459,7 +461,7 @@ def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
 
 def test_bfloat16_computes_and_float32_keeps(tmp_path):
     of = tiny.experiment(**RIGL, network={"network_name": "mlp", "compute_dtype": "bfloat16"})
-    model = of.model()
+    model = build_model(of)
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16"}
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     result = tiny.train(of, tmp_path / "run")
@@ -480,7 +482,7 @@ def test_a_batch_that_cannot_be_shared_out_is_told():
         two_replicas().scope(),
         pytest.raises(SettingError, match=r"batch_size=15 cannot be shared out over 2 replicas"),
     ):
-        of.built(fresh=True)
+        build_run(of, fresh=True)
 
 
 def test_tensorboard_gets_the_same_scalars(rigl):
@@ -504,10 +506,3 @@ def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
     assert values["train_loss"] == pytest.approx(result["train_loss"])
     assert values["sparsity"] == pytest.approx(result["sparsity"])
     assert run.evaluate(of, directory / "ckpt-0")["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"])
-
-
-def test_gradient_norm_early_in_training():
-    metrics = [{"step": step, "gradient_norm": float(step)} for step in range(0, 101, 5)]
-    assert run.early_gradient_norm(metrics) == 7.5
-    assert np.isnan(run.early_gradient_norm([]))
-    assert np.isnan(run.early_gradient_norm([{"step": 1, "gradient_norm": None}, {"step": 10, "gradient_norm": 1.0}]))

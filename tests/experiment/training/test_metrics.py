@@ -5,15 +5,16 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.experiment.sizes import MLPSettings
+from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.training import metrics
+from sparse_lib.experiment.training.build import build_run
 from sparse_lib.experiment.training.metrics import Evaluator, Measurements, held_out
 from tests.experiment import tiny
 
 
 @pytest.fixture(scope="module")
 def made():
-    return tiny.experiment("lenet5", masks={"sparsity": 0.6}, training={"total_steps": 5}).built(fresh=True)
+    return build_run(tiny.experiment("lenet5", masks={"sparsity": 0.6}, training={"total_steps": 5}), fresh=True)
 
 
 def measurements(made, dataset=None, held_size=40):
@@ -44,7 +45,7 @@ def test_measuring_moves_nothing(made):
 
 
 def test_measuring_leaves_batch_statistics_alone():
-    normed = tiny.experiment(sizes=MLPSettings(hidden_sizes=(12, 8), use_batch_norm=True)).built(fresh=True)
+    normed = build_run(tiny.experiment(sizes=MLP(hidden_sizes=(12, 8), use_batch_norm=True)), fresh=True)
     before = [v.numpy().copy() for v in normed.model.non_trainable_variables]
     at = measurements(normed)
     at.scalars()
@@ -80,7 +81,7 @@ def test_loss_decrease_is_that_of_a_step(made):
 
 
 def test_a_unit_that_is_silent_on_the_data_is_dead():
-    made = tiny.experiment().built(fresh=True)
+    made = build_run(tiny.experiment(), fresh=True)
     layer = made.model.get_layer("dense1")
     layer.bias.assign(np.where(np.arange(12) < 3, -1e6, 0.0).astype(np.float32))
     values = measurements(made).scalars()

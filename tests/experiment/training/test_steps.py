@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.data.feeding.pixels import pixels
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 from sparse_lib.experiment.runtime.errors import Interrupted, SettingError
-from sparse_lib.experiment.settings import TrainingSettings
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
+from sparse_lib.experiment.training.build import build_run
 from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
 from tests.replicas import two_replicas
@@ -61,7 +62,7 @@ def stored(tmp_path_factory) -> dict[str, Dataset]:
 
 def steps_taken(dataset: Dataset, *, first=0, last=12, start=None, **settings) -> list[np.ndarray]:
     """State after some steps, mask updates among them, from the state before them."""
-    built = tiny.experiment(dataset=dataset, **(RIGL | settings)).built(fresh=True)
+    built = build_run(tiny.experiment(dataset=dataset, **(RIGL | settings)), fresh=True)
     continuous = "topkast" in settings.get("mask_updater", {}).values()
     masks = built.optimizer.masks
     variables = [v.value for v in [*built.model.variables, *built.optimizer.variables]]
@@ -141,7 +142,7 @@ def test_label_smoothing_is_that_of_keras_and_leaves_the_reported_loss_alone(smo
     described = tiny.experiment(
         training={"label_smoothing": smoothing, "batch_size": rows}, optimizer={"name": "sgd", "schedule": "constant"}
     )
-    built = described.built(fresh=True)
+    built = build_run(described, fresh=True)
     model, train_split = built.model, described.dataset.train
     batch = built.steps.indices(0, 1)[0]
     before = [tf.identity(v) for v in model.trainable_variables]

@@ -1,6 +1,5 @@
 """Image-classification sets from a user's own `.npz` file."""
 
-import os
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,40 +10,30 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
+from sparse_lib.experiment.data.settings import DataSettings
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _VALIDATION = ("x_val", "y_val")
 
 
-def load_npz(
-    name: str,
-    *,
-    validation_size: int | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    preprocessing: Preprocessing | None = None,
-    augmentation: str | None = None,
-) -> Dataset:
+def load_npz(settings: DataSettings, preprocessing: Preprocessing | None = None) -> Dataset:
     """Loads `x_train, y_train, x_test, y_test` and, where given, `x_val, y_val`.
 
-    Integer images (0 to 255) are divided by 255, bytes may be preprocessed in another way; floats are taken as they
-    are. Without `x_val`,
-    or where a size is asked for, the validation images are held out of the training images.
+    Integer images (0 to 255) are divided by 255, bytes may be preprocessed in another way; floats stay as they are.
+    Without `x_val`, or with a `validation_size`, the validation images are held out of the training images.
 
     Args:
-      name: path of the file, relative to `data_dir` where that is given.
-      validation_size: images to hold out; by default `x_val`, else 5,000 or a tenth of a
-        smaller set.
-      data_dir: folder of the file.
+      settings: without `auto`. The name is the path of the file, relative to `data_dir` where that is given.
       preprocessing: of images stored as uint8; None means [0, 1].
-      augmentation: as of `Dataset`.
 
     Returns:
-      The data set; the largest training label says how many classes there are.
+      The data set; the number of classes is the largest training label plus 1.
 
     Raises:
-      ValueError: if the file or an array is not there, or an array is not what it should be.
+      InputError: if the file or an array is missing, or an array has a wrong shape or type.
     """
-    arrays = _read((Path(data_dir or "") / name).expanduser())
+    name = settings.name
+    arrays = _read((Path(settings.data_dir or "") / name).expanduser())
     needed = _REQUIRED + (_VALIDATION if set(_VALIDATION) & set(arrays) else ())
     missing = [key for key in needed if key not in arrays]
     if missing:
@@ -53,10 +42,10 @@ def load_npz(
             f"and may have {' with '.join(_VALIDATION)}."
         )
     train = arrays["x_train"], arrays["y_train"]
-    if "x_val" in arrays and validation_size is None:
+    if "x_val" in arrays and settings.validation_size is None:
         validation = arrays["x_val"], arrays["y_val"]
     else:
-        train, validation = hold_out(*train, validation_size, name=name)
+        train, validation = hold_out(*train, settings.validation_size, name=name)
     labels = train[1]
     num_classes = int(labels.max()) + 1 if labels.size and labels.dtype.kind in "iu" else 1
     pairs = {"train": train, "validation": validation, "test": (arrays["x_test"], arrays["y_test"])}
@@ -66,7 +55,9 @@ def load_npz(
             f"data.preprocessing needs images stored as uint8, and split '{others[0]}' of data set '{name}' has "
             f"{pairs[others[0]][0].dtype}: leave it out, or store them so."
         )
-    return dataset_from_arrays(name, pairs, num_classes, preprocessing=preprocessing, augmentation=augmentation)
+    return dataset_from_arrays(
+        name, pairs, num_classes, preprocessing=preprocessing, augmentation=settings.augmentation
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

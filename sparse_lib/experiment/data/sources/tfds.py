@@ -15,6 +15,7 @@ from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arr
 from sparse_lib.experiment.data.dataset import SPLITS, Dataset, Split, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
+from sparse_lib.experiment.data.settings import DataSettings
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 
 _LOG = logging.getLogger(__name__)
@@ -24,74 +25,57 @@ _PLACE = ("shard", "offset", "length")
 _NO_LABEL = -1
 
 
-def load_tfds(
-    name: str,
-    *,
-    validation_size: int | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    download: bool = False,
-    image_size: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    augmentation: str | None = None,
-    on_disk: bool = False,
-) -> Dataset:
-    """Loads a prepared TFDS set; nothing is fetched unless `download` says so.
+def load_tfds(settings: DataSettings, preprocessing: Preprocessing) -> Dataset:
+    """Loads a prepared TFDS set; nothing is downloaded unless `settings.download`.
 
     The test images are the set's `test`, where it has labels, else its `validation`, else held out of `train`.
-    The validation images are a set's own `validation` where that is not the test already and no
-    size is asked for; else they are held out of `train`.
+    The validation images are a set's own `validation` where that is not the test already and `validation_size` is None;
+    else they are held out of `train`.
 
     Args:
-      name: as `tfds.builder` takes it: `mnist`, `cifar10`, `name/config:1.2.3`.
-      validation_size: images to hold out of `train`; see `hold_out` for the default.
-      data_dir: where TFDS keeps prepared sets; TFDS' own default if None.
-      cache_dir: where decoded arrays are kept, see `cache_directory`.
-      download: whether to download and prepare a set that is not there.
-      image_size: height and width to bring images to (central square, antialiased bilinear);
-        needed where they differ in size.
-      preprocessing: of pixels that are bytes; None means [0, 1].
-      augmentation: as of `Dataset`.
-      on_disk: whether images stay encoded on disk, and are decoded when they are needed.
+      settings: without `auto`. The name is as `tfds.builder` takes it: `mnist`, `cifar10`, `name/config:1.2.3`.
+        `image_size` is needed where images differ in size: the central square is resized, antialiased bilinear.
+      preprocessing: of pixels that are bytes.
 
     Returns:
       The data set.
 
     Raises:
-      ValueError: if the set is unknown, not prepared, no image classification, of images that
-        differ in size without an `image_size`, or too large for memory.
+      InputError: if the set is unknown, not prepared, no image classification, of images that differ in size without
+        an `image_size`, or too large for memory.
     """
-    preprocessing = preprocessing or Preprocessing()
-    builder = _prepared_builder(name, data_dir, download)
+    name = settings.name
+    builder = _prepared_builder(name, settings.data_dir, settings.download)
     keys = _supervised_keys(name, builder)
     image, label = (builder.info.features[key] for key in keys)
-    shape = _image_shape(name, image, image_size)
-    if on_disk:
-        path = cache_directory(cache_dir) / f"{_file_stem(builder)}-index.npz"
-        index = cached_arrays(path, lambda: _indexed(name, builder, keys))
-        pairs = _divided(name, index, validation_size)
+    shape = _image_shape(name, image, settings.image_size)
+    cache = cache_directory(settings.cache_dir)
+    if settings.on_disk:
+        path = cache / f"{_file_stem(builder)}-index.npz"
+        index = cached_arrays(path, lambda: _index(name, builder, keys))
+        pairs = _divide(name, index, settings.validation_size)
         images = EncodedImages(_files(builder), {key: index[key] for key in _PLACE}, shape[0], shape[2], preprocessing)
         splits = {key: Split(images.take(rows), labels.astype(np.int32)) for key, (rows, labels) in pairs.items()}
-        return Dataset(name, **splits, num_classes=label.num_classes, augmentation=augmentation)
+        return Dataset(name, **splits, num_classes=label.num_classes, augmentation=settings.augmentation)
     _check_memory(name, builder, image, shape)
-    path = cache_directory(cache_dir) / f"{_file_stem(builder)}-{'x'.join(map(str, shape))}.npz"
-    arrays = cached_arrays(path, lambda: _decoded(name, builder, keys, shape))
+    path = cache / f"{_file_stem(builder)}-{'x'.join(map(str, shape))}.npz"
+    arrays = cached_arrays(path, lambda: _decode(name, builder, keys, shape))
     return dataset_from_arrays(
         name,
-        _divided(name, arrays, validation_size),
+        _divide(name, arrays, settings.validation_size),
         label.num_classes,
         preprocessing=preprocessing,
-        augmentation=augmentation,
+        augmentation=settings.augmentation,
     )
 
 
-def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Any:
-    # TFDS takes a second to import and pulls TensorFlow in: only who asks for it pays.
+def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    # TFDS takes a second to import, and imports TensorFlow: other sets do without it.
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
-    directory = None if data_dir is None else os.fspath(Path(data_dir).expanduser())
+    directory = None if data_dir is None else os.path.expanduser(data_dir)
     try:
-        with _without_warnings():
+        with _mute_warnings():
             builder = tfds.builder(name, data_dir=directory)
             if builder.is_prepared():
                 return builder
@@ -123,8 +107,8 @@ def _prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downlo
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    # TFDS warns of a set that is not prepared, which the one line of the error says better.
+def _mute_warnings() -> Iterator[None]:
+    # TFDS warns of a set that is not prepared, as the error does in one line.
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -185,8 +169,8 @@ def _check_memory(name: str, builder: Any, feature: Any, shape: tuple[int, int, 
 
 
 def _file_stem(builder: Any) -> str:
-    # A set that is prepared anew has other files, and then its arrays are made anew. Times are whole seconds, within
-    # which two small sets can be prepared: the directory tells these apart.
+    # A set that is prepared again has other files, so that its arrays are decoded again. Times are whole seconds,
+    # within which two small sets can be prepared: the directory distinguishes these.
     listing = sorted((entry.name, entry.stat().length, entry.stat().mtime) for entry in builder.data_path.iterdir())
     digest = hashlib.sha256(repr((os.fspath(builder.data_path), listing)).encode()).hexdigest()[:12]
     return f"{builder.info.full_name.replace('/', '-')}-{digest}"
@@ -197,8 +181,8 @@ def _files(builder: Any) -> list[Path]:
     return [Path(file) for key in SPLITS if key in builder.info.splits for file in builder.info.splits[key].filepaths]
 
 
-def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
-    """Where the images of all splits lie, split after split; for each split the places there, and the labels."""
+def _index(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
+    """Locates the images of all splits, split after split; for each split the positions in that list, and labels."""
     kind = builder.info.file_format
     if kind is None or kind.value != "tfrecord":
         raise InputError(
@@ -220,7 +204,7 @@ def _indexed(name: str, builder: Any, keys: tuple[str, str]) -> Arrays:
     return arrays
 
 
-def _decoded(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, int, int]) -> Arrays:
+def _decode(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, int, int]) -> Arrays:
     import tensorflow as tf  # noqa: PLC0415  (as above)
 
     _LOG.info("Decoding '%s' once; later runs read the arrays.", name)
@@ -234,14 +218,14 @@ def _decoded(name: str, builder: Any, keys: tuple[str, str], shape: tuple[int, i
                 begin, end = end, end + len(label_batch)
                 images[begin:end], labels[begin:end] = image_batch, label_batch
         except tf.errors.OpError as error:
-            raise InputError(_damaged(name, builder, split_name)) from error
+            raise InputError(_damage_message(name, builder, split_name)) from error
         if end != split.num_examples:
-            raise InputError(_damaged(name, builder, split_name))
+            raise InputError(_damage_message(name, builder, split_name))
         arrays[f"x_{split_name}"], arrays[f"y_{split_name}"] = images, labels
     return arrays
 
 
-def _damaged(name: str, builder: Any, split_name: str) -> str:
+def _damage_message(name: str, builder: Any, split_name: str) -> str:
     return f"The split '{split_name}' of data set '{name}' is damaged: delete {builder.data_path} and prepare it again."
 
 
@@ -268,7 +252,16 @@ def _batches(
 
 
 def resize_to_square(image: Any, size: int, feature: Any) -> Any:
-    """Crops an image to its central square and resizes that, in the number format of its feature."""
+    """Resizes the central square of an image.
+
+    Args:
+      image: `[height, width, channels]`.
+      size: height and width of the result (pixels).
+      feature: of TFDS, whose type the result has; integers are rounded.
+
+    Returns:
+      `[size, size, channels]`.
+    """
     import tensorflow as tf  # noqa: PLC0415  (as above)
 
     side = tf.reduce_min(tf.shape(image)[:2])
@@ -279,10 +272,10 @@ def resize_to_square(image: Any, size: int, feature: Any) -> Any:
     return tf.cast(resized, feature.tf_dtype)
 
 
-def _divided(name: str, arrays: Arrays, validation_size: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _divide(name: str, arrays: Arrays, validation_size: int | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     pairs = {key: (arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in SPLITS if f"x_{key}" in arrays}
     if "test" in pairs and (pairs["test"][1] == _NO_LABEL).all():
-        # The answers to ImageNet's are secret: its validation images are what everybody tests on.
+        # ImageNet's test labels are secret: everybody tests on its validation images.
         del pairs["test"]
     train, validation = pairs["train"], pairs.get("validation")
     test = pairs.get("test") or validation

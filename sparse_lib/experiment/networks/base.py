@@ -1,0 +1,72 @@
+"""Base of the networks: a network is a frozen dataclass of its sizes that builds the Keras model."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Self
+
+import keras
+
+from sparse_lib.experiment.networks.common import Style
+from sparse_lib.experiment.settings import Settings
+
+
+class Network(Settings, abc.ABC):
+    """Sizes of a network, bound in gin under the name of the network, and the model of these sizes."""
+
+    @abc.abstractmethod
+    def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
+        """Builds the network with its dense initial weights.
+
+        Args:
+          input_shape: height, width, channels of an image (pixels).
+          num_classes: number of logits (count).
+          style: activation, regularizer, seed and kind of batch normalisation.
+
+        Returns:
+          The built network; it returns logits, [n, num_classes].
+
+        Raises:
+          InputError: if there is no such network for these images.
+        """
+
+    @abc.abstractmethod
+    def scaled(self, width: float) -> Self:
+        """Scales the widths of all hidden layers.
+
+        Args:
+          width: factor on channels and units.
+
+        Returns:
+          The scaled network.
+        """
+
+
+class LayerwiseNetwork(Network):
+    """A network whose sizes name the width of each hidden layer."""
+
+    hidden_sizes: Sequence[int]
+
+    def scaled(self, width: float) -> Self:
+        """Scales each width, rounded down, to at least 1."""
+        narrowed = tuple(max(1, int(size * width)) for size in self.hidden_sizes)
+        return dataclasses.replace(self, hidden_sizes=narrowed)  # type: ignore[type-var]
+
+
+class ScalableNetwork(Network):
+    """A network with one factor on all of its widths."""
+
+    width: float
+
+    def __post_init__(self) -> None:
+        """Checks the width.
+
+        Raises:
+          SettingError: unless it is above 0.
+        """
+        super().__post_init__()
+        self.require(self.width > 0, "width", "must be above 0")
+
+    def scaled(self, width: float) -> Self:
+        """Multiplies the width."""
+        return dataclasses.replace(self, width=self.width * width)  # type: ignore[type-var]

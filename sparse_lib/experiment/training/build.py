@@ -1,0 +1,94 @@
+"""Builds what an experiment trains with: network, masks, initial weights, optimizer and compiled steps."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from sparse_lib.experiment import modes
+from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.storage import sources
+from sparse_lib.experiment.training.metrics import held_out
+from sparse_lib.experiment.training.steps import Steps
+from sparse_lib.optimizer import SparseOptimizer
+
+
+class Built(NamedTuple):
+    """The parts of a run.
+
+    Attributes:
+      model: the network.
+      optimizer: with masks and updater.
+      steps: the compiled steps.
+    """
+
+    model: keras.Model
+    optimizer: SparseOptimizer
+    steps: Steps
+
+
+def build_model(experiment: Experiment) -> keras.Model:
+    """Builds the network with its dense initial weights.
+
+    Fresh weights under the masks of another run are drawn from a separate stream: with the seed of that run they would
+    be the weights that it started from, and scratch would be the lottery ticket.
+
+    Args:
+      experiment: names network, seed and data set.
+
+    Returns:
+      The network.
+    """
+    network, dataset = experiment.network, experiment.dataset
+    is_fresh = bool(network.mask_init_path) and not network.weight_init_path
+    stream = 2 * experiment.training.seed + is_fresh
+    return network.build(dataset.input_shape, dataset.num_classes, stream, experiment.sizes)
+
+
+def build_run(experiment: Experiment, *, fresh: bool) -> Built:
+    """Builds network, masks, weights, optimizer and compiled steps, under the current strategy.
+
+    Args:
+      experiment: what to train.
+      fresh: whether the run starts; a resumed run reads masks and weights from its checkpoint, so that one-shot
+        pruning, MetaInit and the checkpoints of other runs are not needed again.
+
+    Returns:
+      The parts of the run.
+
+    Raises:
+      SettingError: for settings that contradict each other.
+      RunError: if a checkpoint of masks or weights is missing, or does not fit.
+    """
+    training, seed = experiment.training, experiment.training.seed
+    rate = experiment.optimizer.rate(training.total_steps)
+    updater = experiment.mask_updater.build(
+        experiment.pruning.build(),
+        rate,
+        peak_rate=experiment.optimizer.learning_rate,
+        total_steps=training.total_steps,
+        dense_start=experiment.starts_dense,
+    )
+    model = build_model(experiment)
+    # Before the masks: growth may return to these weights, and one-shot pruning scores them.
+    if fresh and experiment.network.weight_init_path:
+        sources.load(experiment.network.weight_init_path, model)
+    masks = modes.build_masks(experiment, model, fresh=fresh)
+    if fresh:
+        modes.initialize_weights(experiment, model, masks)
+    growth: Any = experiment.mask_updater.growth_gradient
+    if growth == "held_out" or updater.needs_hessian:
+        growth = modes.held_out_growth(model, masks, held_out(experiment.dataset), training.val_batch_size, updater)
+    optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
+    optimizer.build(model.trainable_variables)
+    steps = Steps(
+        model,
+        optimizer,
+        experiment.dataset.train,
+        batch_size=training.batch_size,
+        seed=seed if training.data_seed is None else training.data_seed,
+        augmentation=experiment.dataset.augmentation,
+        label_smoothing=training.label_smoothing,
+        gradient_regularization=training.gradient_regularization,
+        jit_compile=training.jit_compile,
+    )
+    return Built(model, optimizer, steps)
