@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import pytest
 
@@ -69,13 +70,17 @@ def test_name_and_label(values, method, label):
     assert methods.label(method) == label
 
 
+def expand_includes(path: pathlib.Path) -> str:
+    include = re.compile(r"^include '(.*)'$", flags=re.MULTILINE)
+    return include.sub(lambda match: expand_includes(path.parent / match[1]), path.read_text())
+
+
 @pytest.mark.parametrize("folder", ["configs", "mlp_configs"])
 def test_every_configuration_of_the_suite_has_a_name_of_its_own(folder):
     names = {}
     for path in sorted((ROOT / folder).glob("*.gin")):
-        text = (ROOT / folder / "base.gin").read_text() + "\n" + path.read_text()
-        if path.stem != "base" and "base.gin" in path.read_text():
-            names[path.stem] = methods.identify(gin_text.parse(text)).method
+        if re.search(r"^include '.*\bmethods/", path.read_text(), flags=re.MULTILINE):
+            names[path.stem] = methods.identify(gin_text.parse(expand_includes(path))).method
     assert names["rigl"] == "rigl.plus.erk"
     assert names["rigl_from_prune"] == "rigl"
     assert names["lottery_rewind"] == "lottery_rewind"
