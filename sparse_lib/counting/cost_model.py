@@ -129,6 +129,14 @@ def layer_costs(
 
     Raises:
       ValueError: as `CostModel` and `CostModel.costs`.
+
+    Examples:
+      >>> import keras
+      >>> from sparse_lib import counting
+      >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(300), keras.layers.Dense(10)])
+      >>> costs = counting.layer_costs(model, {model.layers[0].kernel.path: 23_520})  # 10% of the first kernel
+      >>> [cost.nnz for cost in costs], counting.inference_flops(costs)
+      ([23520, 3000], 53040)
     """
     return CostModel(model, rule, input_shape).costs(masks)
 

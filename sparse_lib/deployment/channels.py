@@ -62,6 +62,16 @@ def remove_dead_channels(model: keras.Model) -> Compacted:
 
     Raises:
       ValueError: if the model is subclassed or unbuilt, or a layer cannot be made anew from its configuration.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> from sparse_lib import deployment
+      >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(2, name="logits")]
+      >>> model = keras.Sequential([keras.Input((4,)), *layers])
+      >>> masks = sparse_lib.sparsify(model, 0.5, structure=sparse_lib.Channel(), exclude="logits")
+      >>> deployment.remove_dead_channels(model).model.get_layer("hidden").units
+      4
     """
     plan = _Plan(graph(model))
     fresh: list[tuple[Any, Any]] = []

@@ -64,6 +64,12 @@ def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
 
     Raises:
       ValueError: if 0 or 1 is missing, or the lengths differ.
+
+    Examples:
+      >>> from sparse_lib import landscape
+      >>> barrier = landscape.barrier([0.0, 0.5, 1.0], [0.2, 1.0, 0.4])
+      >>> round(barrier.above_line.height, 6)  # 1.0 above the line from 0.2 to 0.4
+      0.7
     """
     places, heights = np.asarray(coefficients, np.float64), np.asarray(values, np.float64)
     if places.shape != heights.shape or places.ndim != 1:

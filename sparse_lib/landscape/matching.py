@@ -112,6 +112,19 @@ def match(
 
     Raises:
       ValueError: if the layers form no chain, values do not fit, or there is no start.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import landscape
+      >>> layers = [keras.layers.Dense(3, "relu", name="hidden"), keras.layers.Dense(2, name="logits")]
+      >>> model = keras.Sequential([keras.Input((4,)), *layers])
+      >>> weights = [v.numpy() for v in model.trainable_variables]
+      >>> order = [2, 0, 1]
+      >>> permuted = [weights[0][:, order], weights[1][order], weights[2][order], weights[3]]
+      >>> found = landscape.match(model, weights, permuted)
+      >>> found.permutations["hidden"].tolist(), found.distance  # undoes the permutation
+      ([1, 2, 0], 0.0)
     """
     if restarts < 1:
         raise InputError(f"restarts={restarts} tries nothing: choose at least 1.")

@@ -106,6 +106,18 @@ def hessian(
     Raises:
       ValueError: for too many parameters, an unknown choice, a structure that is insisted on and does not apply, a
         model whose code leaves float64, or a result that is not finite.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import Objective, curvature
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> objective = Objective(model, keras.losses.mean_squared_error)
+      >>> batches = curvature.Batches.of((np.float32([[1, 2]]), np.zeros((1, 1), np.float32)), batch_size=1)
+      >>> subspace = curvature.Subspace.active(model)
+      >>> found = curvature.exact.hessian(objective, objective.params(), batches, subspace)
+      >>> found.matrix.tolist()  # L(w) = (w_1 + 2 w_2)^2
+      [[2.0, 4.0], [4.0, 8.0]]
     """
     _check(subspace.size, dtype, structure, rows_at_once, limit)
     values = [tf.cast(p, dtype) for p in params]
