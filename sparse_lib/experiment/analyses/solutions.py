@@ -85,7 +85,7 @@ def match_units(model: keras.Model, reference: Solution, solution: Solution, *, 
       permutation.
 
     Raises:
-      ValueError: if the layers of the network do not form a chain.
+      InputError: if the layers of the network do not form a chain.
     """
     found = match(model, reference.values, solution.values, seed=seed)
     variables = model.trainable_variables
