@@ -58,19 +58,28 @@ def signal(
             masks = [uneven_mask(k.shape, sparsity, (seed, repeat, i)) for i, k in enumerate(kernels)]
             for init in INITS:
                 for index, (kernel, mask) in enumerate(zip(kernels, masks, strict=True)):
-                    kernel.assign(_values(init, mask, (seed * 1_000 + repeat, index)))
-                rows.append((network, init, sparsity, repeat, *_measured(model, images)))
+                    kernel.assign(_initial_values(init, mask, (seed * 1_000 + repeat, index)))
+                rows.append((network, init, sparsity, repeat, *_signal_deviations(model, images)))
     return pd.DataFrame(rows, columns=["network", "init", "sparsity", "repeat", "logit_std", "unit_std"])
 
 
 def uneven_mask(shape: Sequence[int], sparsity: float, seed: Sequence[int]) -> tf.Tensor:
-    """Draws a mask in which the fan-in of output unit j falls like 1 / j."""
+    """Draws a mask whose fan-ins fall like 1 / j over the output units j.
+
+    Args:
+      shape: of the kernel; the last axis are the output units.
+      sparsity: of the mask (fraction).
+      seed: of the scores.
+
+    Returns:
+      Boolean mask of that shape.
+    """
     scores = np.random.default_rng([*seed, 1]).random(tuple(shape))
     scores *= np.arange(1, shape[-1] + 1)
     return selection.top_k_mask(tf.constant(-scores), round(scores.size * (1 - sparsity)))
 
 
-def _values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
+def _initial_values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
     if init == "unit_scaled":
         return initializers.unit_scaled(mask, method=_METHOD, scale=_SCALE, seed=seed)
     if init == "layer_scaled":
@@ -79,7 +88,7 @@ def _values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
     return selection.on_mask(mask, dense)
 
 
-def _measured(model: keras.Model, images: np.ndarray) -> tuple[float, float]:
+def _signal_deviations(model: keras.Model, images: np.ndarray) -> tuple[float, float]:
     outputs = cka.activations(model, images)
     *hidden, logits = outputs
     units = [outputs[name].std(0) for name in hidden if name.startswith("dense")]

@@ -8,28 +8,8 @@ import tensorflow as tf
 
 from sparse_lib import objective
 from sparse_lib._keras import tracing
+from sparse_lib._keras.layer_types import is_rectifier
 from sparse_lib._utils.errors import InputError
-
-RECTIFIERS = frozenset(
-    {
-        "celu",
-        "elu",
-        "gelu",
-        "hard_silu",
-        "leaky_relu",
-        "mish",
-        "relu",
-        "relu6",
-        "selu",
-        "silu",
-    }
-)
-_RECTIFIER_LAYERS = (
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-)
 
 
 def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
@@ -101,8 +81,8 @@ class UnitProbe:
 
         Args:
           model: a built model.
-          layers: names of the layers to probe; None for every layer whose activation is one of
-            `RECTIFIERS` and every such activation layer.
+          layers: names of the layers to probe; None for every layer that is a rectifier or ends in
+            one, such as ReLU, GELU or SiLU.
 
         Raises:
           ValueError: if the model has no layer of a given name.
@@ -112,7 +92,7 @@ class UnitProbe:
         repeated = Counter(layer.name for layer in candidates)
         named = {layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates}
         if layers is None:
-            self.layers = {name: layer for name, layer in named.items() if _rectifies(layer)}
+            self.layers = {name: layer for name, layer in named.items() if is_rectifier(layer)}
             return
         unknown = [name for name in layers if name not in named]
         if unknown:
@@ -163,12 +143,6 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
     # Not as a quotient, which a silent layer would make 0 / 0.
     dormant = mean_absolute <= tau * tf.reduce_mean(mean_absolute)
     return tf.reduce_mean(tf.cast(dormant, tf.float32))
-
-
-def _rectifies(layer: keras.Layer) -> bool:
-    """Whether a layer ends in an activation of RECTIFIERS."""
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
-    return isinstance(layer, _RECTIFIER_LAYERS) or name in RECTIFIERS
 
 
 def _mean_over_units(layer: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:

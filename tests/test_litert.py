@@ -39,15 +39,19 @@ def examples(model: keras.Model, n: int = 4) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(n, *model.inputs[0].shape[1:])).astype("float32")
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+def pairwise(rows: list[tuple], fast: list[tuple]) -> list:
+    """Returns the rows with each way of storing; the fast ones have every row and every way once."""
+    both = [(*row, sparse) for row in rows for sparse in (False, True)]
+    return [row if row in fast else pytest.param(*row, marks=pytest.mark.slow) for row in both]
+
+
+CHANNELS, WIDE = (convnet, sparse_lib.Channel(), 0.5), (convnet, sparse_lib.Block(4, 1), 0.9)
+BLOCKS, PAIRS = (dense, sparse_lib.Block(4, 1), 0.75), (dense, sparse_lib.NM(2, 4), 0.5)
+
+
 @pytest.mark.parametrize(
-    ("make", "structure", "sparsity"),
-    [
-        (convnet, sparse_lib.Channel(), 0.5),
-        (convnet, sparse_lib.Block(4, 1), 0.9),
-        (dense, sparse_lib.Block(4, 1), 0.75),
-        (dense, sparse_lib.NM(2, 4), 0.5),
-    ],
+    ("make", "structure", "sparsity", "sparse"),
+    pairwise([CHANNELS, WIDE, BLOCKS, PAIRS], [(*CHANNELS, False), (*WIDE, True), (*BLOCKS, True), (*PAIRS, False)]),
 )
 def test_outputs_are_those_of_keras(make, structure, sparsity, sparse, tmp_path):
     model = make()
@@ -63,7 +67,11 @@ def test_outputs_are_those_of_keras(make, structure, sparsity, sparse, tmp_path)
     np.testing.assert_allclose(deployment.outputs(path.read_bytes(), x), expected, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("structure", [sparse_lib.structures.UNSTRUCTURED, sparse_lib.Block(4, 1)], ids=str)
+@pytest.mark.parametrize(
+    "structure",
+    [sparse_lib.structures.UNSTRUCTURED, pytest.param(sparse_lib.Block(4, 1), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_zeros_are_not_stored(structure):
     model = dense()
     masks = sparse_lib.sparsify(model, 0.9, "uniform", structure=structure)

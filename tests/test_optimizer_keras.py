@@ -71,7 +71,7 @@ def by_hand() -> list[np.ndarray]:
         (None, {"jit_compile": False}),
         (None, {"jit_compile": True}),
         (None, {"jit_compile": False, "steps_per_execution": 3}),
-        (lambda: tf.distribute.OneDeviceStrategy("/cpu:0"), {"jit_compile": False}),
+        pytest.param(lambda: tf.distribute.OneDeviceStrategy("/cpu:0"), {"jit_compile": False}, marks=pytest.mark.slow),
         (two_replicas, {"jit_compile": False}),
     ],
     ids=["eager", "graph", "xla", "3 steps an execution", "one device", "two replicas"],

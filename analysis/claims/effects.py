@@ -70,7 +70,7 @@ class Contrast:
             return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
         # More seeds decide more than the order of preference.
         pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
-        sides = f"{_side(pair[0], first, self.unit)}, {_side(pair[1], second, self.unit)}"
+        sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
         if self.unit == "times":
             found = statistics.paired(_logarithms(first), _logarithms(second))
             found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
@@ -128,18 +128,20 @@ class PairContrast:
         if first.empty or second.empty:
             wanted = f"three runs of {methods.label(self.first)} from one pruned network, and three pruned networks"
             return Measured(NOTHING, self.unit, "", wanted)
-        one, other = self._jackknife(first), self._jackknife(second)
+        matrices = [self._matrix_of_largest_family(pairs) for pairs in (first, second)]
+        one, other = map(statistics.pseudo_values, matrices)
         names = ((self.first, one), (self.second, other))
-        text = ", ".join(f"{methods.label(name)} {told(side.mean, self.unit, sign=False)}" for name, side in names)
-        found = statistics.welch(one, other)._replace(kind="jackknife over runs, Welch")
-        missing = "" if min(one.n, other.n) > 2 else "a third run of each"
-        return Measured(found, self.unit, text, missing)
+        sides = ", ".join(
+            f"{methods.label(name)} {format_effect(float(np.mean(values)), self.unit, sign=False)}"
+            for name, values in names
+        )
+        n = min(map(len, matrices))
+        found = statistics.welch(one, other)._replace(n=n, kind="jackknife over runs, Welch")
+        return Measured(found, self.unit, sides, "" if n > 2 else "a third run of each")
 
-    def _jackknife(self, pairs: pd.DataFrame) -> Interval:
-        """The largest family of runs with common masks."""
-        families = _families(pairs)
-        largest = max(families, key=len)
-        return statistics.jackknife(function.matrix(pairs, self.measure, sorted(largest)))
+    def _matrix_of_largest_family(self, pairs: pd.DataFrame) -> np.ndarray:
+        largest = max(_families(pairs), key=len)
+        return function.matrix(pairs, self.measure, sorted(largest))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,21 +163,22 @@ class RankCorrelation:
         x, y = (quantity(evidence) for quantity in (self.first, self.second))
         both = x.merge(y, on=["run", "method", "label"], suffixes=("_x", "_y")).dropna(subset=["value_x", "value_y"])
         sparse = both[~both["method"].map(methods.base_of).isin([*methods.DENSE, *methods.PRUNING])]
-        groups = [own[["value_x", "value_y"]].to_numpy() for _, own in sparse.groupby("label")]
+        groups = [own[["value_x", "value_y"]].to_numpy().T for _, own in sparse.groupby("label")]
         if len(groups) < self.fewest:
             return Measured(NOTHING, "rank correlation", "", f"at least {self.fewest} sparse methods")
-        rho = float(_spearman(np.array([[group.mean(0) for group in groups]]))[0])
-        if min(map(len, groups)) < 2:
+        sides, n = f"{len(groups)} methods", min(group.shape[1] for group in groups)
+        rho = float(_spearman_of_means(*groups))
+        if n < 2:
             missing = "a second seed of every method"
-            return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", f"{len(groups)} methods", missing)
+            return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", sides, missing)
         rng = np.random.default_rng([0, len(groups)])
-        resampled = [group[rng.integers(len(group), size=(_RESAMPLES, len(group)))].mean(1) for group in groups]
-        drawn = _spearman(np.stack(resampled, axis=1))
+        # `stats.bootstrap` would warn of draws in which a side is constant, and return no interval.
+        picked = [rng.integers(group.shape[1], size=(_RESAMPLES, group.shape[1])) for group in groups]
+        drawn = _spearman_of_means(*(group[:, own] for group, own in zip(groups, picked, strict=True)))
         tail = 50 * (1 - statistics.LEVEL)
         low, high = np.nanpercentile(drawn, [tail, 100 - tail])
-        n = min(map(len, groups))
         found = Interval(rho, float(low), float(high), n, "bootstrap over seeds within methods")
-        return Measured(found, "rank correlation", f"{len(groups)} methods")
+        return Measured(found, "rank correlation", sides)
 
 
 def decide(measured: Measured, low: float, high: float) -> Status:
@@ -200,7 +203,7 @@ def decide(measured: Measured, low: float, high: float) -> Status:
     return UNDECIDED
 
 
-def told(value: float, unit: Unit, *, sign: bool = True) -> str:
+def format_effect(value: float, unit: Unit, *, sign: bool = True) -> str:
     """A value with its unit.
 
     Args:
@@ -221,8 +224,8 @@ def told(value: float, unit: Unit, *, sign: bool = True) -> str:
     return f"{value:{plus}.3g}{' nats' if unit == 'nats' else ''}"
 
 
-def _side(method: str, values: dict[int, float], unit: Unit) -> str:
-    return f"{methods.label(method)} {told(float(np.mean(list(values.values()))), unit, sign=False)}"
+def _format_side(method: str, values: dict[int, float], unit: Unit) -> str:
+    return f"{methods.label(method)} {format_effect(float(np.mean(list(values.values()))), unit, sign=False)}"
 
 
 def _logarithms(values: dict[int, float]) -> dict[int, float]:
@@ -243,10 +246,13 @@ def _families(pairs: pd.DataFrame) -> list[set[str]]:
     return families
 
 
-def _spearman(means: np.ndarray) -> np.ndarray:
-    """Rank correlations [n] of n sets of pairs, [n, methods, 2]; NaN where one side has a single value."""
-    ranks = stats.rankdata(means, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    both = np.prod(centred, axis=2).sum(1)
-    sizes = np.sqrt(np.prod(np.sum(centred**2, axis=1), axis=1))
-    return np.divide(both, sizes, out=np.full(len(both), np.nan), where=sizes > 0)
+def _spearman_of_means(*groups: np.ndarray) -> np.ndarray:
+    """Rank correlation of the means of groups of pairs, [2, ..., seeds] each; NaN where one side is constant.
+
+    `stats.spearmanr` takes one set of pairs at a time.
+    """
+    means = np.stack([group.mean(axis=-1) for group in groups])
+    ranks = stats.rankdata(means, axis=0)
+    x, y = np.moveaxis(ranks - ranks.mean(0), 1, 0)
+    sizes = np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0))
+    return np.divide(np.sum(x * y, axis=0), sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0)

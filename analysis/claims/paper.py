@@ -17,7 +17,7 @@ from analysis.claims.effects import (
     Single,
     Status,
     decide,
-    told,
+    format_effect,
 )
 from analysis.claims.quantities import Evidence
 
@@ -77,7 +77,7 @@ class Verdict:
         interval, unit = self.measured.interval, self.measured.unit
         if math.isnan(interval.mean):
             return ""
-        text = told(interval.mean, unit)
+        text = format_effect(interval.mean, unit)
         if math.isnan(interval.low):
             return text
         scale = 100 if unit == "points" else 1

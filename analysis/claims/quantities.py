@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import methods
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.landscapes import Paths
 from analysis.records.runs import EARLY, Runs
 from analysis.records.spectra import Spectra
@@ -40,7 +40,7 @@ Quantity = Callable[[Evidence], pd.DataFrame]
 
 
 def gather(
-    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, shelf: Shelf | None = None
+    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, reader: CheckpointReader | None = None
 ) -> Evidence:
     """Computes what the claims need of a case.
 
@@ -49,7 +49,7 @@ def gather(
       predicted: their logits.
       paths: interpolations, also of other cases.
       spectra: also of other cases.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       The evidence.
@@ -59,7 +59,7 @@ def gather(
         runs=runs,
         pairs=tables.within_methods(runs, predicted),
         to_parents=tables.to_parents(runs, predicted),
-        distances=tables.distances(runs, shelf),
+        distances=tables.distances(runs, reader),
         barriers=paths.barriers[paths.barriers["run"].isin(names)],
         curvature_changes=spectra.updates[spectra.updates["run"].isin(names)],
     )
@@ -81,7 +81,7 @@ def by_seed(frame: pd.DataFrame, method: str) -> dict[int, float]:
 
 def accuracy(evidence: Evidence) -> pd.DataFrame:
     """Test accuracy of finished runs (fraction)."""
-    return _named(evidence.runs.results, "test_accuracy")
+    return _select_value(evidence.runs.results, "test_accuracy")
 
 
 def accuracy_above_parent(evidence: Evidence) -> pd.DataFrame:
@@ -90,13 +90,13 @@ def accuracy_above_parent(evidence: Evidence) -> pd.DataFrame:
     known = results.set_index("run")["test_accuracy"]
     parents = results["run"].map(evidence.runs.runs.set_index("run")["parent"])
     above = results["test_accuracy"] - parents.map(known).astype(float)
-    return _named(results.assign(above=above), "above")
+    return _select_value(results.assign(above=above), "above")
 
 
 def initial_gradient_norm(evidence: Evidence) -> pd.DataFrame:
     """Gradient norm before the first step (nats)."""
     metrics = evidence.runs.metrics
-    return _named(metrics[metrics["step"] == 0], "gradient_norm")
+    return _select_value(metrics[metrics["step"] == 0], "gradient_norm")
 
 
 def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
@@ -111,27 +111,27 @@ def update_change(evidence: Evidence) -> pd.DataFrame:
 
 def negative_change(evidence: Evidence) -> pd.DataFrame:
     """Mean change of the number of negative eigenvalues of the Hessian by mask updates (count)."""
-    return _mean_of_runs(_named(evidence.curvature_changes, "negative_change"))
+    return _mean_of_runs(_select_value(evidence.curvature_changes, "negative_change"))
 
 
 def lowest_change(evidence: Evidence) -> pd.DataFrame:
     """Mean change of the smallest eigenvalue of the Hessian by mask updates."""
-    return _mean_of_runs(_named(evidence.curvature_changes, "lambda_min_change"))
+    return _mean_of_runs(_select_value(evidence.curvature_changes, "lambda_min_change"))
 
 
 def disagreement_with_parent(evidence: Evidence) -> pd.DataFrame:
     """Share of test images that a run and the pruned network classify differently (fraction)."""
-    return _named(evidence.to_parents, "disagreement")
+    return _select_value(evidence.to_parents, "disagreement")
 
 
 def start_distance(evidence: Evidence) -> pd.DataFrame:
     """L2 distance of initial weights to the pruned network."""
-    return _named(evidence.distances, "start_l2")
+    return _select_value(evidence.distances, "start_l2")
 
 
 def end_distance(evidence: Evidence) -> pd.DataFrame:
     """L2 distance of final weights to the pruned network."""
-    return _named(evidence.distances, "end_l2")
+    return _select_value(evidence.distances, "end_l2")
 
 
 def loss_barrier(evidence: Evidence) -> pd.DataFrame:
@@ -151,12 +151,12 @@ def _barrier(evidence: Evidence, quantity: str, measure: str) -> pd.DataFrame:
     frame = evidence.barriers
     is_meant = (
         (frame["path"] == "line")
-        & (frame["to_parent"] == True)  # noqa: E712
-        & (frame["from_start"] == False)  # noqa: E712
+        & frame["to_parent"].eq(True)
+        & frame["from_start"].eq(False)
         & (frame["split"] == "train")
         & (frame["quantity"] == quantity)
     )
-    return _mean_of_runs(_named(frame[is_meant], measure))
+    return _mean_of_runs(_select_value(frame[is_meant], measure))
 
 
 def _early_mean(evidence: Evidence, frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -164,10 +164,10 @@ def _early_mean(evidence: Evidence, frame: pd.DataFrame, column: str) -> pd.Data
     until = frame["run"].map(about["total_steps"]).astype(float) * EARLY
     # A run that has not come so far would be compared with others by its very first steps.
     is_beyond = frame["run"].map(about["step"]).astype(float) >= until
-    return _mean_of_runs(_named(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
+    return _mean_of_runs(_select_value(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
 
 
-def _named(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _select_value(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     kept = ["run", "method", "label", "seed"]
     if column not in frame.columns:
         return pd.DataFrame(columns=[*kept, "value"])

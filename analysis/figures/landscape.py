@@ -11,7 +11,7 @@ from analysis.figures import style
 STABLE = 0.02
 
 
-@style.styled
+@style.use_style
 def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
     """Loss and error along the paths to the pruning solution (Figure 5 of arXiv 2010.03533).
 
@@ -27,8 +27,8 @@ def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
       NoData: if there is no interpolation.
     """
     missing = "There is no interpolation.csv; interpolate.py makes one from two checkpoints."
-    frame = style.need(paths, ["loss", "accuracy"], missing)
-    frame = style.need(frame[frame["split"] == split], ["loss"], f"No interpolation has the split {split!r}.")
+    frame = style.require(paths, ["loss", "accuracy"], missing)
+    frame = style.require(frame[frame["split"] == split], ["loss"], f"No interpolation has the split {split!r}.")
     titles = {True: "From the initial weights", False: "From the end of training"}
     sides = [side for side in titles if (frame["from_start"] == side).any()]
     figure, axes = style.grid(2, len(sides), 2.3, sharex=True, sharey="row")
@@ -36,18 +36,18 @@ def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
         rows = frame[frame["from_start"] == side]
         for ax, value in zip(axes[:, column], ("loss", "accuracy"), strict=True):
             for label, look in style.looks(rows).items():
-                style.over_seeds(ax, rows[rows["label"] == label], "coefficient", value, look)
+                style.draw_over_seeds(ax, rows[rows["label"] == label], "coefficient", value, look)
             for end in (0, 1):
                 ax.axvline(end, color=style.MUTED, linewidth=1)
         axes[0, column].set_title(titles[side])
         axes[1, column].set_xlabel("0: method          1: pruning solution")
     axes[0, 0].set_ylabel(f"{split} loss (nats)")
-    style.percent_axis(axes[1, 0].yaxis, f"{split} accuracy")
-    style.legend(figure, style.looks(frame))
+    style.set_percent_axis(axes[1, 0].yaxis, f"{split} accuracy")
+    style.add_legend(figure, style.looks(frame))
     return figure
 
 
-@style.styled
+@style.use_style
 def surface(
     xs: np.ndarray,
     ys: np.ndarray,
@@ -79,7 +79,7 @@ def surface(
     if not kept.any():
         raise style.NoData("The surface has no finite loss yet.")
     shown = np.where(kept, loss, np.nan)
-    levels = _levels(shown)
+    levels = _contour_levels(shown)
     figure, axes = style.grid(1, 1, 4.3, width=5.4)
     ax = axes[0, 0]
     filled = ax.contourf(xs, ys, shown, levels=levels, cmap=style.SEQUENTIAL, norm="log", extend="max")
@@ -87,7 +87,7 @@ def surface(
     if trajectory is not None and len(trajectory):
         ax.plot(*trajectory.T, color="white", linewidth=1.6, marker="o", markersize=3, markeredgecolor="black")
     if marks is not None:
-        _named_points(ax, marks)
+        _draw_marks(ax, marks)
     bar = figure.colorbar(filled, ax=ax, pad=0.02, ticks=levels[::2])
     bar.set_label("loss (nats)")
     bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::2]])
@@ -125,7 +125,7 @@ def picture(kind: str, xs: np.ndarray, ys: np.ndarray, loss: np.ndarray, marks: 
     return surface(xs, ys, loss, marks=named, trajectory=way, names=names, title=f"{split} loss")
 
 
-@style.styled
+@style.use_style
 def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
     """Barrier between copies of a run against the step from which they go on (Frankle et al. 2020, Figure 3).
 
@@ -139,10 +139,12 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
     Raises:
       NoData: if there is no pair.
     """
-    rows = style.need(
+    rows = style.require(
         frame, ["error_barrier"], "There is no instability.csv; interpolate.py --mode=instability makes one."
     )
-    rows = style.need(rows[rows["split"] == split], ["error_barrier"], f"No barrier is known on the split {split!r}.")
+    rows = style.require(
+        rows[rows["split"] == split], ["error_barrier"], f"No barrier is known on the split {split!r}."
+    )
     figure, axes = style.grid(1, 1, 2.8)
     ax = axes[0, 0]
     drawn = style.looks(rows)
@@ -151,13 +153,13 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
         ax.plot(own["step"], own["error_barrier"], **{**look.of_point(), "alpha": 0.5, "markersize": 4})
         ax.plot(own.groupby("step")["error_barrier"].mean(), **look.of_line())
     ax.axhline(STABLE, color=style.MUTED, linewidth=1)
-    style.percent_axis(ax.yaxis, f"error barrier, {split}")
-    style.steps_axis(ax, "step at which the copies part")
-    style.legend_beside(ax, drawn)
+    style.set_percent_axis(ax.yaxis, f"error barrier, {split}")
+    style.set_steps_axis(ax, "step at which the copies part")
+    style.add_legend_beside(ax, drawn)
     return figure
 
 
-def _levels(loss: np.ndarray, count: int = 15) -> np.ndarray:
+def _contour_levels(loss: np.ndarray, count: int = 15) -> np.ndarray:
     """Evenly spaced in the logarithm, up to what nine tenths of the grid stay below."""
     low, high = np.nanmin(loss), np.nanquantile(loss, 0.9)
     if not high > low * 1.001:
@@ -165,7 +167,7 @@ def _levels(loss: np.ndarray, count: int = 15) -> np.ndarray:
     return np.geomspace(low, high, count)
 
 
-def _named_points(ax: Axes, marks: pd.DataFrame) -> None:
+def _draw_marks(ax: Axes, marks: pd.DataFrame) -> None:
     for x, y, name in zip(marks["x"], marks["y"], marks["name"], strict=True):
         ax.plot(x, y, marker="o", markersize=7, color="white", markeredgecolor="black", linestyle="none")
         box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}

@@ -19,7 +19,7 @@ _LINEAR = 0.003
 _FLOOR = 1e-6
 
 
-@style.styled
+@style.use_style
 def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
     """Spectra before and after a mask update (Figure 4 of arXiv 2010.03533, right).
 
@@ -41,9 +41,9 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
     columns = min(len(pairs), 3)
     figure, axes = style.grid(-(-len(pairs) // columns), columns, 2.6)
     for ax, (title, (before, after)) in zip(axes.flat, pairs.items(), strict=False):
-        edges, width = _edges(before, after)
-        _side(ax, before, edges, style.GREY, "before", filled=True)
-        _side(ax, after, edges, style.RED, "after", filled=False)
+        edges, width = _bin_edges(before, after)
+        _draw_side(ax, before, edges, style.GREY, "before", filled=True)
+        _draw_side(ax, after, edges, style.RED, "after", filled=False)
         ax.set_title(title)
         ax.set_yscale("log")
         ax.set_xscale("asinh", linear_width=width)
@@ -66,7 +66,7 @@ def _is_density(spectrum: Spectrum) -> bool:
     return isinstance(spectrum, tuple)
 
 
-def _side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: str, *, filled: bool) -> None:
+def _draw_side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: str, *, filled: bool) -> None:
     if isinstance(spectrum, tuple):
         grid, density = spectrum
         kept = density > _FLOOR * density.max()
@@ -80,7 +80,7 @@ def _side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: st
     ax.plot([], [], color=colour, label=f"{name}: {low:.3g} to {high:.3g}")
 
 
-def _edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
+def _bin_edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
     """Borders of bins that look equally wide, and where the axis turns from linear to logarithmic."""
     ends = [np.asarray(s[0] if isinstance(s, tuple) else s) for s in spectra]
     low, high = min(float(e.min()) for e in ends), max(float(e.max()) for e in ends)
@@ -96,7 +96,7 @@ def _ticks(edges: np.ndarray, width: float) -> list[float]:
     return [float(t) for t in (*-powers[::-1], 0.0, *powers) if edges[0] <= t <= edges[-1]]
 
 
-@style.styled
+@style.use_style
 def extremes(summaries: pd.DataFrame) -> Figure:
     """Largest and smallest eigenvalue and number of negative ones over training.
 
@@ -110,7 +110,7 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     Raises:
       NoData: if no spectrum was computed.
     """
-    frame = style.need(
+    frame = style.require(
         summaries, ["lambda_max"], "No spectrum was computed; hessian.py computes those of a run's checkpoints."
     )
     # Before and after the update at step t, numbered -(t - 1) and -t, a run has taken t and t + 1 steps.
@@ -127,15 +127,15 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
             of_label = frame[frame["label"] == label].dropna(subset=column)
-            means = style.over_seeds(ax, of_label, "taken", column, look)["mean"]
+            means = style.draw_over_seeds(ax, of_label, "taken", column, look)["mean"]
             ax.plot(means.index, means, **{**look.of_point(), "markersize": 3.5})
-        _named(ax, title, width)
-    style.legend(figure, drawn, kind="both")
+        _format_axes(ax, title, width)
+    style.add_legend(figure, drawn, kind="both")
     return figure
 
 
-def _named(ax: Axes, title: str, width: float) -> None:
+def _format_axes(ax: Axes, title: str, width: float) -> None:
     ax.set_ylabel(title)
     if width > 0:
         ax.set_xscale("asinh", linear_width=width)
-    style.steps_axis(ax)
+    style.set_steps_axis(ax)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,41 +21,35 @@ from sparse_lib.experiment.storage import files
 # The colours that a page may replace for a dark background; no data has them.
 INK, MUTED, GRID = "#1f2328", "#666f79", "#dfe3e8"
 WIDTH = 7.4
+# Seaborn's theme, with the page's colours.
 RC: Any = {
-    "axes.axisbelow": True,
+    **seaborn.axes_style("ticks"),
+    **seaborn.plotting_context("paper", font_scale=0.95),
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
     "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "figure.dpi": 100,
     "figure.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
     "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 8.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
+    "patch.force_edgecolor": False,
     "savefig.facecolor": "none",
     "svg.fonttype": "path",
     "svg.hashsalt": "sparse_lib",
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 8.5,
 }
 # After Okabe and Ito (2008), whose colours the colour-blind can tell apart; medium tones for light and dark pages.
 BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
@@ -175,7 +170,7 @@ def _look_by_name(base: str) -> tuple[str, str]:
     return _OTHER_LOOKS[zlib.crc32(base.encode()) % len(_OTHER_LOOKS)]
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def use_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draws a figure in the suite's style, whatever the process has set."""
 
     @functools.wraps(draw)
@@ -213,7 +208,7 @@ def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg",
     return written
 
 
-def need(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataFrame:
+def require(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataFrame:
     """The rows of a frame that have a value in every one of some columns.
 
     Args:
@@ -267,19 +262,19 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
     for label, method in sorted(pairs, key=lambda pair: (methods.order(pair[1]), len(pair[0]), pair[0])):
         own, place = look(method), seen.get(method, 0)
         if place:
-            colour = _paler(own.colour, 0.45 * (1 - 0.6**place) / 0.4)
+            colour = _lighten(own.colour, 0.45 * (1 - 0.6**place) / 0.4)
             own = own._replace(colour=colour, fill="none", line=(0, (6, 1.4, *(1.2, 1.4) * place)))
         found[label], seen[method] = own, place + 1
     return found
 
 
-def _paler(colour: str, share: float) -> str:
+def _lighten(colour: str, share: float) -> str:
     """A colour mixed with white."""
     red, green, blue = (part + (1 - part) * min(share, 0.75) for part in mpl.colors.to_rgb(colour))
     return mpl.colors.to_hex((red, green, blue))
 
 
-def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.DataFrame:
+def draw_over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.DataFrame:
     """Draws the mean over runs and a band from the smallest to the largest, as far as all of them have come.
 
     Runs that are less than half as far as the furthest one are left out, or one that died early would hide the others.
@@ -304,7 +299,7 @@ def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.D
     return drawn
 
 
-def legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **options: Any) -> None:
+def add_legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **options: Any) -> None:
     """A legend of methods.
 
     Args:
@@ -322,19 +317,19 @@ def legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **optio
     where.legend(handles=handles, handlelength=2.6, columnspacing=1.4, **options)
 
 
-def legend_beside(ax: Axes, drawn: Mapping[str, Look], *, kind: str = "line") -> None:
+def add_legend_beside(ax: Axes, drawn: Mapping[str, Look], *, kind: str = "line") -> None:
     """A legend of methods to the right of a panel."""
-    legend(ax, drawn, kind=kind, ncols=1, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    add_legend(ax, drawn, kind=kind, ncols=1, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def steps_axis(ax: Axes, label: str = "training step") -> None:
+def set_steps_axis(ax: Axes, label: str = "training step") -> None:
     """Names the axis of steps, in thousands where they are many."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.margins(x=0.01)
 
 
-def log_axis(axis: Any, label: str) -> None:
+def set_log_axis(axis: Any, label: str) -> None:
     """Names an axis that is logarithmic and reads 0.01, 0.1, 1, 10."""
     axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
     axis.set_label_text(label)
@@ -350,7 +345,7 @@ def log_axis(axis: Any, label: str) -> None:
     axis.set_minor_formatter(minor)
 
 
-def percent_axis(axis: Any, label: str) -> None:
+def set_percent_axis(axis: Any, label: str) -> None:
     """Names an axis of fractions that reads in percent."""
     axis.set_label_text(label)
     axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")

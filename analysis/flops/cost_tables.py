@@ -73,7 +73,7 @@ def build_network(name: str) -> _Network:
         return _Network(layers, model, counting.CostModel(model))
 
 
-def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
+def _dense_layers(name: str, distribution: str, sparsity: float) -> list[str]:
     """Layers that the README says are dense."""
     if name == "mobilenet_v1":
         depthwise = [layer.name for layer in build_network(name).layers if layer.name.startswith("depthwise")]
@@ -94,12 +94,12 @@ def readme(name: str) -> pd.DataFrame:
     network = build_network(name)
     rows = []
     for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
-        dense = _kept_dense(name, row.distribution, row.sparsity)
+        dense = _dense_layers(name, row.distribution, row.sparsity)
         by_rule = network.published(row.distribution, row.sparsity, dense)
         honest = network.honest(row.distribution, row.sparsity, dense)
         whole = network.published(published.DENSE, 0.0).flops, network.honest(published.DENSE, 0.0).flops
-        training, inference = _relative(row, by_rule.flops, whole[0])
-        honest_training, honest_inference = _relative(row, honest.flops, whole[1])
+        training, inference = _relative_costs(row, by_rule.flops, whole[0])
+        honest_training, honest_inference = _relative_costs(row, honest.flops, whole[1])
         rows.append(
             {
                 "masks": row.distribution,
@@ -120,7 +120,7 @@ def readme(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _relative(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
+def _relative_costs(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
     """Training and inference FLOPs of a row in its unit."""
     if row.distribution == published.DENSE:
         return 3 * flops * _STEPS * _BATCH, flops
@@ -132,7 +132,7 @@ def notebook() -> pd.DataFrame:
     """What the notebook on MobileNet-v1 prints, next to the rule: 10^6 FLOPs and 10^6 bytes."""
     rows = []
     for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
-        dense = _kept_dense("mobilenet_v1", distribution, sparsity)
+        dense = _dense_layers("mobilenet_v1", distribution, sparsity)
         found = build_network("mobilenet_v1").published(distribution, sparsity, dense)
         rows.append(
             {
@@ -214,7 +214,9 @@ def _cost_of_method(network: _Network, row: published.Method, whole: float) -> t
         return 3 * flops, flops
 
     def at(sparsity: float) -> float:
-        return network.published(row.distribution, sparsity, _kept_dense("resnet50", row.distribution, sparsity)).flops
+        return network.published(
+            row.distribution, sparsity, _dense_layers("resnet50", row.distribution, sparsity)
+        ).flops
 
     if row.method == "pruning":
         target = schedules.PolynomialSparsity(0.0, row.sparsity, _PRUNING_BEGIN, _PRUNING_END)
@@ -259,7 +261,7 @@ def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: f
       dense_flops: of inference with the dense network.
       sparse_flops: of inference with the masks.
       frequency: steps between mask updates.
-      pruning: those of gradual pruning, from `while_pruned`, or None.
+      pruning: those of gradual pruning, from `pruning_flops`, or None.
 
     Returns:
       A row for each method: FLOPs, and by those of dense training.
@@ -276,7 +278,7 @@ def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: f
     return pd.DataFrame(rows)
 
 
-def while_pruned(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
+def pruning_flops(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
     """Average FLOPs of training on one example while all kernels have the same, changing sparsity.
 
     Args:

@@ -14,7 +14,7 @@ _STATISTICS = ("moving_mean", "moving_variance", "seed_generator_state")
 Values = dict[str, np.ndarray]
 
 
-def weights(checkpoint: pathlib.Path) -> Values:
+def read_weights(checkpoint: pathlib.Path) -> Values:
     """Trainable values of a checkpoint.
 
     Args:
@@ -30,7 +30,7 @@ def weights(checkpoint: pathlib.Path) -> Values:
     return {name: reader.read("model", name) for name in reader.names("model") if not name.endswith(_STATISTICS)}
 
 
-def masks(checkpoint: pathlib.Path) -> Values:
+def read_masks(checkpoint: pathlib.Path) -> Values:
     """Masks of a checkpoint.
 
     Args:
@@ -46,7 +46,7 @@ def masks(checkpoint: pathlib.Path) -> Values:
     return {name: reader.read("masks", name).astype(bool) for name in reader.names("masks")}
 
 
-class Shelf:
+class CheckpointReader:
     """Reads checkpoints for tables of many runs: what is missing or damaged is noted and left out.
 
     Attributes:
@@ -57,17 +57,17 @@ class Shelf:
         """Notes nothing yet."""
         self.notes: list[str] = []
 
-    def weights(self, checkpoint: pathlib.Path) -> Values | None:
+    def read_weights(self, checkpoint: pathlib.Path) -> Values | None:
         """Trainable values of a checkpoint, or None."""
-        return self._read(weights, checkpoint)
+        return self._read(read_weights, checkpoint)
 
-    def masks(self, checkpoint: pathlib.Path) -> Values | None:
+    def read_masks(self, checkpoint: pathlib.Path) -> Values | None:
         """Masks of a checkpoint, or None."""
-        return self._read(masks, checkpoint)
+        return self._read(read_masks, checkpoint)
 
     def mask_history(self, directory: pathlib.Path) -> tuple[list[int], list[Values]]:
         """Steps and masks of all checkpoints of a run that can be read, in ascending order."""
-        found = [(step, self.masks(directory / f"ckpt-{step}")) for step in list_steps(directory)]
+        found = [(step, self.read_masks(directory / f"ckpt-{step}")) for step in list_steps(directory)]
         kept = [(step, values) for step, values in found if values is not None]
         return [step for step, _ in kept], [values for _, values in kept]
 

@@ -20,12 +20,12 @@ def parse(text: str) -> dict[str, Any]:
       Value by name, such as `{"training.seed": 1}`, macros filled in. What is no Python literal, such as a reference to
       a function, stays text.
     """
-    found = dict(_statements(text))
+    found = dict(_split_statements(text))
     macros = {name: value for name, value in found.items() if "." not in name}
-    return {name: _value(value, macros) for name, value in found.items() if "." in name}
+    return {name: _evaluate(value, macros) for name, value in found.items() if "." in name}
 
 
-def _statements(text: str) -> list[tuple[str, str]]:
+def _split_statements(text: str) -> list[tuple[str, str]]:
     """Name and text of the value of each binding; a value may run over several lines."""
     statements, open_lines = [], ""
     for line in text.splitlines():
@@ -48,12 +48,12 @@ def _is_open(value: str, line: str) -> bool:
     return line.rstrip().endswith("\\") or opened > 0
 
 
-def _value(text: str, macros: Mapping[str, str], depth: int = 10) -> Any:
-    def filled(match: re.Match[str]) -> str:
+def _evaluate(text: str, macros: Mapping[str, str], depth: int = 10) -> Any:
+    def fill_macro(match: re.Match[str]) -> str:
         name = match[1]
-        return repr(_value(macros[name], macros, depth - 1)) if name in macros and depth else match[0]
+        return repr(_evaluate(macros[name], macros, depth - 1)) if name in macros and depth else match[0]
 
     try:
-        return ast.literal_eval(_MACRO.sub(filled, text))
+        return ast.literal_eval(_MACRO.sub(fill_macro, text))
     except (ValueError, SyntaxError):
         return text

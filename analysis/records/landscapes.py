@@ -69,9 +69,9 @@ def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> Paths:
       Points and barriers.
     """
     points, barriers = [], []
-    for folder in _folders(tops, files.INTERPOLATION_SUMMARY):
+    for folder in _find_folders(tops, files.INTERPOLATION_SUMMARY):
         summary = _read_json(folder / files.INTERPOLATION_SUMMARY)
-        about = _about(summary, runs)
+        about = _identify_path(summary, runs)
         table = _read_table(folder / files.INTERPOLATION)
         if about is None or table.empty:
             continue
@@ -100,8 +100,8 @@ def load_pictures(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> list[Pi
     return [
         picture
         for kind in _PICTURES
-        for folder in _folders(tops, f"{kind}.npz")
-        if (picture := _picture(kind, folder, runs)) is not None
+        for folder in _find_folders(tops, f"{kind}.npz")
+        if (picture := _read_picture(kind, folder, runs)) is not None
     ]
 
 
@@ -116,15 +116,15 @@ def load_instability(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> pd.D
       One row a pair of copies and split, as in instability.csv, with the columns of `IDENTITY`.
     """
     tables = []
-    for folder in _folders(tops, "instability.csv"):
+    for folder in _find_folders(tops, "instability.csv"):
         name = runs.locate(str(_read_json(folder / "instability.json").get("run", "")))
         table = _read_table(folder / "instability.csv")
         if name is not None and not table.empty:
-            tables.append(table.assign(**_identity(runs, name)))
+            tables.append(table.assign(**_identity_of(runs, name)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "step", "split"])
 
 
-def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
+def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     """What connects what; None where a side is no run that is known."""
     ends = [methods.split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
     known = [(name, step) for directory, step in ends if (name := runs.locate(directory)) is not None]
@@ -132,7 +132,7 @@ def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
         return None
     is_reversed = runs.parent(known[1][0]) == known[0][0] and runs.parent(known[0][0]) != known[1][0]
     (name, step), (other, _) = reversed(known) if is_reversed else known
-    identity = _identity(runs, name)
+    identity = _identity_of(runs, name)
     path = str(summary.get("path", _LINE))
     if path != _LINE:
         identity["label"] += f", {path} curve"
@@ -148,12 +148,12 @@ def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     }
 
 
-def _identity(runs: Runs, name: str) -> dict[str, Any]:
+def _identity_of(runs: Runs, name: str) -> dict[str, Any]:
     row = runs.runs.loc[runs.runs["run"] == name].iloc[0]
     return {column: row[column] for column in IDENTITY}
 
 
-def _picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
+def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
     try:
         with np.load(folder / f"{kind}.npz") as stored:
             grid = dict(stored)
@@ -163,14 +163,14 @@ def _picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
     for solution in _read_json(folder / f"{kind}.json").get("solutions", []):
         directory, step = methods.split_checkpoint(solution["checkpoint"])
         run = runs.locate(directory)
-        label = pathlib.Path(directory).name if run is None else _identity(runs, run)["label"]
+        label = pathlib.Path(directory).name if run is None else _identity_of(runs, run)["label"]
         rows.append((*solution["coordinates"], f"{label}, step {step}" if kind == "surface" else label, run, step))
     loss = {key.removeprefix("loss_"): grid[key] for key in grid if key.startswith("loss_")}
     marks = pd.DataFrame(rows, columns=["x", "y", "name", "run", "step"])
     return Picture(kind, str(folder), grid["xs"], grid["ys"], loss, marks)
 
 
-def _folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator[pathlib.Path]:
+def _find_folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator[pathlib.Path]:
     """Every directory, once, that holds a file of that name."""
     seen = set()
     for top in tops:

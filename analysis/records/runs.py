@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.records import gin_text, methods
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage import files
 
 # Columns that every frame begins with.
@@ -118,7 +119,7 @@ class Runs:
         Returns:
           The run, or None.
         """
-        return _located(path, list(self.runs["run"]), list(self.runs["path"]))
+        return _find_run(path, list(self.runs["run"]), list(self.runs["path"]))
 
 
 def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
@@ -131,30 +132,30 @@ def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
       The frames. What a killed process left half-written is left out.
 
     Raises:
-      ValueError: if a directory does not exist.
+      InputError: if a directory does not exist.
     """
     tops = [pathlib.Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     for top in tops:
         if not top.is_dir():
-            raise ValueError(f"There is no directory {top}; name one that holds runs.")
+            raise InputError(f"There is no directory {top}; name one that holds runs.")
     directories = sorted({directory.resolve() for top in tops for directory in find_runs(top)})
     notes: list[str] = []
-    raw = [_read(directory, notes) for directory in directories]
-    names = _names(directories, [top.resolve() for top in tops])
-    runs, configs = _identities(names, raw)
+    raw = [_read_run(directory, notes) for directory in directories]
+    names = _short_names(directories, [top.resolve() for top in tops])
+    runs, configs = _identify_runs(names, raw)
     identity = runs[list(IDENTITY)]
     records = {field: [(n, r) for n, item in zip(names, raw, strict=True) for r in item[field]] for field in _TABLES}
-    metrics = _table(identity, records["metrics"], ["step"])
-    updates = _table(identity, records["mask_updates"], ["step", "gradient_norm_before", "gradient_norm_after"])
+    metrics = _join_identity(identity, records["metrics"], ["step"])
+    updates = _join_identity(identity, records["mask_updates"], ["step", "gradient_norm_before", "gradient_norm_after"])
     updates["gradient_norm_change"] = updates["gradient_norm_after"] - updates["gradient_norm_before"]
     by_layer = [c for c in metrics.columns if "/" in c]
     return Runs(
         runs=runs,
         configs=configs,
         metrics=metrics.drop(columns=by_layer),
-        layers=_melted(metrics, by_layer),
+        layers=_melt_layers(metrics, by_layer),
         mask_updates=updates,
-        results=_table(identity, records["results"], ["test_accuracy"]),
+        results=_join_identity(identity, records["results"], ["test_accuracy"]),
         notes=tuple(notes),
     )
 
@@ -177,7 +178,7 @@ def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(folder)
 
 
-def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
+def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     def lines(name: str) -> list[dict[str, Any]]:
         try:
             return [r for r in files.JsonLines(directory / name).read() if isinstance(r, dict) and "step" in r]
@@ -185,34 +186,34 @@ def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
             notes.append(f"{directory / name} cannot be read: {error}.")
             return []
 
-    result: list[dict[str, Any]] = []
-    try:
-        config = (directory / files.OPERATIVE_CONFIG).read_text(encoding="utf8")
-        if (directory / files.RESULT).exists():
-            result = [json.loads((directory / files.RESULT).read_text(encoding="utf8"))]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        config = locals().get("config", "")
-        notes.append(f"A file of {directory} cannot be read: {error}.")
+    def value(name: str, parse: Callable[[str], Any]) -> Any:
+        try:
+            return parse((directory / name).read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            notes.append(f"A file of {directory} cannot be read: {error}.")
+            return None
+
+    result = value(files.RESULT, json.loads) if (directory / files.RESULT).exists() else None
     return {
         "path": str(directory),
-        "values": gin_text.parse(config),
+        "values": value(files.OPERATIVE_CONFIG, gin_text.parse) or {},
         "metrics": lines(files.METRICS),
         "mask_updates": lines(files.MASK_UPDATES),
-        "results": result,
+        "results": [] if result is None else [result],
     }
 
 
-def _names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
+def _short_names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
     """A short name for each: its path below what all have in common."""
     common = pathlib.Path(os.path.commonpath(tops)) if tops else pathlib.Path()
     names = [d.relative_to(common).as_posix() for d in directories]
     return [d.name if name == "." else name for d, name in zip(directories, names, strict=True)]
 
 
-def _identities(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     identities = [methods.identify(item["values"], pathlib.Path(item["path"])) for item in raw]
-    parents = _parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
-    sparsities = _sparsities(names, identities, parents, raw)
+    parents = _find_parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
+    sparsities = _target_sparsities(names, identities, parents, raw)
     rows = []
     for name, item, identity, parent in zip(names, raw, identities, parents, strict=True):
         steps = [record["step"] for record in item["metrics"]]
@@ -224,29 +225,29 @@ def _identities(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple
     index = pd.Index(names, name="run", dtype=object)
     configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
     labels = [methods.label(identity.method, identity.label) for identity in identities]
-    runs.insert(3, "label", [label + v for label, v in zip(labels, _variants(runs, configs), strict=True)])
+    runs.insert(3, "label", [label + v for label, v in zip(labels, _variant_suffixes(runs, configs), strict=True)])
     return runs, configs
 
 
-def _parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
+def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
     """The run that each mask source means."""
     directories = [methods.split_checkpoint(source)[0] for source in sources]
-    return [_located(directory, names, paths) for directory in directories]
+    return [_find_run(directory, names, paths) for directory in directories]
 
 
-def _located(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
+def _find_run(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
     """The run of a path; the one whose path ends alike where the runs have been moved."""
     if not wanted:
         return None
     exact = str(pathlib.Path(wanted).resolve())
     if exact in paths:
         return names[paths.index(exact)]
-    common = [_common_end(pathlib.PurePath(wanted).parts, pathlib.PurePath(path).parts) for path in paths]
+    common = [_common_suffix_length(pathlib.PurePath(wanted).parts, pathlib.PurePath(path).parts) for path in paths]
     best = max(common, default=0)
     return names[common.index(best)] if best and common.count(best) == 1 else None
 
 
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_suffix_length(one: Sequence[str], other: Sequence[str]) -> int:
     length = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:
@@ -255,7 +256,7 @@ def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
     return length
 
 
-def _sparsities(
+def _target_sparsities(
     names: Sequence[str],
     identities: Sequence[methods.Description],
     parents: Sequence[str | None],
@@ -276,7 +277,7 @@ def _sparsities(
     return {name: find(name) for name in names}
 
 
-def _variants(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
+def _variant_suffixes(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
     """What tells runs apart that would else be taken for seeds of one method: bindings that are not the usual ones."""
     told = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
     # A run of a version that did not have a setting yet says nothing of it.
@@ -287,21 +288,23 @@ def _variants(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
         for _, group in setting.groupby(["method", "target_sparsity"], dropna=False):
             own, all_of_setting = texts.loc[list(group["run"])], texts.loc[list(setting["run"])]
             for column in own.columns[own.nunique() > 1]:
-                usual = _usual(own[column], all_of_setting[column])
+                usual = _usual_value(own[column], all_of_setting[column])
                 for name, text in own[column].dropna().items():
                     if text != usual:
                         variants[name] += f", {column.split('.')[-1]}={text}"
     return [variants[name] for name in runs["run"]]
 
 
-def _usual(own: pd.Series, all_of_setting: pd.Series) -> str:
+def _usual_value(own: pd.Series, all_of_setting: pd.Series) -> str:
     """The value that needs no mention: the commonest one of the setting, or of the method where it has another."""
     (common, _), *_ = collections.Counter(all_of_setting.dropna()).most_common(1)
     (common_here, _), *_ = collections.Counter(own.dropna()).most_common(1)
     return str(common if common in set(own) else common_here)
 
 
-def _table(identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]) -> pd.DataFrame:
+def _join_identity(
+    identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]
+) -> pd.DataFrame:
     """Identity, then the values of the records; what is null becomes NaN."""
     frame = pd.DataFrame([record for _, record in records])
     frame = frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))
@@ -314,7 +317,7 @@ def _table(identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]]
     return identity.merge(own, on="run", how="right", validate="one_to_many")
 
 
-def _melted(metrics: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _melt_layers(metrics: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     melted = metrics.melt([*IDENTITY, "step"], list(columns), var_name="key").dropna(subset="value")
     names = {key: key.partition("/") for key in columns}
     for place, part in ((1, 0), (2, 2)):

@@ -53,7 +53,7 @@ def load(runs: Runs) -> Spectra:
                 # The method of a run is how it trains, not how its spectrum was computed.
                 summaries.append({**plain, "estimator": plain.get("method"), **identity, "number": number})
         updates += [{**identity, **record} for record in files.JsonLines(folder / files.MASK_UPDATES).read()]
-    return Spectra(_frame(summaries, _SUMMARY), _frame(updates, _UPDATES))
+    return Spectra(_to_frame(summaries, _SUMMARY), _to_frame(updates, _UPDATES))
 
 
 def spectrum(directory: pathlib.Path, number: int) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
@@ -66,13 +66,13 @@ def spectrum(directory: pathlib.Path, number: int) -> np.ndarray | tuple[np.ndar
     Returns:
       All eigenvalues; or a grid and the density on it, where it was estimated; or None if there is neither.
     """
-    arrays = _arrays(directory, number)
+    arrays = _read_arrays(directory, number)
     if "eigenvalues" in arrays:
         return arrays["eigenvalues"]
     return (arrays["grid"], arrays["density"]) if "density" in arrays else None
 
 
-def _arrays(directory: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+def _read_arrays(directory: pathlib.Path, number: int) -> dict[str, np.ndarray]:
     try:
         with np.load(directory / files.HESSIAN / f"ckpt-{number}.npz") as stored:
             return {name: stored[name] for name in ("eigenvalues", "grid", "density") if name in stored}
@@ -87,6 +87,6 @@ def _read(path: pathlib.Path) -> dict[str, object]:
         return {}
 
 
-def _frame(rows: list[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:
+def _to_frame(rows: list[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
+
 
 def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
     """Linear CKA of two representations of the same examples (Kornblith et al. 2019, section 3).
@@ -23,11 +25,11 @@ def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
       A number from 0 to 1; NaN where a representation is constant.
 
     Raises:
-      ValueError: unless both have the same examples.
+      InputError: unless both have the same examples.
     """
     if one.ndim != 2 or other.ndim != 2 or len(one) != len(other):
-        raise ValueError(f"Give features [n, units] of the same examples; got shapes {one.shape} and {other.shape}.")
-    x, y = (_centred(side) for side in (one, other))
+        raise InputError(f"Give features [n, units] of the same examples; got shapes {one.shape} and {other.shape}.")
+    x, y = (_center(side) for side in (one, other))
     if min(x.shape[1], y.shape[1]) > len(x):
         # The same numbers from matrices of examples, which are smaller: || Y^T X ||^2 = <X X^T, Y Y^T>.
         k, l_ = x @ x.T, y @ y.T
@@ -67,6 +69,6 @@ def compare(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> p
     return pd.DataFrame(values, index=list(one), columns=list(other))
 
 
-def _centred(features: np.ndarray) -> np.ndarray:
+def _center(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
     return features - features.mean(0)

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from sparse_lib._utils.errors import InputError
+
 # Measures of `pairwise`, in its order of columns.
 PAIR_MEASURES = ("disagreement", "kl", "js", "error_jaccard", "pair_ensemble_gain")
 
@@ -122,7 +124,7 @@ def pairwise(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFra
       `error_jaccard` (fraction) and `pair_ensemble_gain`, the gain of an ensemble of the two (fraction).
 
     Raises:
-      ValueError: unless all networks have seen the same examples.
+      InputError: unless all networks have seen the same examples.
     """
     rows = []
     for (first, a), (second, b) in itertools.combinations(logits.items(), 2):
@@ -169,9 +171,9 @@ def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _check(logits: Sequence[np.ndarray], labels: np.ndarray | None = None) -> None:
     shapes = {np.shape(array) for array in logits}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        raise ValueError(
+        raise InputError(
             f"Compare networks on the same examples and classes; got logits of shapes {sorted(map(str, shapes))}."
         )
     (n, _) = next(iter(shapes))
     if labels is not None and np.shape(labels) != (n,):
-        raise ValueError(f"Give one label for each of the {n} examples; got shape {np.shape(labels)}.")
+        raise InputError(f"Give one label for each of the {n} examples; got shape {np.shape(labels)}.")

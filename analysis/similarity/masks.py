@@ -1,4 +1,4 @@
-"""Similarity of masks: overlap against chance, what leaves between two moments, and how long weights stay."""
+"""Similarity of masks: overlap against chance, and survival times of grown weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,20 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
+
 Masks = Mapping[str, np.ndarray]
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of the active weights, |a and b| / |a or b|.
-
-    Args:
-      one: boolean.
-      other: boolean, of the same shape.
-
-    Returns:
-      A fraction; NaN where nothing is active.
-    """
-    return float(_ratio(np.count_nonzero(one & other), np.count_nonzero(one | other)))
 
 
 def overlap(one: Masks, other: Masks) -> pd.DataFrame:
@@ -39,7 +28,7 @@ def overlap(one: Masks, other: Masks) -> pd.DataFrame:
       (iou - chance) / (1 - chance), which is 0 for chance and 1 for equal masks.
 
     Raises:
-      ValueError: if the masks are of different networks.
+      InputError: if the masks are of different networks.
     """
     _check([one, other])
     counts = np.array([_counts(one[name], other[name]) for name in one], np.float64)
@@ -51,48 +40,6 @@ def overlap(one: Masks, other: Masks) -> pd.DataFrame:
     frame = pd.DataFrame({"layer": names, "iou": measured, "chance": chance})
     frame["above_chance"] = _ratio(frame["iou"] - frame["chance"], 1 - frame["chance"])
     return frame
-
-
-def densities(masks: Masks) -> pd.DataFrame:
-    """Active weights of each layer.
-
-    Args:
-      masks: boolean by name of the layer.
-
-    Returns:
-      One row a layer: layer, active, size (counts), density (fraction).
-    """
-    rows = [(name, np.count_nonzero(mask), mask.size) for name, mask in masks.items()]
-    frame = pd.DataFrame(rows, columns=["layer", "active", "size"])
-    frame["density"] = _ratio(frame["active"], frame["size"])
-    return frame
-
-
-def churn(steps: Sequence[int], masks: Sequence[Masks]) -> pd.DataFrame:
-    """What share of the active weights is no longer active at the next moment.
-
-    Args:
-      steps: of the masks, ascending (step).
-      masks: boolean by name of the layer, at each step.
-
-    Returns:
-      One row a moment but the first and a layer, `all` among them: step, layer, churn (fraction of those active before)
-      and kept_from_start, the share of the first active weights that are active now (fraction).
-
-    Raises:
-      ValueError: if steps and masks do not fit.
-    """
-    _check(masks, steps)
-    rows = []
-    for before, now, step in zip(masks, masks[1:], steps[1:], strict=False):
-        counts = [
-            (name, [np.count_nonzero(x) for x in (before[name], before[name] & now[name], first, first & now[name])])
-            for name, first in masks[0].items()
-        ]
-        counts.append(("all", np.sum([values for _, values in counts], axis=0).tolist()))
-        for name, (active, kept, started, remained) in counts:
-            rows.append((step, name, 1 - _ratio(kept, active), _ratio(remained, started)))
-    return pd.DataFrame(rows, columns=["step", "layer", "churn", "kept_from_start"])
 
 
 def survival(steps: Sequence[int], masks: Sequence[Masks], *, grown: bool = True) -> pd.DataFrame:
@@ -114,7 +61,7 @@ def survival(steps: Sequence[int], masks: Sequence[Masks], *, grown: bool = True
       One row an age at which weights leave or are censored: age (step), at_risk, left (counts), survival (fraction).
 
     Raises:
-      ValueError: if steps and masks do not fit.
+      InputError: if steps and masks do not fit.
     """
     _check(masks, steps)
     flat = np.stack([np.concatenate([mask.ravel() for mask in m.values()]) for m in masks])
@@ -165,6 +112,6 @@ def _ratio(top: Any, bottom: Any) -> Any:
 def _check(masks: Sequence[Masks], steps: Sequence[int] | None = None) -> None:
     shapes = [{name: np.shape(mask) for name, mask in one.items()} for one in masks]
     if not shapes or not shapes[0] or any(other != shapes[0] for other in shapes[1:]):
-        raise ValueError("Only masks of one network can be compared: give the same layers with the same shapes.")
+        raise InputError("Only masks of one network can be compared: give the same layers with the same shapes.")
     if steps is not None and (len(steps) != len(masks) or list(steps) != sorted(set(steps))):
-        raise ValueError(f"Give one step for each of the {len(masks)} masks, in ascending order; got {list(steps)}.")
+        raise InputError(f"Give one step for each of the {len(masks)} masks, in ascending order; got {list(steps)}.")

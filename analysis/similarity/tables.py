@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import checkpoints, methods, networks
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.runs import IDENTITY, Runs
 from analysis.similarity import cka, embedding, function, masks, weights
 from sparse_lib.experiment.storage import files
@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
     labels: np.ndarray
 
 
-def predictions(runs: Runs) -> Predictions:
+def load_predictions(runs: Runs) -> Predictions:
     """Reads the logits of the runs.
 
     Args:
@@ -91,9 +91,9 @@ def to_parents(runs: Runs, predicted: Predictions) -> pd.DataFrame:
       One row a run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
     """
     rows = []
-    for row in _with_parents(runs):
+    for row in _rows_with_parents(runs):
         if row["run"] in predicted.logits and row["parent"] in predicted.logits:
-            rows.append({**row, **_compared(predicted, row["run"], row["parent"])})
+            rows.append({**row, **_compare_functions(predicted, row["run"], row["parent"])})
     return pd.DataFrame(rows, columns=[*IDENTITY, "parent", *TO_PARENT])
 
 
@@ -145,25 +145,25 @@ def function_table(runs: Runs, predicted: Predictions) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def distances(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
+def distances(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
     """How far each finished run starts and ends from the pruned network whose masks it takes, in weights.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       One row a run: `IDENTITY`, parent, and `DISTANCES`: L2 and cosine distance of its first and last checkpoint to the
       parent's last one, and the L2 distance between its own two.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     rows = []
     goals: dict[str, checkpoints.Values | None] = {}
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         parent = row["parent"]
         if parent not in goals:
-            goals[parent] = shelf.weights(runs.path(parent))
-        goal, start, end = goals[parent], *(shelf.weights(path) for path in _ends(runs, row["run"]))
+            goals[parent] = reader.read_weights(runs.path(parent))
+        goal, start, end = goals[parent], *(reader.read_weights(path) for path in _end_checkpoints(runs, row["run"]))
         if goal is None or start is None or end is None:
             continue
         values = (
@@ -177,12 +177,12 @@ def distances(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*IDENTITY, "parent", *DISTANCES])
 
 
-def representations(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
+def representations(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
     """Compares the finished runs whose masks stay with the pruned network, beyond what their weights say as they are.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       One row a run: `IDENTITY`, parent, `matched_l2`, the L2 distance of final weights once hidden units are permuted
@@ -191,43 +191,43 @@ def representations(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     Raises:
       RunError: if network or data of a run cannot be built any more.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     rows: list[dict[str, Any]] = []
     built: networks.Built | None = None
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         if methods.base_of(row["method"]) not in methods.STATIC:
             continue
         paths = runs.path(row["run"]), runs.path(row["parent"])
-        own, goal = (shelf.weights(path) for path in paths)
+        own, goal = (reader.read_weights(path) for path in paths)
         if own is None or goal is None:
             continue
         built = built or networks.build(paths[1])
         images = built.dataset.test.images[:_CKA_EXAMPLES]
         one, other = (cka.activations(built.at(path), images) for path in paths)
         similar = {f"cka/{layer}": cka.linear_cka(features, other[layer]) for layer, features in one.items()}
-        rows.append({**row, "matched_l2": _matched(built, own, goal), **similar})
+        rows.append({**row, "matched_l2": _matched_l2(built, own, goal), **similar})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*IDENTITY, "parent", "matched_l2"])
 
 
-def _matched(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
+def _matched_l2(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
     try:
-        return weights.matched(built.model, goal, own, restarts=1)
+        return weights.matched_l2(built.model, goal, own, restarts=1)
     except ValueError:
         return float("nan")
 
 
-def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, float]:
+def embed(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFrame, float]:
     """Places a pruned network and the starts and ends of the runs that keep its masks in the plane.
 
     Args:
       runs: of one case; the pruned network with the most finished runs of that kind is taken.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       One row a solution: run, label, method, end ("start" or "end"), x, y; and the stress.
     """
-    shelf = shelf or Shelf()
-    children = [r for r in _with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
+    reader = reader or CheckpointReader()
+    children = [r for r in _rows_with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
     parents = [row["parent"] for row in children]
     places: list[tuple[str, str, pathlib.Path]] = []
     if parents:
@@ -235,8 +235,8 @@ def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, floa
         places = [(parent, "end", runs.path(parent))]
         for row in children:
             if row["parent"] == parent:
-                places += zip([row["run"]] * 2, ("start", "end"), _ends(runs, row["run"]), strict=True)
-    read = [(run, end, shelf.weights(path)) for run, end, path in places]
+                places += zip([row["run"]] * 2, ("start", "end"), _end_checkpoints(runs, row["run"]), strict=True)
+    read = [(run, end, reader.read_weights(path)) for run, end, path in places]
     known = [(run, end, values) for run, end, values in read if values is not None]
     if len(known) < 2:
         return pd.DataFrame(columns=["run", "label", "method", "end", "x", "y"]), float("nan")
@@ -249,18 +249,18 @@ def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, floa
     return pd.DataFrame(rows, columns=["run", "label", "method", "end", "x", "y"]), found.stress
 
 
-def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
+def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
     """How much the masks of the finished runs have in common, against chance.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       One row a method and comparison: label, method, `compared` (its last masks with its first masks, or with those of
       its other seeds), n (count), and means of iou, chance and above_chance.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     bases = runs.runs["method"].map(methods.base_of)
     # Masks that stay are those of the pruned network.
     wanted = runs.runs[(runs.runs["state"] == "finished") & ~bases.isin([*methods.DENSE, *methods.STATIC])]
@@ -271,7 +271,7 @@ def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
         rows.append({**{k: row[k] for k in ("label", "method")}, "compared": compared, **total.drop("layer")})
 
     for _, group in wanted.groupby("label"):
-        read = [(row, *map(shelf.masks, _ends(runs, row["run"]))) for row in group.to_dict("records")]
+        read = [(row, *map(reader.read_masks, _end_checkpoints(runs, row["run"]))) for row in group.to_dict("records")]
         last = [(row, end) for row, _, end in read if end is not None]
         for row, start, end in read:
             if start is not None and end is not None and methods.base_of(row["method"]) not in methods.PRUNING:
@@ -284,29 +284,29 @@ def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     return table.sort_values("method", key=lambda names: names.map(methods.order), kind="stable", ignore_index=True)
 
 
-def survivals(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
+def survivals(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
     """How long grown weights stay, for every finished run that grows some.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: reads the checkpoints.
 
     Returns:
       `IDENTITY` and the columns of `masks.survival`.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     frames = []
     kept = set(runs.mask_updates.loc[runs.mask_updates.get("grown", pd.Series(dtype=float)) > 0, "run"])
     for row in runs.runs.to_dict("records"):
         if row["run"] not in kept or row["state"] != "finished":
             continue
-        steps, history = shelf.mask_history(pathlib.Path(row["path"]))
+        steps, history = reader.mask_history(pathlib.Path(row["path"]))
         if len(steps) > 2:
             frames.append(masks.survival(steps, history).assign(**{column: row[column] for column in IDENTITY}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*IDENTITY, "age", "survival"])
 
 
-def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
+def _rows_with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
     """Identity and parent of the runs that have one; both finished, if asked for."""
     rows = runs.runs[runs.runs["parent"].notna()]
     if finished:
@@ -315,12 +315,12 @@ def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]
     return [{k: row[k] for k in (*IDENTITY, "parent")} for row in rows.to_dict("records")]
 
 
-def _ends(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+def _end_checkpoints(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
     """The first and the last checkpoint of a run."""
     return runs.path(name) / "ckpt-0", runs.path(name)
 
 
-def _compared(predicted: Predictions, one: str, other: str) -> dict[str, float]:
+def _compare_functions(predicted: Predictions, one: str, other: str) -> dict[str, float]:
     a, b = predicted.logits[one], predicted.logits[other]
     both_ways = (function.kl(a, b) + function.kl(b, a)) / 2
     values = (function.disagreement(a, b), both_ways, function.jensen_shannon(a, b))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage.checkpoints import checkpoint_key
 from sparse_lib.landscape import matching
 
@@ -22,7 +23,7 @@ def l2(one: Values, other: Values) -> float:
     Returns:
       The distance.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     return float(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs)))
 
 
@@ -36,13 +37,13 @@ def cosine(one: Values, other: Values) -> float:
     Returns:
       The distance, from 0 to 2; NaN where either side is zero.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     a, b = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 1.0 - float(np.clip(a @ b / norms, -1, 1)) if norms else float("nan")
 
 
-def matched(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
+def matched_l2(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
     """Euclidean distance once the hidden units of one solution are permuted to fit the other's as well as may be.
 
     Units of a network may be permuted without changing what it computes, so that the plain distance of two networks of
@@ -76,7 +77,7 @@ def pairwise(
       One row a pair: first, second, and one column a measure.
 
     Raises:
-      ValueError: if the solutions are of different networks.
+      InputError: if the solutions are of different networks.
     """
     measures = {"l2": l2, "cosine": cosine} if measures is None else measures
     names = list(solutions)
@@ -105,9 +106,9 @@ def l2_matrix(solutions: Sequence[Values]) -> np.ndarray:
     return distances
 
 
-def _pairs(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
+def _paired_arrays(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
     shapes = [{name: np.shape(value) for name, value in side.items()} for side in (one, other)]
     if not one or shapes[0] != shapes[1]:
         differing = sorted(name for name in {*one, *other} if shapes[0].get(name) != shapes[1].get(name))
-        raise ValueError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
+        raise InputError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
     return [(np.asarray(value, np.float64), np.asarray(other[name], np.float64)) for name, value in one.items()]

@@ -11,7 +11,7 @@ from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
-from sparse_lib.counting.operations import KernelUse, countable_layers, honest_uses, published_uses
+from sparse_lib.counting.operations import KernelUse, countable_layers, exact_uses, published_uses
 from sparse_lib.updaters import WeightGradient
 
 RULES = ("honest", "micronet")
@@ -74,9 +74,9 @@ class CostModel:
         """
         if rule not in RULES:
             raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
-        uses_of = honest_uses if rule == "honest" else published_uses
+        uses_of = exact_uses if rule == "honest" else published_uses
         with tracing.watch(countable_layers(model)) as calls:
-            objective.call(model, [], [], tracing.example_of_zeros(model, input_shape))
+            objective.call(model, [], [], tracing.example(model, 0, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.

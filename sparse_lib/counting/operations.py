@@ -7,35 +7,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib._keras import tracing
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
+_WITH_KERNEL = (
+    *layer_types.DENSE_OR_CONVOLUTION,
+    *layer_types.DEPTHWISE_CONVOLUTIONS,
+    *layer_types.SEPARABLE_CONVOLUTIONS,
+    *layer_types.TRANSPOSED_CONVOLUTIONS,
+    keras.layers.EinsumDense,
+    keras.layers.ReversibleEmbedding,
 )
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-_WITH_KERNEL = (*_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE, *_DENSE, keras.layers.ReversibleEmbedding)
 # Activations in a step of a cell, of its gates and others, per unit.
 _CELLS = {keras.layers.GRUCell: (2, 1), keras.layers.LSTMCell: (3, 2), keras.layers.SimpleRNNCell: (0, 1)}
-_ACTIVATIONS = (
-    keras.layers.Activation,
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-)
 _NOT_COUNTED = (None, keras.activations.linear, keras.activations.softmax)
 _REPEATING = (keras.layers.RNN, keras.layers.TimeDistributed)
 
@@ -107,7 +93,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     cells = {id(layer.cell) for layer in recurrent}
     countable = []
     for layer in layers:
-        if layer in recurrent or isinstance(layer, (*_WITH_KERNEL, *_ACTIVATIONS)):
+        if layer in recurrent or isinstance(layer, (*_WITH_KERNEL, *layer_types.ACTIVATION_LAYERS)):
             countable.append(layer)
         elif id(layer) in cells:
             continue
@@ -119,7 +105,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     return countable
 
 
-def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, KernelUse]]:
+def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, KernelUse]]:
     """What one call of a layer does with its kernels, or else its activation.
 
     Args:
@@ -136,11 +122,11 @@ def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple
         return _embedding_uses(layer, inputs, outputs)
     elements = math.prod(outputs)
     activations = elements if _counts(getattr(layer, "activation", None)) else 0
-    if isinstance(layer, _ACTIVATIONS):
+    if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         is_counted = activations or type(layer) is not keras.layers.Activation
         return [(layer, KernelUse(layer.path or layer.name, 0, 0, 0, 0, elements, 0))] if is_counted else []
     applications = _applications(layer, inputs, outputs)
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, layer_types.SEPARABLE_CONVOLUTIONS):
         middle = applications * math.prod(layer.depthwise_kernel.shape[-2:])
         return [
             _use(layer.depthwise_kernel, None, applications, middle),
@@ -199,13 +185,12 @@ def _embedding_uses(
 def _applications(layer: keras.Layer, inputs: Shape, outputs: Shape) -> int:
     """How often each weight of a layer enters a product in one call."""
     if isinstance(layer, keras.layers.EinsumDense):
-        operands, result = layer.equation.split("->")
-        labels = operands.split(",")[1]
-        units = [n for label, n in zip(labels, layer.kernel.shape, strict=True) if label in result]
+        units = [layer.kernel.shape[axis] for axis in layer_types.output_axes(layer, layer.kernel)]
         return math.prod(outputs) // int(math.prod(units))
     if isinstance(layer, keras.layers.Dense):
         return math.prod(inputs[:-1])
-    return math.prod(_window(layer, inputs if isinstance(layer, _TRANSPOSED) else outputs))
+    is_transposed = isinstance(layer, layer_types.TRANSPOSED_CONVOLUTIONS)
+    return math.prod(_window(layer, inputs if is_transposed else outputs))
 
 
 def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, LayerShape]]:
@@ -223,7 +208,7 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
       ValueError: if the rule is not defined for the layer.
     """
     del outputs
-    if isinstance(layer, _ACTIVATIONS):
+    if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         return []
     kernel: Any = getattr(layer, "kernel", None)
     if isinstance(layer, keras.layers.Dense) and len(inputs) == 2:

@@ -105,15 +105,15 @@ class _Plan:
         self.fixed = np.zeros(starts[-1], bool)
         for call in found.calls:
             self._add(call, found)
-        for tensor in (*found.inputs, *found.outputs):
+        for tensor in found.boundary():
             self.fixed[self.ids[tensor]] = True
         self.groups = self._tied()
         self.kept = self._solved()
 
     def _add(self, call: Call, found: Graph) -> None:
         shapes = [found.shapes[tensor] for tensor in call.inputs]
-        single = len(call.outputs) == 1
-        its = rule(call.layer, shapes, found.shapes[call.outputs[0]]) if single else Rule(call.layer)
+        is_simple = call.is_plain and len(call.outputs) == 1
+        its = rule(call.layer, shapes, found.shapes[call.outputs[0]]) if is_simple else Rule(call.layer)
         if its.sized and not call.layer.weights and found.times_called(call.layer) > 1:
             # A reshape has one size for all of its calls, which may be on tensors of any.
             its = Rule(call.layer)

@@ -176,11 +176,11 @@ def latency_table(measured: Mapping[str, Latency]) -> str:
 
 
 def _signature(model: keras.Model, batch: int | None) -> list[Any] | None:
-    """What the model is called on; None where only the model itself knows."""
-    if not hasattr(model, "_inputs_struct") and not isinstance(model, keras.Sequential):
+    """The input signature of a model; None for a subclassed one, which Keras knows from its first call."""
+    specs = tracing.input_specs(model)
+    if specs is None:
         return None
-    struct = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return [keras.tree.map_structure(lambda x: keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name), struct)]
+    return [keras.tree.map_structure(lambda x: keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name), specs)]
 
 
 def _refusal(model: keras.Model, message: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from sparse_lib._keras import layer_types
 from sparse_lib._keras.graph import Shape
 
 _layers = keras.layers
-_activations = keras.activations
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
@@ -93,7 +93,7 @@ class _Sums(Rule):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
         # A softmax mixes the channels that it is given.
-        self.makes = is_elementwise(layer.activation)
+        self.makes = layer_types.is_elementwise(layer.activation)
         self.kernel, self.bias = _kernel_and_bias(layer)
         windows = self.kernel.reshape(-1, *self.kernel.shape[-2:])
         self.summed = windows.sum(0, dtype=np.float64)
@@ -233,7 +233,7 @@ class _Merge(_Tied):
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
-        self.name = type(layer).__name__
+        self.name = layer_types.merge_name(layer) or ""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         known = np.logical_and.reduce([each.known for each in inputs])
@@ -252,20 +252,6 @@ class _Concatenate(_Tied):
         return [(np.concatenate(inputs), output)]
 
 
-_SUMS = (_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
-_ACTIVATION_LAYERS = (_layers.ReLU, _layers.LeakyReLU, _layers.ELU)
-_BY_RANK = tuple(
-    f"{kind}{rank}D"
-    for kind in ("AveragePooling", "MaxPooling", "GlobalAveragePooling", "GlobalMaxPooling", "Cropping", "UpSampling")
-    for rank in (1, 2, 3)
-)
-_SAME = (
-    *(getattr(_layers, name) for name in _BY_RANK),
-    *(_layers.Dropout, _layers.SpatialDropout1D, _layers.SpatialDropout2D, _layers.SpatialDropout3D),
-    *(_layers.GaussianDropout, _layers.GaussianNoise, _layers.ActivityRegularization, _layers.Identity),
-)
-_PADDINGS = (_layers.ZeroPadding1D, _layers.ZeroPadding2D, _layers.ZeroPadding3D)
 _MERGES: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add.reduce,
     "Subtract": np.subtract.reduce,
@@ -274,44 +260,29 @@ _MERGES: dict[str, Callable[..., np.ndarray]] = {
     "Minimum": np.minimum.reduce,
     "Average": lambda values: np.mean(values, axis=0),
 }
-_MERGE_LAYERS = tuple(getattr(_layers, name) for name in _MERGES)
-# By name, since what `x + y` makes has no public class.
-_MERGE_OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
-_ELEMENTWISE = frozenset(
-    getattr(_activations, name)
-    for name in (
-        *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hard_silu"),
-        *("tanh", "hard_tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"),
-    )
-)
-
-
-def _is_plain(layer: Any, *_: Shape) -> bool:
-    """Whether a layer multiplies by its own float kernel and nothing else."""
-    quantized = getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
-    return not quantized and getattr(layer, "groups", 1) == 1
-
-
-def is_elementwise(activation: Any) -> bool:
-    """Whether an activation, a function or a layer, treats every entry alone."""
-    if isinstance(activation, keras.Layer):
-        return type(activation) in _ACTIVATION_LAYERS
-    return activation is None or activation in _ELEMENTWISE
 
 
 def _always(*_: Any) -> bool:
     return True
 
 
+def _is_plain(layer: Any, *_: Shape) -> bool:
+    return layer_types.is_plain(layer)
+
+
+def _is_plain_and_elementwise(layer: Any, *_: Shape) -> bool:
+    return layer_types.is_plain(layer) and layer_types.is_elementwise(layer.activation)
+
+
 _Fits = Callable[[Any, Shape, Shape], bool]
 # For each kind of layer of one input whether the rule holds, from the layer and the shapes of input and output.
 _SINGLE: dict[type, tuple[_Fits, type[Rule]]] = {
-    **dict.fromkeys(_SUMS, (_is_plain, _Sums)),
-    **dict.fromkeys(_DEPTHWISE, (lambda layer, *_: _is_plain(layer) and is_elementwise(layer.activation), _Depthwise)),
-    **dict.fromkeys(_ACTIVATION_LAYERS, (_always, _Elementwise)),
-    **dict.fromkeys(_SAME, (_always, _Same)),
-    **dict.fromkeys(_PADDINGS, (_always, _Padding)),
-    _layers.Activation: (lambda layer, *_: is_elementwise(layer.activation), _Elementwise),
+    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, _Sums)),
+    **dict.fromkeys(layer_types.DEPTHWISE_CONVOLUTIONS, (_is_plain_and_elementwise, _Depthwise)),
+    **dict.fromkeys(layer_types.ELEMENTWISE_LAYERS, (_always, _Elementwise)),
+    **dict.fromkeys(layer_types.CONSTANT_PRESERVING, (_always, _Same)),
+    **dict.fromkeys(layer_types.PADDINGS, (_always, _Padding)),
+    _layers.Activation: (lambda layer, *_: layer_types.is_elementwise(layer.activation), _Elementwise),
     _layers.BatchNormalization: (lambda layer, x, _: layer.axis in (-1, len(x) - 1), _Norm),
     _layers.Flatten: (_always, _Flatten),
     _layers.Reshape: (lambda _, x, y: len(y) == 2 or y[-1] == x[-1], _Reshape),
@@ -333,9 +304,9 @@ def rule(layer: Any, inputs: Sequence[Shape], output: Shape) -> Rule:
     """
     kind = type(layer)
     widths = {shape[-1] if len(shape) > 1 else None for shape in (*inputs, output)}
-    if None in widths or getattr(layer, "data_format", None) == "channels_first":
+    if None in widths or not layer_types.is_channels_last(layer):
         return Rule(layer)
-    if kind in _MERGE_LAYERS or (kind.__name__ in _MERGE_OPERATIONS and kind.__module__.startswith("keras.src.ops.")):
+    if layer_types.merge_name(layer):
         return _Merge(layer) if len(inputs) > 1 and len(widths) == 1 else Rule(layer)
     if kind is _layers.Concatenate:
         return _Concatenate(layer) if layer.axis in (-1, len(output) - 1) else Rule(layer)

@@ -6,14 +6,10 @@ from typing import Literal
 import keras
 import numpy as np
 
-from sparse_lib._keras import tracing
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib.landscape.paths import Values
 
 Others = Literal["zero", "scale"]
-# Kernels whose units do not lie along the last axis.
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 
 
 def filter_axes(model: keras.Model) -> list[tuple[int, ...]]:
@@ -29,12 +25,15 @@ def filter_axes(model: keras.Model) -> list[tuple[int, ...]]:
       Axes for each variable, in the order of `model.trainable_variables`; none for biases and normalisation weights,
       which have one axis at most and no filters.
     """
-    layers = tracing.all_layers(model)
-    special: dict[int, tuple[int, ...]] = {}
-    special |= {id(layer.kernel): (-2, -1) for layer in layers if isinstance(layer, _DEPTHWISE)}
-    special |= {id(layer.depthwise_kernel): (-2, -1) for layer in layers if isinstance(layer, _SEPARABLE)}
-    special |= {id(layer.kernel): (-2,) for layer in layers if isinstance(layer, _TRANSPOSED)}
-    return [special.get(id(v), (-1,)) if len(v.shape) > 1 else () for v in model.trainable_variables]
+    owners = tracing.variable_owners(model)
+
+    def axes(variable: keras.Variable) -> tuple[int, ...]:
+        layer = owners[id(variable)]
+        if not layer_types.is_matrix(variable) or isinstance(layer, layer_types.NORMALIZATIONS):
+            return ()
+        return tuple(axis - len(variable.shape) for axis in layer_types.output_axes(layer, variable))
+
+    return [axes(variable) for variable in model.trainable_variables]
 
 
 def filter_normalized(

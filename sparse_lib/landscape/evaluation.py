@@ -8,22 +8,73 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import objective
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape import batch_norm
+from sparse_lib.objective import LossFunction, Objective, call
 
 
 class Score(NamedTuple):
-    """What a model achieves on some examples.
+    """Performance of a classifier on some examples.
 
     Attributes:
       loss: mean over the examples, in the units of the loss (nats for cross-entropy).
-      accuracy: share of right answers (fraction).
+      accuracy: share of correctly classified examples (fraction).
     """
 
     loss: float
     accuracy: float
+
+    @classmethod
+    def of(cls, losses: np.ndarray, is_right: np.ndarray) -> "Score":
+        """Averages examples, losses in float64.
+
+        Args:
+          losses: of each example, [n].
+          is_right: whether each example is correctly classified, [n].
+
+        Returns:
+          The score.
+        """
+        return cls(float(np.mean(losses, dtype=np.float64)), float(np.mean(is_right)))
+
+
+class BatchScore(NamedTuple):
+    """Inference on one batch.
+
+    Attributes:
+      losses: of each example, [n].
+      is_right: whether the largest output is that of the label, [n].
+      outputs: of the model, [n, classes].
+    """
+
+    losses: tf.Tensor
+    is_right: tf.Tensor
+    outputs: tf.Tensor
+
+
+def evaluate_batch(
+    objective: Objective,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    variables: Sequence[keras.Variable] = (),
+    values: Sequence[tf.Tensor] = (),
+) -> BatchScore:
+    """Evaluates a classifier on a batch in inference mode; moves no state.
+
+    Args:
+      objective: the model, which returns one score per class, and its loss.
+      x: inputs with n examples.
+      y: integer labels with n examples.
+      variables: of the model, to be replaced by `values`; all others are read from the model.
+      values: one tensor per variable.
+
+    Returns:
+      Loss and outcome of each example.
+    """
+    outputs = call(objective.model, variables, values, x)
+    losses = objective.losses_of(outputs, y)
+    return BatchScore(losses, tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32), outputs)
 
 
 Scores = Mapping[str, Score]
@@ -42,7 +93,7 @@ class ModelEvaluator:
         model: keras.Model,
         data: Mapping[str, tuple[Any, Any]],
         *,
-        loss: objective.LossFunction | None = None,
+        loss: LossFunction | None = None,
         batch_size: int = 1000,
     ) -> None:
         """Traces nothing yet.
@@ -59,7 +110,7 @@ class ModelEvaluator:
         for name, (x, y) in data.items():
             if not len(y) or len(x) != len(y):
                 raise InputError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
-        self._objective, self._data, self._batch_size = objective.Objective(model, loss), dict(data), batch_size
+        self._objective, self._data, self._batch_size = Objective(model, loss), dict(data), batch_size
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
         variable = model.variables[0].value if model.variables else None
@@ -74,9 +125,8 @@ class ModelEvaluator:
         return list(zip(losses, right, strict=True))
 
     def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = objective.call(self._objective.model, self._variables[: len(values)], values, x)
-        losses = self._objective.losses_of(scores, y)
-        return losses, tf.argmax(scores, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
+        found = evaluate_batch(self._objective, x, y, self._variables[: len(values)], values)
+        return found.losses, found.is_right
 
     def __call__(
         self, values: Sequence[np.ndarray | tf.Tensor], statistics: Sequence[np.ndarray | tf.Tensor] = ()
@@ -113,7 +163,7 @@ class ModelEvaluator:
             for loss, is_right in found[: len(parts)]:
                 losses.append(loss.numpy())
                 right.append(is_right.numpy())
-        return Score(float(np.mean(np.concatenate(losses), dtype=np.float64)), float(np.mean(np.concatenate(right))))
+        return Score.of(np.concatenate(losses), np.concatenate(right))
 
 
 def evaluate_path(

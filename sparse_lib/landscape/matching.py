@@ -10,7 +10,15 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sparse_lib._keras import tracing
-from sparse_lib._keras.tracing import LayerCall, Shape
+from sparse_lib._keras.graph import NoChainError, traced_graph
+from sparse_lib._keras.layer_types import (
+    DENSE_OR_CONVOLUTION,
+    DEPTHWISE_CONVOLUTIONS,
+    PERMUTATION_EQUIVARIANT,
+    PERMUTATION_EQUIVARIANT_NORMALIZATIONS,
+    is_channels_last,
+)
+from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 
@@ -18,25 +26,11 @@ from sparse_lib.landscape.paths import Values
 Axes = tuple[tuple[int, str], ...]
 Permutations = Mapping[str, np.ndarray]
 
-_layers = keras.layers
-_KERNEL = (_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
-_NORM = (_layers.BatchNormalization, _layers.LayerNormalization)
-# Layers without weights that treat every channel alike, so that a permutation passes through them.
-_UNIT_WISE = (
-    _layers.Activation,
-    _layers.Dropout,
-    _layers.ELU,
-    _layers.Flatten,
-    _layers.Identity,
-    _layers.LeakyReLU,
-    _layers.ReLU,
-    _layers.Softmax,
-    *(
-        getattr(_layers, f"{kind}{rank}D")
-        for kind in ("AveragePooling", "GlobalAveragePooling", "GlobalMaxPooling", "MaxPooling", "ZeroPadding")
-        for rank in (1, 2, 3)
-    ),
+_PERMUTABLE = (
+    *DENSE_OR_CONVOLUTION,
+    *DEPTHWISE_CONVOLUTIONS,
+    *PERMUTATION_EQUIVARIANT,
+    *PERMUTATION_EQUIVARIANT_NORMALIZATIONS,
 )
 # Gains of less, relative to the largest entry, are rounding.
 _TOLERANCE = 1e-12
@@ -51,13 +45,13 @@ class Matching:
         `permutations[layer][i]` of the solution that was matched.
       distance_before: L2 distance of the trainable values of the two solutions as they came.
       distance: the same once the units are permuted.
-      chain: which variables have which units.
+      hidden: which axes of which variables run over hidden units.
     """
 
     permutations: Permutations
     distance_before: float
     distance: float
-    chain: "Chain"
+    hidden: "HiddenUnits"
 
     def permute(self, variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
         """Permutes values of any variables of the model: weights, batch-norm statistics, masks, slots.
@@ -72,10 +66,10 @@ class Matching:
           One array for each, of its shape and dtype.
         """
         pairs = zip(variables, values, strict=True)
-        return [_permuted(np.asarray(value), self.chain.axes.get(id(v), ()), self.permutations) for v, value in pairs]
+        return [_permuted(np.asarray(value), self.hidden.axes.get(id(v), ()), self.permutations) for v, value in pairs]
 
 
-class Chain(NamedTuple):
+class HiddenUnits(NamedTuple):
     """The hidden units of a network whose layers form a chain.
 
     Attributes:
@@ -106,7 +100,7 @@ def match(
     best is kept. The first start permutes nothing, the others are random.
 
     Args:
-      model: a built network whose layers form a chain, as `chain` says; its own values are not read.
+      model: a built network whose layers form a chain, see `hidden_units`; its own values are not read.
       reference: trainable values of the solution that stays, in the order of `model.trainable_variables`.
       params: trainable values of the solution to permute.
       seed: of the order of the layers and of the random starts.
@@ -121,7 +115,7 @@ def match(
     """
     if restarts < 1:
         raise InputError(f"restarts={restarts} tries nothing: choose at least 1.")
-    found = chain(model, input_shape)
+    found = hidden_units(model, input_shape)
     variables = model.trainable_variables
     fixed, moving = _checked(variables, reference), _checked(variables, params)
     problem = _Problem([found.axes[id(v)] for v in variables], fixed, moving, found.units)
@@ -130,7 +124,7 @@ def match(
     return Matching(best, _distance(fixed, moving), _distance(fixed, problem.permuted(best)), found)
 
 
-def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
+def hidden_units(model: keras.Model, input_shape: Shape | None = None) -> HiddenUnits:
     """Finds which variables of a network have which hidden units.
 
     In a chain every layer takes nothing but the output of the layer before. From the first kernel to the last it may
@@ -148,15 +142,15 @@ def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
     Raises:
       ValueError: names the first layer that does not fit.
     """
-    calls = _calls_in_a_row(model, input_shape)
-    kernels = [layer.kernel for layer, *_ in calls if isinstance(layer, _KERNEL)]
+    calls = _calls_in_order(model, input_shape)
+    kernels = [layer.kernel for layer, _ in calls if isinstance(layer, DENSE_OR_CONVOLUTION)]
     units: dict[str, int] = {}
     axes: dict[int, Axes] = {}
     name: str | None = None
-    for layer, _, output in calls:
-        is_kernel_layer = isinstance(layer, _KERNEL)
+    for layer, rank in calls:
+        is_kernel_layer = isinstance(layer, DENSE_OR_CONVOLUTION)
         if name or is_kernel_layer:
-            _check_layer(layer, len(output.shape))
+            _check_layer(layer, rank)
         inputs: Axes = ((-2, name),) if name else ()
         if is_kernel_layer:
             if layer.name in units:
@@ -170,10 +164,10 @@ def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
         axes |= {id(weight): outputs for weight in layer.weights}
         if is_kernel_layer:
             axes[id(layer.kernel)] = inputs + outputs
-        elif isinstance(layer, _DEPTHWISE):
+        elif isinstance(layer, DEPTHWISE_CONVOLUTIONS):
             axes[id(layer.kernel)] = inputs
     _check_sizes(model, units, axes)
-    return Chain(units, axes)
+    return HiddenUnits(units, axes)
 
 
 def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int, Axes]) -> None:
@@ -186,45 +180,29 @@ def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int
                 )
 
 
-def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[LayerCall]:
-    """The calls of the layers of a chain, in order."""
-    every = tracing.all_layers(model)
-    # An activation that is a layer belongs to the layer that it was given to.
-    inner = {id(layer.activation) for layer in every if isinstance(getattr(layer, "activation", None), keras.Layer)}
-    inner |= {id(layer) for layer in every if isinstance(layer, _layers.InputLayer)}
-
-    def is_leaf(layer: keras.Layer) -> bool:
-        return all(id(part) in inner for part in layer._flatten_layers(include_self=False))
-
-    leaves = [layer for layer in every if id(layer) not in inner and is_leaf(layer)]
-    tensor = tracing.example_of_zeros(model, input_shape)
-    with tracing.watch(leaves) as calls:
-        outputs = model(tensor, training=False)
-    advice = "only networks whose layers form a chain can be matched"
-    for call in calls:
-        if call.inputs is not tensor:
-            raise InputError(
-                f"Layer {call.layer.name!r} takes something else than the output of the layer before it: {advice}."
-            )
-        tensor = call.outputs
-    covered = {id(weight) for call in calls for weight in call.layer.weights}
-    is_whole = outputs is tensor and all(id(weight) in covered for weight in model.weights)
-    if not is_whole or len({id(call.layer) for call in calls}) < len(calls):
+def _calls_in_order(model: keras.Model, input_shape: Shape | None) -> list[tuple[keras.Layer, int]]:
+    """The layers of a chain in order, each with the rank of its output."""
+    found = traced_graph(model, tracing.example(model, 0, input_shape))
+    try:
+        calls = found.chain()
+        weights = {id(weight) for call in calls for weight in call.layer.weights}
+        if not all(id(weight) in weights for weight in model.weights):
+            raise NoChainError("it has weights outside of the layers that it calls")
+    except NoChainError as error:
         raise InputError(
-            f"Model {model.name!r} does more than to call each of its layers once, one after the other: {advice}."
-        )
-    return calls
+            f"Model {model.name!r} cannot be matched, since {error}: only networks whose layers form a chain can be."
+        ) from error
+    return [(call.layer, len(found.shapes[call.outputs[0]])) for call in calls]
 
 
 def _check_layer(layer: keras.Layer, rank: int) -> None:
     """Refuses a layer that a permutation of channels does not pass through."""
-    fits = isinstance(layer, (*_KERNEL, *_DEPTHWISE, *_NORM, *_UNIT_WISE))
-    fits &= getattr(layer, "data_format", None) != "channels_first"
-    if isinstance(layer, _NORM):
+    fits = isinstance(layer, _PERMUTABLE) and is_channels_last(layer)
+    if isinstance(layer, PERMUTATION_EQUIVARIANT_NORMALIZATIONS):
         fits &= [axis % rank for axis in np.ravel(layer.axis)] == [rank - 1]
-    elif isinstance(layer, _DEPTHWISE):
+    elif isinstance(layer, DEPTHWISE_CONVOLUTIONS):
         fits &= layer.depth_multiplier == 1
-    elif isinstance(layer, _KERNEL):
+    elif isinstance(layer, DENSE_OR_CONVOLUTION):
         fits &= getattr(layer, "groups", 1) == 1
     if not fits:
         raise InputError(

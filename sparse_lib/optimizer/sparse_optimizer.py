@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import creation_strategy, skip_gradient_sum
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
@@ -64,7 +65,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._seed = seed
         self._tracked: list[TrackedKernel] = []
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
-        inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        skip_gradient_sum(inner)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the inner optimizer's slots and the updater's state, and records which slot belongs to which kernel.
@@ -97,7 +98,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "from the model that is trained, and leave frozen layers out of them."
             )
         owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
-        mine = (self._distribution_strategy, self.inner._distribution_strategy)
+        mine = (creation_strategy(self), creation_strategy(self.inner))
         if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
             raise InputError(
                 "The model lives under another tf.distribute strategy than its optimizer; create the model and both "

@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "analysis" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LONG = ("gradient_flow", "hessian_spectra", "loss_landscapes", "lottery_tickets")
 
 
 def cells(notebook: pathlib.Path, kind: str) -> list[str]:
@@ -29,7 +30,10 @@ def test_it_opens_with_what_it_shows_and_keeps_no_outputs(notebook):
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in read["cells"])
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS],
+)
 def test_it_runs(notebook):
     environment = {**os.environ, "MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["PYTHONPATH"] = str(FOLDER.parents[1])

@@ -135,7 +135,9 @@ def test_snip_per_layer_equals_the_golden_masks(golden, case):
     assert_same(masks, [np.array(mask, bool) for mask in case["masks"]])
 
 
-@pytest.mark.parametrize(("method", "scope"), [(SNIP, "global"), (SNIP, "layer"), (GraSP, "global")])
+@pytest.mark.parametrize(
+    ("method", "scope"), [(SNIP, "global"), pytest.param(SNIP, "layer", marks=pytest.mark.slow), (GraSP, "global")]
+)
 def test_masks_do_not_depend_on_the_split_into_batches(method, scope):
     model = with_batch_norm()
     x, y = data()
@@ -146,8 +148,15 @@ def test_masks_do_not_depend_on_the_split_into_batches(method, scope):
     assert np.any(flat(whole) != flat(masks_of(pruner, model, [(x[:32], y[:32])])))
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("name", METHODS)
+# What ranks the scores does not know where they come from: one costly method within layers is enough.
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [
+        *((name, "global") for name in METHODS),
+        *((name, "layer") for name in ("magnitude", "random", "snip")),
+        *(pytest.param(name, "layer", marks=pytest.mark.slow) for name in ("grasp", "synflow")),
+    ],
+)
 def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
     sparsity = 0.87
     model = with_batch_norm()
@@ -165,8 +174,14 @@ def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
     assert [layer.dtype_policy for layer in [model, *model.layers]] == policies
 
 
-@pytest.mark.parametrize("make", [subclassed, with_batch_norm, two_inputs])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *((name, make) for name in METHODS for make in (subclassed, two_inputs)),
+        ("snip", with_batch_norm),
+        *(pytest.param(name, with_batch_norm, marks=pytest.mark.slow) for name in METHODS if name != "snip"),
+    ],
+)
 def test_every_kind_of_model(name, make):
     model = make()
     x, y = data(shape=(6,)) if make is subclassed else data()

@@ -7,9 +7,9 @@ import scipy.linalg.blas
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib.curvature.exact import gauss_newton_part, residual_part
 from sparse_lib.curvature.exact.chain import Chain
-from sparse_lib.curvature.exact.linear_maps import NoChainError
 from sparse_lib.objective import cross_entropy
 
 # What the Jacobians of a piece of a batch, or the activations of a larger piece, may take (bytes).

@@ -10,7 +10,7 @@ from sparse_lib._keras import precision
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
-from sparse_lib.curvature.operators import pulled_back
+from sparse_lib.curvature.operators import pull_back
 from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
@@ -133,7 +133,7 @@ def _rows_of_batch(
         def row(place: tf.Tensor) -> tf.Tensor:
             unit = subspace.scatter(tf.one_hot(place, subspace.size, dtype=dtype))
             own = [gradient[i] for i in places]
-            return subspace.gather(pulled_back(tape, own, params, [unit[i] for i in places]))
+            return subspace.gather(pull_back(tape, own, params, [unit[i] for i in places]))
 
         return [tf.map_fn(row, wanted[:count], fn_output_signature=tf.TensorSpec([subspace.size], dtype))]
 

@@ -4,10 +4,6 @@ import keras
 import tensorflow as tf
 
 
-class NoChainError(ValueError):
-    """Says why a model is not a chain of piecewise linear layers."""
-
-
 class Map:
     """What one layer does to a batch, as a linear map: pulls cotangents back and pushes tangents on.
 

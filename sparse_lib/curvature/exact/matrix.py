@@ -11,11 +11,11 @@ import scipy.linalg
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.exact.by_rows import by_rows
 from sparse_lib.curvature.exact.by_structure import by_structure
-from sparse_lib.curvature.exact.linear_maps import NoChainError
 from sparse_lib.curvature.stored_parts import Parts, fingerprint
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective

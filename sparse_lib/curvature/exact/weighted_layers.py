@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib.curvature.exact.coordinates import Coordinates
-from sparse_lib.curvature.exact.linear_maps import Map, NoChainError, one_channel, padding, transposed
+from sparse_lib.curvature.exact.linear_maps import Map, one_channel, padding, transposed
 
 
 class Weights(Map):

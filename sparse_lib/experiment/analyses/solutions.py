@@ -145,7 +145,7 @@ class PointEvaluator:
         if point not in self._known:
             for variable, value in zip([*self._variables, *self._statistics], [*values, *statistics], strict=True):
                 variable.assign(value)
-            scores = {name: Score(*self._evaluator.evaluate(split)) for name, split in self._splits.items()}
+            scores = {name: self._evaluator.evaluate(split) for name, split in self._splits.items()}
             self._known[point] = scores
         return self._known[point]
 

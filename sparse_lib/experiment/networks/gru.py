@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import keras
 
+from sparse_lib._keras.patches import remove_dropout_seed
 from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
@@ -56,7 +57,7 @@ class GRU(ScalableNetwork, name="gru"):
             **arguments,
         )
         # Without dropout the counter of its noise is unused, and its name would depend on what was built before.
-        layer.cell._tracker.untrack(layer.cell.seed_generator)
+        remove_dropout_seed(layer.cell)
         x = layer(embedding(characters))
         x = build.activation(build.dense(x, read_out, "dense1"), "dense1_act")
         logits = embedding(build.dense(x, embedded, "dense2"), reverse=True)

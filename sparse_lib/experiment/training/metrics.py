@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from sparse_lib import dead_neurons, gradient_flow, objective
 from sparse_lib.experiment.data import Dataset, Split
+from sparse_lib.landscape import Score, evaluate_batch
 from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels of one forward pass: 5,000 images of MNIST, which two cores take fastest, and 26 of ImageNet.
@@ -33,7 +34,7 @@ class Evaluator:
         """
         self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
-        self._model, self._at_once = model, max(1, PIXELS_AT_ONCE // math.prod(shape))
+        self._objective, self._at_once = objective.Objective(model), max(1, PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
             self._evaluate_batch,
             input_signature=[tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)],
@@ -41,8 +42,8 @@ class Evaluator:
         )
 
     def _evaluate_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self._model(images, training=False)
-        return objective.cross_entropy(labels, logits), logits
+        found = evaluate_batch(self._objective, images, labels)
+        return found.losses, found.outputs
 
     def logits(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Losses and logits of all examples.
@@ -60,15 +61,10 @@ class Evaluator:
         losses, logits = zip(*parts, strict=True)
         return np.concatenate([x.numpy() for x in losses]), np.concatenate([x.numpy() for x in logits])
 
-    def evaluate(self, split: Split) -> tuple[float, float]:
+    def evaluate(self, split: Split) -> Score:
         """Mean cross-entropy (nats) and accuracy (fraction) of a split."""
         losses, logits = self.logits(split)
-        return float(np.mean(losses, dtype=np.float64)), accuracy(logits, split.labels)
-
-
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of correctly classified examples (fraction)."""
-    return float(np.mean(np.argmax(logits, axis=-1) == labels))
+        return Score.of(losses, np.argmax(logits, axis=-1) == split.labels)
 
 
 class Measurements:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import gradient_flow
+from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
@@ -34,7 +35,7 @@ def wants_xla(model: keras.Model) -> bool:
     """
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
-    convolutional = any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+    convolutional = any("Conv" in type(layer).__name__ for layer in all_layers(model))
     return not convolutional and not tf.distribute.has_strategy()
 
 
@@ -229,7 +230,7 @@ class Steps:
             # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
             loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
+        masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
     def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:

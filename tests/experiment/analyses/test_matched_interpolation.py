@@ -48,7 +48,7 @@ def save(kind, directory, solution):
 def shuffled(kind, checkpoint, seed=5):
     """A solution with its hidden units in another order."""
     model, solution = read(kind, checkpoint)
-    chain = landscape.matching.chain(model)
+    chain = landscape.matching.hidden_units(model)
     rng = np.random.default_rng(seed)
     known = {name: rng.permutation(units) for name, units in chain.units.items()}
     matching = landscape.Matching(known, 0.0, 0.0, chain)

@@ -2,15 +2,19 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl.testing import flagsaver
 
+import hessian
+import train
 from sparse_lib import curvature
 from sparse_lib.experiment.analyses import checkpoint_spectrum, estimated_spectrum, exact_spectrum, spectra
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage import run_directory
@@ -247,26 +251,32 @@ def test_stability_limit_is_of_the_learning_rate_and_momentum(of_run, finished):
     assert found[24]["stability_limit"] is None
 
 
-def test_both_command_lines_do_it(tmp_path):
+def test_both_command_lines_do_it(tmp_path, monkeypatch, capsys):
     run = ["--seed=1", "--gin_config=mlp_configs/rigl.gin"]
     bindings = ("training.total_steps=20", "mlp.hidden_sizes=(12, 8)", "training.save_freq=10", "training.log_freq=20")
-    train = [*run, *(f"--gin_bindings={b}" for b in bindings)]
+    training = [*run, *(f"--gin_bindings={b}" for b in bindings)]
     common = [
         f"--logdir={tmp_path / 'run'}",
         "--gin_config=mlp_configs/hessian.gin",
         "--gin_bindings=hessian.batch_size=50",
     ]
 
-    def call(*arguments):
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.returncode, done.stderr
+    def call(entry_point, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{entry_point.__name__}.py", *arguments])
+        gin.clear_config()
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+            cli.run(entry_point.main)
+        return caught.value.code, capsys.readouterr().err
 
-    code, told = call("hessian.py", *common)
+    monkeypatch.chdir(ROOT)
+    train.define_mode()
+    code, told = call(hessian, *common)
     assert code == 1 and told.splitlines()[-1].startswith("error:") and "holds no run" in told
-    assert call("train.py", f"--logdir={tmp_path / 'run'}", *train)[0] == 0
-    code, told = call("hessian.py", *common)
+    assert call(train, f"--logdir={tmp_path / 'run'}", *training)[0] == 0
+    code, told = call(hessian, *common)
     assert code == 0 and "ckpt-20: exact, structured" in told
-    assert call("train.py", "--mode=hessian", *common, "--gin_bindings=hessian.folder='other'")[0] == 0
+    assert call(train, "--mode=hessian", *common, "--gin_bindings=hessian.folder='other'")[0] == 0
+    gin.clear_config()
     for number in (0, 10, 20):
         one, other = (np.load(tmp_path / "run" / f / f"ckpt-{number}.npz") for f in ("hessian", "other"))
         np.testing.assert_array_equal(one["eigenvalues"], other["eigenvalues"])

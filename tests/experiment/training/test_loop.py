@@ -441,10 +441,10 @@ def test_two_replicas_train_and_evaluate_as_one_device_does(rigl, tmp_path):
 ON_FOUR = """
 import json, pathlib, sys
 import tests.conftest
-from sparse_lib._utils.distribute import make_strategy
+from sparse_lib._utils import distribute
 from tests.experiment import tiny
 
-strategy = make_strategy("mirrored")
+strategy = distribute.make_strategy("mirrored")
 assert strategy.num_replicas_in_sync == 4
 with strategy.scope():
     tiny.train(tiny.experiment(**json.loads(sys.argv[2])), pathlib.Path(sys.argv[1]))
