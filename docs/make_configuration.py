@@ -23,7 +23,8 @@ A gin file, or `--gin_bindings`, sets `name.parameter = value`. Later bindings w
 files, and `--seed=N` over `training.seed`. Unbound parameters have the defaults given here. The complete configuration
 of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` others, by
 paths relative to its own folder, and may use macros: configs/networks/lenet5.gin defines `SPARSITY`, `UPDATE_FREQ`,
-`PRUNED_RUN` and `PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes every setting that uses it.
+`PRUNED_RUN` and `PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes every setting that uses it. A
+file must not `import` modules.
 
 Counts are integers, fractions lie in 0 to 1, and steps count from 0. An unknown name, parameter or choice stops the
 run before it begins. How the methods behave in every detail is in [semantics.md](semantics.md).

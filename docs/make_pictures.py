@@ -1,10 +1,11 @@
-"""Draws docs/pictures/: what the pages say of masks, updates, distributions, schedules, tickets and gradient flow.
+"""Draws docs/pictures/: masks, updates, distributions, schedules, tickets and gradient flow.
 
-Everything that is drawn is computed by the library itself; nothing is sketched but the paths of tickets.
+All pictures but the diagram of the tickets are computed by the library.
 """
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import matplotlib as mpl
@@ -25,9 +26,9 @@ from sparse_lib.structures import UNSTRUCTURED
 from sparse_lib.updaters import Kernel, UpdateContext
 
 FOLDER = pathlib.Path(__file__).with_name("pictures")
-# Published training: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of the way.
+# Published protocol: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of training.
 STEPS, PRUNING = 11_719, (3_000, 7_000)
-# Width and height of a box in the picture of the tickets.
+# Width and height of a box in the diagram of the tickets.
 _BOX = (18, 6)
 
 
@@ -81,7 +82,7 @@ def update() -> Figure:
 
 @style.use_style
 def layers() -> Figure:
-    """Density by layer of a LeNet5 at 90% under each distribution."""
+    """Density per layer of LeNet5 at 90% sparsity under each distribution."""
     kernels = sparse_lib.sparse_kernels(_network())
     shapes = {name.partition("/")[0]: tuple(kernel.shape) for name, kernel in kernels.items()}
     looks = {"uniform": (style.GREY, ""), "ER": (style.SKY, "///"), "ERK": (style.BLUE, "")}
@@ -108,7 +109,7 @@ def over_time() -> Figure:
     left.plot(steps, [float(pruning(s)) for s in steps], color=style.GREEN, label="gradual pruning")
     left.axhline(0.95, color=style.BLUE, linestyle=(0, (4, 1.6)), label="static, SET, RigL")
     left.set_title("sparsity")
-    fractions = {
+    fractions: dict[str, tuple[Callable[[Any], Any], str, Any]] = {
         "cosine": (schedules.Cosine(0.3, last), style.BLUE, "-"),
         "inverse power": (schedules.InversePower(0.3, last), style.RED, (0, (4, 1.6))),
         "constant": (schedules.Constant(0.3), style.GREY, (0, (1.2, 1.2))),
@@ -126,7 +127,7 @@ def over_time() -> Figure:
 
 @style.use_style
 def tickets() -> Figure:
-    """Where mask and weights of each kind of run come from."""
+    """Origin of the weights of each kind of ticket."""
     figure = Figure(figsize=(style.WIDTH, 2.4))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 84), ylim=(0, 27))
@@ -161,7 +162,7 @@ def flow() -> Figure:
     figure, ((ax,),) = style.grid(1, 1, 2.5)
     for name, (draw, colour, line, marker) in lines.items():
         medians = [np.median([_gradient_norm(sparsity, draw, seed) for seed in range(7)]) for sparsity in sparsities]
-        # Two digits: what another processor adds up in another order is drawn alike.
+        # Two digits: sums in another order on another processor give the same picture.
         rounded = [float(f"{median:.2g}") for median in medians]
         ax.plot(range(len(sparsities)), rounded, color=colour, linestyle=line, marker=marker, label=name)
     ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}%" for sparsity in sparsities])
@@ -205,7 +206,7 @@ def _gradient_norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.T
 
 
 def _draw_cells(ax: Axes, marked: np.ndarray, colour: str) -> None:
-    """Draws a matrix of cells, of which the marked ones are filled."""
+    """Draws a matrix of cells and fills the marked ones."""
     shown = np.ma.masked_where(~marked, marked)
     ax.imshow(shown, cmap=mpl.colors.ListedColormap([colour]), vmin=0, vmax=1)
     _draw_frame(ax, marked.shape)
@@ -236,7 +237,7 @@ def _draw_box(ax: Axes, x: float, y: float, text: str, colour: str) -> FancyBbox
 
 
 def _draw_arrow(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, text: str = "") -> None:
-    """Draws an arrow to the right, or down where the second box lies below the first."""
+    """Draws an arrow to the right, or down if the second box is below the first."""
     down = end.get_y() < start.get_y()
     middle = start.get_x() + _BOX[0] / 2
     if down:

@@ -1,4 +1,4 @@
-"""How a claim is measured: one quantity, two methods, an interval, and the side that it lies on."""
+"""Effects that claims are about, with confidence intervals: contrasts of methods, means, rank correlations."""
 
 import dataclasses
 import math
@@ -21,19 +21,19 @@ NOT_SUPPORTED: Status = "not supported"
 UNDECIDED: Status = "undecided"
 NOT_ENOUGH: Status = "not enough data"
 Unit = Literal["points", "times", "nats", "count", "eigenvalue", "rank correlation"]
-# A ratio to nothing is read as a ratio to this (nats, or units of weights).
+# Lower bound of quantities in ratios (nats, or units of weights).
 _NEXT_TO_NOTHING = 1e-12
 _RESAMPLES = 2000
 
 
 class Measured(NamedTuple):
-    """What a claim says, measured.
+    """A measured effect.
 
     Attributes:
-      interval: of the effect, in the unit.
-      unit: `points` are hundredths, `times` a ratio.
-      sides: what was compared, with means.
-      missing: what would be needed, where there is no interval.
+      interval: estimate and confidence interval, in the unit; fractions for `points`.
+      unit: `points` are percentage points, `times` is a ratio.
+      sides: the methods compared, with means, as text.
+      missing: data needed for an interval; empty if there is one.
     """
 
     interval: Interval
@@ -48,12 +48,12 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "")
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """A quantity of one method against that of another, over seeds.
+    """A quantity of one method relative to that of another, over seeds.
 
     Attributes:
-      quantity: one number a run.
-      pairs: methods to compare, first - second or first / second; the first pair of which both have runs is taken.
-      unit: a ratio for `times`, else a difference.
+      quantity: one number per run.
+      pairs: methods to compare, first - second or first / second, by preference; both need runs.
+      unit: `times` for the ratio, any other for the difference.
     """
 
     quantity: Quantity
@@ -61,14 +61,14 @@ class Contrast:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures the difference, paired by seed where seeds are common."""
+        """Measures difference or ratio, paired by seed if seeds are common."""
         frame = self.quantity(evidence)
         known = [(pair, by_seed(frame, pair[0]), by_seed(frame, pair[1])) for pair in self.pairs]
         complete = [item for item in known if item[1] and item[2]]
         if not complete:
             wanted = " and ".join(map(methods.label, self.pairs[0]))
             return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
-        # More seeds decide more than the order of preference.
+        # Two seeds rather than one come before the order of preference.
         pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
         sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
         if self.unit == "times":
@@ -81,11 +81,11 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """A quantity of one method by itself, over seeds.
+    """Mean of a quantity of one method, over seeds.
 
     Attributes:
-      quantity: one number a run.
-      choices: methods; the first that has runs is taken.
+      quantity: one number per run.
+      choices: methods by preference; the first with runs is taken.
       unit: of the quantity.
     """
 
@@ -106,7 +106,7 @@ class Single:
 
 @dataclasses.dataclass(frozen=True)
 class PairContrast:
-    """A measure of pairs of runs within one method against that within another.
+    """A measure of pairs of runs within one method relative to that within another.
 
     Attributes:
       measure: column of `tables.within_methods`.
@@ -121,7 +121,7 @@ class PairContrast:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures the difference of the means over pairs; intervals by the jackknife, as pairs share runs."""
+        """Measures the difference of the means over pairs, with a jackknife interval, as pairs share runs."""
         frame = evidence.pairs[evidence.pairs["label"] == evidence.pairs["method"].map(methods.label)]
         first = frame[(frame["method"] == self.first) & frame["same_masks"].astype(bool)]
         second = frame[(frame["method"] == self.second) & ~frame["same_masks"].astype(bool)]
@@ -149,9 +149,9 @@ class RankCorrelation:
     """Spearman's correlation of two quantities over the means of sparse methods.
 
     Attributes:
-      first: one number a run.
-      second: one number a run.
-      fewest: methods that are needed (count).
+      first: one number per run.
+      second: one number per run.
+      fewest: least number of methods (count).
     """
 
     first: Quantity
@@ -159,7 +159,7 @@ class RankCorrelation:
     fewest: int = 4
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures it; the interval comes from resampling the seeds of each method."""
+        """Measures the correlation, with an interval from resampling the seeds of each method."""
         x, y = (quantity(evidence) for quantity in (self.first, self.second))
         both = x.merge(y, on=["run", "method", "label"], suffixes=("_x", "_y")).dropna(subset=["value_x", "value_y"])
         sparse = both[~both["method"].map(methods.base_of).isin([*methods.DENSE, *methods.PRUNING])]
@@ -182,16 +182,16 @@ class RankCorrelation:
 
 
 def decide(measured: Measured, low: float, high: float) -> Status:
-    """Compares an interval with the range that a claim allows.
+    """Compares an interval with the range in which a claim holds.
 
     Args:
-      measured: the effect with its interval.
+      measured: effect with its interval.
       low: lower end of the range, in the unit of the effect.
       high: upper end of the range.
 
     Returns:
-      Supported if the interval lies in the range, not supported if it lies outside, undecided if it reaches over a
-      border, and not enough data where there is no interval.
+      Supported if the interval lies in the range, not supported if it lies outside, undecided if it crosses a border,
+      not enough data if there is no interval.
     """
     interval = measured.interval
     if math.isnan(interval.low) or math.isnan(interval.high):
@@ -204,15 +204,15 @@ def decide(measured: Measured, low: float, high: float) -> Status:
 
 
 def format_effect(value: float, unit: Unit, *, sign: bool = True) -> str:
-    """A value with its unit.
+    """Formats a value with its unit.
 
     Args:
-      value: in the unit; points as a fraction.
+      value: in the unit; a fraction for `points`.
       unit: of the value.
-      sign: whether to write the sign of a positive difference.
+      sign: whether the value is a difference, whose sign is always shown.
 
     Returns:
-      Text; nothing for NaN.
+      Text; empty for NaN.
     """
     if math.isnan(value):
         return ""
@@ -237,7 +237,7 @@ def _exp(value: float) -> float:
 
 
 def _families(pairs: pd.DataFrame) -> list[set[str]]:
-    """Runs that are compared with one another."""
+    """Groups runs that are connected by pairs."""
     families: list[set[str]] = []
     for first, second in zip(pairs["first"], pairs["second"], strict=True):
         touching = [family for family in families if first in family or second in family]

@@ -1,4 +1,4 @@
-"""What networks achieve, against what they cost."""
+"""Test accuracy against sparsity and FLOPs."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ def against_sparsity(results: pd.DataFrame) -> Figure:
       results: of one setting, from `Runs.results`.
 
     Returns:
-      Points are runs, lines join the means of a method; the grey line is the mean of the dense network.
+      Points are runs, lines join the means of a method; the grey line is the mean of the dense networks.
 
     Raises:
       NoData: if no sparse run is finished.
@@ -59,7 +59,7 @@ def against_flops(results: pd.DataFrame) -> Figure:
       results: of one setting, from `Runs.results`.
 
     Returns:
-      Two panels. Points are runs, large ones the means of a method at a sparsity.
+      Two panels. Small points are runs, large ones the means of a method at a sparsity.
 
     Raises:
       NoData: if no run is finished.
@@ -84,7 +84,7 @@ def against_flops(results: pd.DataFrame) -> Figure:
 
 
 def _offset(labels: list[str], label: str) -> float:
-    """Side by side, or methods of the same sparsity would hide each other."""
+    """Returns the horizontal offset that puts methods of one sparsity side by side."""
     return 0.7 * ((labels.index(label) + 0.5) / len(labels) - 0.5)
 
 

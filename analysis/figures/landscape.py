@@ -1,4 +1,4 @@
-"""The loss between solutions and around them."""
+"""Loss along paths, on planes, and between copies of a run."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 
-# Error that a barrier between stable copies stays below (Frankle et al. 2020, section 3.2) (fraction).
+# Largest error barrier between copies of a stable run (Frankle et al. 2020, section 3.2) (fraction).
 STABLE = 0.02
 
 
@@ -17,11 +17,11 @@ def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
 
     Args:
       paths: of one case, from `landscapes.Paths.points`.
-      split: whose loss.
+      split: data split of loss and accuracy.
 
     Returns:
-      Columns: paths that start at initial weights, paths that start at solutions. Rows: loss, accuracy. Lines are means
-      of the paths of a method, bands reach from the lowest to the highest.
+      Columns: paths from initial weights, paths from the end of training. Rows: loss, accuracy. Lines are means over
+      the paths of a method, bands reach from minimum to maximum.
 
     Raises:
       NoData: if there is no interpolation.
@@ -58,19 +58,19 @@ def surface(
     names: tuple[str, str] = ("first direction", "second direction"),
     title: str = "",
 ) -> Figure:
-    """Loss on a plane through the space of weights, as filled contours.
+    """Loss on a plane in weight space, as filled contours.
 
     Args:
       xs: first coordinates, [columns].
       ys: second coordinates, [rows].
-      loss: [rows, columns] (nats); what is not finite stays blank.
-      marks: points to name: x, y, name.
-      trajectory: points of training in the plane, [n, 2].
-      names: of the axes.
-      title: of the figure.
+      loss: [rows, columns] (nats); blank where not finite.
+      marks: labelled points: x, y, name.
+      trajectory: training trajectory projected on the plane, [n, 2].
+      names: labels of the axes.
+      title: title of the figure.
 
     Returns:
-      Contours of equal steps in the logarithm of the loss.
+      Contours at equal steps in the logarithm of the loss.
 
     Raises:
       NoData: if no value is finite.
@@ -99,18 +99,18 @@ def surface(
 
 
 def picture(kind: str, xs: np.ndarray, ys: np.ndarray, loss: np.ndarray, marks: pd.DataFrame, split: str) -> Figure:
-    """A loss surface as interpolate.py has written it.
+    """Loss surface written by interpolate.py.
 
     Args:
       kind: `surface`, `plane` or `trajectory`.
-      xs: first coordinates.
-      ys: second coordinates.
+      xs: first coordinates, [columns].
+      ys: second coordinates, [rows].
       loss: [rows, columns] (nats).
-      marks: x, y, name and step of the checkpoints that it was made from.
-      split: that the loss was computed on.
+      marks: x, y, name and step of the checkpoints that span the plane.
+      split: data split of the loss.
 
     Returns:
-      The surface; on a trajectory the way, and its last point by name.
+      The surface with its checkpoints; a trajectory is a line with its last checkpoint labelled.
 
     Raises:
       NoData: if no value is finite.
@@ -120,21 +120,21 @@ def picture(kind: str, xs: np.ndarray, ys: np.ndarray, loss: np.ndarray, marks: 
         "plane": ("L2 distance of weights", "L2 distance of weights"),
         "trajectory": ("first principal direction (L2)", "second principal direction (L2)"),
     }[kind]
-    way = marks[["x", "y"]].to_numpy(float) if kind == "trajectory" else None
+    path = marks[["x", "y"]].to_numpy(float) if kind == "trajectory" else None
     named = marks.tail(1) if kind == "trajectory" else marks
-    return surface(xs, ys, loss, marks=named, trajectory=way, names=names, title=f"{split} loss")
+    return surface(xs, ys, loss, marks=named, trajectory=path, names=names, title=f"{split} loss")
 
 
 @style.use_style
 def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
-    """Barrier between copies of a run against the step from which they go on (Frankle et al. 2020, Figure 3).
+    """Error barrier between copies of a run against the step at which they part (Frankle et al. 2020, Figure 3).
 
     Args:
       frame: from `landscapes.load_instability`.
-      split: whose error.
+      split: data split of the error.
 
     Returns:
-      One line a run's method; points are pairs of copies.
+      Lines are means of a method, points are pairs of copies.
 
     Raises:
       NoData: if there is no pair.
@@ -160,7 +160,7 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
 
 
 def _contour_levels(loss: np.ndarray, count: int = 15) -> np.ndarray:
-    """Evenly spaced in the logarithm, up to what nine tenths of the grid stay below."""
+    """Returns levels evenly spaced in the logarithm, up to the 90% quantile."""
     low, high = np.nanmin(loss), np.nanquantile(loss, 0.9)
     if not high > low * 1.001:
         low, high = low * 0.95, low * 1.05

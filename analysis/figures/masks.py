@@ -1,4 +1,4 @@
-"""Where the active weights are, and how that changes."""
+"""Sparsity per layer, change of masks, survival of grown weights."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
       layers: of one case, from `Runs.layers`.
 
     Returns:
-      A row a layer; a point is the mean of the last log steps of a method's runs, a line their range.
+      One row per layer; a point is the mean over the last log steps of a method's runs, a line their range.
 
     Raises:
       NoData: if no sparse run has logged it.
@@ -24,7 +24,7 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
     rows = layers[(layers["metric"] == "sparsity") & ~layers["method"].map(methods.base_of).isin(methods.DENSE)]
     rows = style.require(rows, ["value"], missing)
     last = rows.loc[rows.groupby(["run", "layer"])["step"].idxmax()]
-    # Methods whose masks agree in all layers are drawn once.
+    # Methods with the same sparsities in all layers are drawn once.
     drawn = _group_labels(last)
     names = list(dict.fromkeys(rows["layer"]))
     figure, axes = style.grid(1, 1, 0.9 + 0.42 * len(names) * max(1.0, len(drawn) / 4))
@@ -46,7 +46,7 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
 
 
 def _group_labels(last: pd.DataFrame) -> dict[str, tuple[style.Look, list[str]]]:
-    """Labels by what they share: equal sparsities in every layer of every seed make one entry."""
+    """Groups labels with equal sparsities in all layers and seeds; returns look and members by joined label."""
     looks = style.looks(last)
     table = last.groupby(["label", "layer", "seed"])["value"].mean().round(6).unstack(["layer", "seed"])
     groups: dict[tuple[float, ...], list[str]] = {}
@@ -56,20 +56,20 @@ def _group_labels(last: pd.DataFrame) -> dict[str, tuple[style.Look, list[str]]]
 
 
 def _join_labels(labels: list[str]) -> str:
-    """Two names a line."""
+    """Joins labels, two per line."""
     lines = [", ".join(labels[start : start + 2]) for start in range(0, len(labels), 2)]
     return ",\n".join(lines)
 
 
 @style.use_style
 def evolution(metrics: pd.DataFrame) -> Figure:
-    """How masks change over training: sparsity, what leaves between log steps, what was ever active.
+    """Sparsity, mask churn and exploration rate over training.
 
     Args:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Three panels, of the methods whose masks change.
+      Three panels with the methods whose masks change.
 
     Raises:
       NoData: if no mask changes.
@@ -96,13 +96,13 @@ def evolution(metrics: pd.DataFrame) -> Figure:
 
 @style.use_style
 def survival(frame: pd.DataFrame) -> Figure:
-    """How long grown weights stay active (Kaplan-Meier).
+    """Survival of grown weights (Kaplan-Meier).
 
     Args:
       frame: from `similarity.masks.survival`, with the columns of `IDENTITY`.
 
     Returns:
-      A step curve a run.
+      One step curve per run.
 
     Raises:
       NoData: if no run with growth left two checkpoints.

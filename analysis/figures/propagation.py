@@ -1,4 +1,4 @@
-"""What arrives of a signal at the end of a sparse network that has not been trained."""
+"""Signal propagation through untrained sparse networks."""
 
 import pandas as pd
 import seaborn
@@ -23,8 +23,8 @@ def signal(frame: pd.DataFrame) -> Figure:
       frame: from `propagation.signal`.
 
     Returns:
-      A row a network: logits, and the units of the hidden dense layers. Lines are means over the draws, bands reach
-      from the smallest to the largest.
+      One row per network: logits, and units of the hidden dense layers. Lines are means over the draws, bands reach
+      from minimum to maximum.
 
     Raises:
       NoData: if the frame is empty.
@@ -67,5 +67,5 @@ def _draw_lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:
         ax=ax,
     )
     style.set_log_axis(ax.yaxis, "")
-    # Layers that pass on nothing have no place on a logarithmic axis.
+    # Zeros of dead layers have no place on a logarithmic axis.
     ax.set_ylim(bottom=max(1e-6, 0.5 * float(rows.loc[rows[column] > 0, column].min())))

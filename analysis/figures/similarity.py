@@ -1,4 +1,4 @@
-"""How alike solutions are."""
+"""Embedding of solutions in the plane, and matrices of pairwise measures."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from analysis.figures import style
 
 @style.use_style
 def embedding(points: pd.DataFrame, stress: float) -> Figure:
-    """Starts and ends of training in the plane, by multidimensional scaling of their L2 distances.
+    """Starts and ends of training, embedded in the plane by multidimensional scaling of their L2 distances.
 
     Args:
-      points: one row a solution: x, y, label, method and end ("start" or "end").
+      points: one row per solution: x, y, label, method and end ("start" or "end").
       stress: of the embedding.
 
     Returns:
-      One panel of equal units on both axes; starts are small, and a thin line leads to the end of their run.
+      One panel with equal units on both axes; starts are small points, and a thin line leads to the end of their run.
 
     Raises:
       NoData: if there are no checkpoints.
@@ -53,20 +53,20 @@ def matrix(
     names: Sequence[str] | None = None,
     percent: bool = True,
 ) -> Figure:
-    """A measure of all pairs as a matrix of coloured cells.
+    """A measure of all pairs as a heat map.
 
     Args:
-      values: [n, n], NaN for what is not known.
-      groups: what each row is, such as its method; equal neighbours share one label.
-      title: of the figure, with the unit.
-      names: of each row within its group; None writes none.
-      percent: whether the values are fractions.
+      values: [n, n], NaN for missing pairs.
+      groups: group of each row, such as its method; equal neighbours share one label.
+      title: title of the figure, with the unit.
+      names: name of each row within its group; None labels the groups alone.
+      percent: whether the values are fractions, shown in percent.
 
     Returns:
-      A square of cells, with numbers where there is room.
+      A heat map, with numbers if there is room.
 
     Raises:
-      NoData: if no value is known.
+      NoData: if there are no values off the diagonal.
     """
     n = len(values)
     off = values[~np.eye(n, dtype=bool)]

@@ -1,4 +1,4 @@
-"""What happens to loss and gradient while networks train."""
+"""Gradient norm, loss and accuracy over training."""
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,13 @@ _PANELS_IN_A_ROW = 3
 
 @style.use_style
 def gradient_norm(metrics: pd.DataFrame) -> Figure:
-    """Gradient norm over training; the first tenth beside the whole (Figure 3 of arXiv 2010.03533).
+    """Gradient norm over early and over all of training (Figure 3 of arXiv 2010.03533).
 
     Args:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Rows: masks that stay or shrink, masks that move. Columns: the start, the whole.
+      Rows: fixed or shrinking masks, moving masks. Columns: first tenth of training, all of training.
 
     Raises:
       NoData: if no run has logged it.
@@ -51,7 +51,7 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
       mask_updates: of one case, from `Runs.mask_updates`.
 
     Returns:
-      One panel a method that grows weights; what differs in initialisation or masks shares a panel.
+      One panel per method that grows weights; its initialisations and masks share the panel.
 
     Raises:
       NoData: if no such run has updated its masks.
@@ -75,7 +75,7 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
         style.add_legend(ax, style.looks(panel), ncols=1, loc="upper right")
     for ax in axes.flat[len(bases) :]:
         ax.set_visible(False)
-    # A band that one run stretches far would make the lines flat.
+    # Limits from the means: a single run that widens the band would make the lines flat.
     reach = highest - lowest
     axes[0, 0].set_ylim(lowest - 0.35 * reach, highest + 0.5 * reach)
     for ax in axes[:, 0]:
@@ -92,7 +92,7 @@ def loss(metrics: pd.DataFrame) -> Figure:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Rows: masks that stay or shrink, masks that move. Columns: loss, accuracy.
+      Rows: fixed or shrinking masks, moving masks. Columns: loss, accuracy.
 
     Raises:
       NoData: if no run has logged them.
@@ -115,7 +115,7 @@ def loss(metrics: pd.DataFrame) -> Figure:
 
 
 def _split_families(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Splits methods up so that no panel holds more than can be told apart."""
+    """Splits methods by what their masks do, so that a panel has no more lines than can be distinguished."""
     base = frame["method"].map(methods.base_of)
     stays = base.isin([*methods.DENSE, *methods.PRUNING, *methods.STATIC])
     families = {"Masks stay or shrink": frame[stays], "Masks move": frame[~stays]}

@@ -1,4 +1,4 @@
-"""Tidy data frames of any set of run directories, also of unfinished and empty ones."""
+"""Tidy data frames of run directories, including unfinished and empty ones."""
 
 import collections
 import dataclasses
@@ -16,15 +16,15 @@ from analysis.records import gin_text, methods
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage import files
 
-# Columns that every frame begins with.
+# First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
-# The part of training that counts as early (fraction).
+# Early training (fraction of its steps).
 EARLY = 0.1
 _RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
-# Parts of a run, and the copies that an instability analysis trains: no runs of their own.
+# Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
 _NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
 _FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
-# Bindings that tell neither a method nor a variant of it: where things lie, and how often they are looked at.
+# Bindings that do not make a variant of a method: paths, logging and checkpoints.
 _NO_VARIANT = {
     "data.cache_dir",
     "data.data_dir",
@@ -39,7 +39,7 @@ _NO_VARIANT = {
     "training.save_update_pairs",
     "training.seed",
     "training.val_batch_size",
-    # They make the sparsity, which is told apart already.
+    # Runs are grouped by sparsity already.
     "masks.sparsity",
     "small_dense.sparsity",
     "pruning.final_sparsity",
@@ -50,17 +50,17 @@ _NO_VARIANT_GROUPS = ("hessian", "interpolate")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """What a set of runs wrote, as tidy frames. The columns of `IDENTITY` come first in each.
+    """Records of a set of runs as tidy frames, each of which begins with the columns of `IDENTITY`.
 
     Attributes:
-      runs: one row a run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
+      runs: one row per run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
         logged), `state` (finished, unfinished or empty) and `path`.
-      configs: one row a run, one column a binding of its operative configuration, indexed by run.
-      metrics: one row a log step, one column a scalar of metrics.jsonl.
-      layers: one row a (log step, layer, metric) with its value, from the keys `metric/layer` of metrics.jsonl.
-      mask_updates: one row a mask update, with `gradient_norm_change`.
-      results: one row a finished run, from result.json.
-      notes: one sentence for each file that could not be read.
+      configs: one row per run, one column per binding of its operative configuration, indexed by run.
+      metrics: one row per log step, one column per scalar of metrics.jsonl.
+      layers: one row per log step, layer and metric, from the keys `metric/layer` of metrics.jsonl.
+      mask_updates: one row per mask update, with `gradient_norm_change`.
+      results: one row per finished run, from result.json.
+      notes: one sentence per file that could not be read.
     """
 
     runs: pd.DataFrame
@@ -72,13 +72,13 @@ class Runs:
     notes: tuple[str, ...] = ()
 
     def only(self, names: Collection[str]) -> "Runs":
-        """The same frames with the rows of some runs.
+        """Selects runs.
 
         Args:
-          names: of the runs, as in column `run`.
+          names: values of column `run`.
 
         Returns:
-          New frames.
+          New frames with the rows of these runs.
         """
         kept = set(names)
         frames = {
@@ -89,10 +89,10 @@ class Runs:
         return Runs(**frames, configs=self.configs[self.configs.index.isin(kept)], notes=self.notes)
 
     def cases(self) -> Iterator[tuple[str, float, "Runs"]]:
-        """What may be compared: runs of one setting and one sparsity, and the dense ones beside them.
+        """Splits the runs into cases: runs of one setting and sparsity, with the dense runs of the setting.
 
         Yields:
-          Setting, sparsity (fraction) and its runs.
+          Setting, target sparsity (fraction) and runs.
         """
         for setting, group in self.runs.groupby("setting", sort=True):
             is_dense = group["method"].map(methods.base_of).isin(methods.DENSE)
@@ -102,34 +102,34 @@ class Runs:
                 yield str(setting), float(sparsity), self.only(names)
 
     def path(self, run: str) -> pathlib.Path:
-        """The directory of a run."""
+        """Returns the directory of a run."""
         return pathlib.Path(self.runs.loc[self.runs["run"] == run, "path"].item())
 
     def parent(self, run: str) -> str | None:
-        """The run whose masks a run takes, or None."""
+        """Returns the run whose masks a run takes, or None."""
         found = self.runs.loc[self.runs["run"] == run, "parent"].item()
         return found if isinstance(found, str) else None
 
     def locate(self, path: str) -> str | None:
-        """The run that a path means, also where the runs have been moved since it was written.
+        """Finds a run by its directory, even if the runs have been moved since.
 
         Args:
-          path: of a run directory.
+          path: run directory as recorded in a configuration.
 
         Returns:
-          The run, or None.
+          Value of column `run`, or None.
         """
         return _find_run(path, list(self.runs["run"]), list(self.runs["path"]))
 
 
 def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
-    """Reads every run below some directories.
+    """Reads all runs below some directories.
 
     Args:
-      paths: one directory or several; a directory with an operative_config.gin is a run, wherever it lies.
+      paths: one directory or several; every directory below with an operative_config.gin is a run.
 
     Returns:
-      The frames. What a killed process left half-written is left out.
+      The frames, without lines that a killed process left incomplete.
 
     Raises:
       InputError: if a directory does not exist.
@@ -164,10 +164,10 @@ _TABLES = ("metrics", "mask_updates", "results")
 
 
 def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The run directories below a directory, itself among them.
+    """Finds the run directories below a directory, itself included.
 
     Args:
-      top: where to look.
+      top: directory to search.
 
     Yields:
       Directories with an operative configuration.
@@ -204,7 +204,7 @@ def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _short_names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
-    """A short name for each: its path below what all have in common."""
+    """Returns the path of each run below the common parent directory."""
     common = pathlib.Path(os.path.commonpath(tops)) if tops else pathlib.Path()
     names = [d.relative_to(common).as_posix() for d in directories]
     return [d.name if name == "." else name for d, name in zip(directories, names, strict=True)]
@@ -230,13 +230,13 @@ def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tu
 
 
 def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
-    """The run that each mask source means."""
+    """Returns the run of each mask source."""
     directories = [methods.split_checkpoint(source)[0] for source in sources]
     return [_find_run(directory, names, paths) for directory in directories]
 
 
 def _find_run(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
-    """The run of a path; the one whose path ends alike where the runs have been moved."""
+    """Finds the run at a path, or the one whose path ends alike if the runs have been moved."""
     if not wanted:
         return None
     exact = str(pathlib.Path(wanted).resolve())
@@ -262,7 +262,7 @@ def _target_sparsities(
     parents: Sequence[str | None],
     raw: Sequence[Mapping[str, Any]],
 ) -> dict[str, float]:
-    """The sparsity that each run aims at; with the masks of another run, that of this run."""
+    """Returns the target sparsity of each run; with the masks of another run, that run's."""
     by_name = dict(zip(names, zip(identities, parents, raw, strict=True), strict=True))
 
     def find(name: str, seen: tuple[str, ...] = ()) -> float:
@@ -278,11 +278,11 @@ def _target_sparsities(
 
 
 def _variant_suffixes(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
-    """What tells runs apart that would else be taken for seeds of one method: bindings that are not the usual ones."""
-    told = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
-    # A run of a version that did not have a setting yet says nothing of it.
-    is_said = configs[told].map(lambda value: not isinstance(value, float) or not np.isnan(value))
-    texts = configs[told].map(repr).where(is_said)
+    """Returns unusual bindings as suffixes of labels; without them, such runs would pass for seeds of one method."""
+    columns = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
+    # NaN: the run is of a version without this setting.
+    is_bound = configs[columns].map(lambda value: not isinstance(value, float) or not np.isnan(value))
+    texts = configs[columns].map(repr).where(is_bound)
     variants = dict.fromkeys(runs["run"], "")
     for _, setting in runs.groupby("setting"):
         for _, group in setting.groupby(["method", "target_sparsity"], dropna=False):
@@ -296,7 +296,7 @@ def _variant_suffixes(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
 
 
 def _usual_value(own: pd.Series, all_of_setting: pd.Series) -> str:
-    """The value that needs no mention: the commonest one of the setting, or of the method where it has another."""
+    """Returns the most frequent value of the setting or, if the method never has it, of the method."""
     (common, _), *_ = collections.Counter(all_of_setting.dropna()).most_common(1)
     (common_here, _), *_ = collections.Counter(own.dropna()).most_common(1)
     return str(common if common in set(own) else common_here)
@@ -305,7 +305,7 @@ def _usual_value(own: pd.Series, all_of_setting: pd.Series) -> str:
 def _join_identity(
     identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]
 ) -> pd.DataFrame:
-    """Identity, then the values of the records; what is null becomes NaN."""
+    """Puts the identity of the runs before the values of their records; null becomes NaN."""
     frame = pd.DataFrame([record for _, record in records])
     frame = frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))
     for column in [c for c in frame if pd.api.types.is_object_dtype(frame[c])]:

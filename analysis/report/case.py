@@ -96,7 +96,7 @@ def results_section(case: Case, writer: ReportWriter) -> Section:
     results = case.runs.results
     writer.write_data(f"{case.slug}/results", results.drop(columns="versions", errors="ignore"))
     if results.empty:
-        section.add(page.paragraph("No run of this case is finished; what follows shows how far they are.", "note"))
+        section.add(page.paragraph("No run of this case is finished; the sections below show their progress.", "note"))
         return section
     dense = results[results["method"] == "dense"]
     costs = [c for c in ("inference_flops", "training_flops") if c in results]
@@ -124,7 +124,7 @@ def results_section(case: Case, writer: ReportWriter) -> Section:
                 *(_format_cost(own[cost].mean(), unit) for cost, unit in zip(costs, units, strict=True)),
             ]
         )
-    caption = "Finished runs: mean, and standard deviation over the runs of a method. FLOPs are counted, not measured."
+    caption = "Finished runs: mean and standard deviation over the runs of a method. FLOPs are counted, not measured."
     section.add(page.table(caption, heads, rows))
     return section
 
@@ -166,15 +166,14 @@ def curvature_section(case: Case, writer: ReportWriter) -> Section:
     writer.add_figure(
         section,
         f"{case.slug}/spectra_before_and_after",
-        "Spectra of the Hessian before and after mask updates: numbers of eigenvalues in bins, or their density where "
-        "it was estimated. The axis is linear around zero and logarithmic beyond. The legend gives the ends of the "
-        "spectra.",
+        "Hessian spectra before and after mask updates: histograms of eigenvalues, or estimated densities. The axis is "
+        "linear around zero and logarithmic beyond. The legend gives the ends of the spectra.",
         lambda: spectra_figures.before_and_after(_spectrum_pairs(case)),
     )
     writer.add_figure(
         section,
         f"{case.slug}/curvature",
-        "Ends of the spectrum and number of negative eigenvalues at checkpoints, also those beside mask updates. "
+        "Extreme eigenvalues and number of negative eigenvalues at checkpoints, including those beside mask updates. "
         f"{formatting.BAND}",
         lambda: spectra_figures.extremes(summaries),
     )
@@ -182,11 +181,11 @@ def curvature_section(case: Case, writer: ReportWriter) -> Section:
 
 
 def _spectrum_pairs(case: Case) -> dict[str, tuple[spectra_figures.Spectrum, spectra_figures.Spectrum]]:
-    """Spectra before and after mask updates that have both: the first ones of different methods and steps."""
+    """Returns the first spectra before and after mask updates, of different methods and steps."""
     pairs: dict[str, tuple[spectra_figures.Spectrum, spectra_figures.Spectrum]] = {}
     for row in case.spectra.updates.sort_values("step").to_dict("records"):
         directory = case.runs.path(row["run"])
-        before, after = (spectra.spectrum(directory, -number) for number in (row["step"] - 1, row["step"]))
+        before, after = (spectra.read_spectrum(directory, -number) for number in (row["step"] - 1, row["step"]))
         if before is not None and after is not None and len(pairs) < _MOST_PAIRS:
             pairs.setdefault(f"{row['label']}, step {row['step']}", (before, after))
     return pairs
@@ -198,13 +197,13 @@ def mask_section(case: Case, writer: ReportWriter) -> Section:
     writer.add_figure(
         section,
         f"{case.slug}/layer_sparsity",
-        "Sparsity of each layer at the last log step; points are means over runs, lines their range.",
+        "Sparsity of each layer at the last log step. Points are means over runs, lines their range.",
         lambda: mask_figures.layer_sparsity(case.runs.layers),
     )
     writer.add_figure(
         section,
         f"{case.slug}/mask_evolution",
-        f"How masks change. {formatting.BAND}",
+        f"Change of masks over training. {formatting.BAND}",
         lambda: mask_figures.evolution(case.runs.metrics),
     )
     survivals = tables.survivals(case.runs, case.reader)
@@ -212,8 +211,8 @@ def mask_section(case: Case, writer: ReportWriter) -> Section:
     writer.add_figure(
         section,
         f"{case.slug}/mask_survival",
-        "Share of grown weights that are still active after some steps (Kaplan-Meier, from the checkpoints; weights "
-        "that grow and go between two of them are not seen). One curve a run.",
+        "Fraction of grown weights that are still active after some steps (Kaplan-Meier estimate from checkpoints; "
+        "weights that are grown and dropped between two of them are missed). One curve per run.",
         lambda: mask_figures.survival(survivals),
     )
     table = tables.mask_table(case.runs, case.reader)
@@ -230,8 +229,8 @@ def mask_section(case: Case, writer: ReportWriter) -> Section:
             for row in table.to_dict("records")
         ]
         caption = (
-            "Overlap of the last masks with others: active in both / active in either, what random masks of the same "
-            "layer-wise densities would have, and how far above that it is (0% chance, 100% equal)."
+            "Overlap of the final masks with others (active in both / active in either), its value for random masks of "
+            "the same layer-wise densities, and the overlap above chance (0% chance, 100% equal)."
         )
         section.add(page.table(caption, ["Method", "With", "n", "Overlap", "By chance", "Above chance"], rows, names=2))
     return section

@@ -12,7 +12,7 @@ from analysis.figures import style
 from analysis.report import page
 
 # Caption of figures over seeds.
-BAND = "Lines are means over the runs of a method, bands reach from the smallest to the largest."
+BAND = "Lines are means over the runs of a method, bands reach from minimum to maximum."
 
 
 def means_table(frame: pd.DataFrame, columns: Mapping[str, str], caption: str) -> Markup:

@@ -76,12 +76,12 @@ def _lead(runs: Runs) -> str:
 
 
 def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: Sequence[Case]) -> Section:
-    section = Section("At a glance")
+    section = Section("Summary")
     if runs.runs.empty:
         places = ", ".join(map(str, tops))
         section.add(
             page.paragraph(f"There is no run below {places}: a run is a directory with operative_config.gin.", "note"),
-            page.paragraph("Train one, then make the report again:"),
+            page.paragraph("Train one, then write the report again:"),
             page.command("python train.py --logdir=runs/rigl --gin_config=configs/rigl.gin"),
         )
         return section
@@ -90,13 +90,13 @@ def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: 
         page.tiles([(int(states.get(s, 0)), s, "") for s in ("finished", "unfinished", "empty") if s in states])
     )
     if "finished" not in states:
-        section.add(page.paragraph("No run is finished: there are curves, and no final numbers.", "note"))
+        section.add(page.paragraph("No run is finished: the report shows curves and no final results.", "note"))
     elif set(states.index) - {"finished"}:
         section.add(
             page.paragraph(
-                "Some runs are not finished. Means over training go as far as all runs of a method have come, without "
-                "those that are less than half as far as the furthest; tables of final results and similarities leave "
-                "out all that are not finished.",
+                "Some runs are not finished. Means over training end where the shortest run of a method ends; runs "
+                "less than half as long as the longest are left out. Tables of final results and similarities cover "
+                "finished runs alone.",
                 "note",
             )
         )
@@ -105,7 +105,7 @@ def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: 
         [page.link(case.title, case.slug), *(sum(v.status == s for v in case.verdicts) for s in page.STATUSES)]
         for case in every
     ]
-    section.add(page.table(f"What these runs say of {len(paper.CLAIMS)} claims of the paper.", heads, rows))
+    section.add(page.table(f"Verdicts of these runs on {len(paper.CLAIMS)} claims of the paper.", heads, rows))
     return section
 
 
@@ -142,7 +142,7 @@ def _cost_section(runs: Runs, writer: ReportWriter) -> Section:
         writer.add_figure(
             child,
             f"{slug}/accuracy_flops",
-            "Test accuracy against counted FLOPs: what hardware that skips zeros would need. Small points are runs, "
+            "Test accuracy against counted FLOPs, the cost on hardware that skips zeros. Small points are runs, "
             "large ones means of a method at a sparsity.",
             functools.partial(accuracy.against_flops, results),
         )
@@ -160,15 +160,15 @@ def _propagation_section(runs: Runs, writer: ReportWriter) -> Section:
     writer.write_data("signal_propagation", frame)
     section.add(
         page.paragraph(
-            "Untrained networks of these runs with random masks of very different fan-in, fed with normal noise: what "
-            "reaches the logits. The dense initialisation counts connections that the mask takes away."
+            "Response of the untrained networks to normal noise, under random masks with very different fan-ins. The "
+            "dense initialisation scales weights by a fan-in that includes masked connections."
         )
     )
     writer.add_figure(
         section,
         "signal_propagation",
         "Standard deviation of logits and of hidden units over 500 inputs, for three initialisations. Lines are means "
-        "over 3 draws, bands reach from the smallest to the largest.",
+        "over 3 draws, bands reach from minimum to maximum.",
         lambda: propagation_figures.signal(frame),
     )
     return section
@@ -181,7 +181,7 @@ def _landscape_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, write
             writer.add_figure(
                 section,
                 f"landscapes/{picture.kind}_{place}_{split}",
-                f"Loss on the {split} split: {picture.kind}, from {'/'.join(pathlib.Path(picture.folder).parts[-2:])}.",
+                f"Loss on the {split} split: {picture.kind} in {'/'.join(pathlib.Path(picture.folder).parts[-2:])}.",
                 functools.partial(
                     landscape_figures.picture, picture.kind, picture.xs, picture.ys, loss, picture.marks, split
                 ),
@@ -192,8 +192,8 @@ def _landscape_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, write
         writer.add_figure(
             section,
             "landscapes/instability",
-            "Error barrier between copies of a run that go on from a step with other data orders, above the mean of "
-            "their errors. Below 2 points (line) the run is stable (Frankle et al. 2020).",
+            "Error barrier between copies of a run that continue from a step with different data orders, above the "
+            "mean of their errors. Below 2 points (line) the run is stable (Frankle et al. 2020).",
             lambda: landscape_figures.instability(instability),
         )
     writer.missing.clear()
@@ -222,30 +222,29 @@ def _run_section(runs: Runs, writer: ReportWriter) -> Section:
     heads = ["Method", "Run", "Seed", "Sparsity", "State", "Test accuracy"]
     section.add(page.folded(f"{len(rows)} runs", page.table("", heads, rows, names=2)))
     if runs.notes:
-        section.add(page.paragraph("What could not be read:", "note"), page.bullets(runs.notes))
+        section.add(page.paragraph("Files that could not be read:", "note"), page.bullets(runs.notes))
     return section
 
 
 def _reading_section() -> Section:
-    section = Section("How to read this")
+    section = Section("How to read this report")
     section.add(
         page.bullets(
             [
-                "Intervals have 95% confidence. They cover the seeds of these runs, not other data, networks or "
-                "settings. Where both sides have runs of the same seeds, differences are taken seed by seed "
-                "(Student's t); ratios are means of logarithms. Means over pairs of runs have jackknife intervals, "
-                "because pairs share runs.",
+                "Intervals have 95% confidence. They cover variation over seeds, not over data, networks or settings. "
+                "Differences are paired by seed if both methods have runs of the same seeds (Student's t); ratios are "
+                "means of logarithms. Means over pairs of runs have jackknife intervals, because pairs share runs.",
                 "A claim is supported if its whole interval lies where the claim holds (shaded), not supported if it "
-                "lies outside, and undecided if it reaches over the border: more seeds would tell. "
-                "With three seeds only large and steady effects can be told from chance; with some twenty claims, one "
-                "may look supported or refuted by chance.",
-                "The gradient norm is that of the active weights, of the unregularised loss, on a fixed held-out "
+                "lies outside, and undecided if it crosses the border: more seeds would decide it. Three seeds "
+                "separate only large and consistent effects from chance; with some twenty claims, one may come out "
+                "supported or refuted by chance.",
+                "The gradient norm is that of the active weights for the unregularised loss on a fixed held-out "
                 "batch. Early means the first tenth of training.",
-                "A + is the sparsity-aware initialisation. Scratch, lottery and prune-restart take the masks of a "
+                "A + marks the sparsity-aware initialisation. Scratch, lottery and prune-restart take the masks of a "
                 "pruning run; so do SET and RigL unless a distribution such as ERK is named.",
-                "A name with a setting behind it, such as RigL, total_steps=3000, is a variant: its runs differ in "
-                "that setting from those of the plain name, and the claims do not look at it.",
-                "Numbers of the paper are for orientation: MNIST and ImageNet at its published lengths.",
+                "A name followed by a setting, such as RigL, total_steps=3000, is a variant: its runs differ in that "
+                "setting from those of the plain name, and no claim is tested on it.",
+                "Values of the paper are for orientation: MNIST and ImageNet at the published training lengths.",
             ]
         )
     )

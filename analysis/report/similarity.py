@@ -16,13 +16,13 @@ from sparse_lib.experiment.runtime.errors import RunError
 
 def function_section(case: Case, writer: ReportWriter) -> Section:
     """Disagreement, divergences and shared errors of the networks, by method."""
-    section = Section("What the networks compute")
+    section = Section("Similarity of functions")
     table = tables.function_table(case.runs, case.predicted)
     writer.write_data(f"{case.slug}/similarity", table)
     writer.write_data(f"{case.slug}/similarity_pairs", case.evidence.pairs)
     writer.write_data(f"{case.slug}/similarity_to_pruned", case.evidence.to_parents)
     if table.empty:
-        writer.missing.append("No run has left predictions.npz: it is written at the end of training.")
+        writer.missing.append("No run has a predictions.npz, which is written at the end of training.")
         return section
     heads = ["Method", "n", "Accuracy", "Ensemble", "Disagree", "With pruned", "KL", "JS", "Shared errors"]
     looks = style.looks(table)
@@ -42,20 +42,20 @@ def function_section(case: Case, writer: ReportWriter) -> Section:
     ]
     section.add(
         page.table(
-            "Pairs of networks of a method: share of test images that they classify differently, mean divergences of "
-            "their predictions (nats), and overlap of their errors; with the pruned network whose masks they take. "
-            "Mean and standard deviation.",
+            "Pairs of networks of a method: fraction of test images that they classify differently, mean divergences "
+            "of their predictions (nats), and overlap of their errors. With pruned: disagreement with the pruned "
+            "network whose masks they take. Mean and standard deviation.",
             heads,
             rows,
         ),
         page.paragraph(
-            "* no two of these networks take the masks of one pruned network: they are compared across masks.", "small"
+            "* No two of these networks take the masks of one pruned network: the pairs have different masks.", "small"
         ),
     )
     writer.add_figure(
         section,
         f"{case.slug}/disagreement",
-        "Share of test images that two networks classify differently; every row is a run.",
+        "Fraction of test images that two networks classify differently. Each row is a run.",
         lambda: _disagreement_matrix(case),
     )
     return section
@@ -72,14 +72,14 @@ def _disagreement_matrix(case: Case) -> Figure:
 
 def weight_section(case: Case, writer: ReportWriter) -> Section:
     """Distances, interpolations and barriers to the pruned network."""
-    section = Section("Where the networks lie")
+    section = Section("Distances between weights")
     distances = case.evidence.distances
     writer.write_data(f"{case.slug}/distances", distances)
     writer.write_data(f"{case.slug}/interpolation", case.paths.points)
     writer.write_data(f"{case.slug}/barriers", case.paths.barriers)
     if not distances.empty:
         heads = ["Method", "Start, L2", "End, L2", "Start, cosine", "End, cosine", "Start to end, L2"]
-        caption = "Distances of weights to the pruned network whose masks a run takes. Mean and standard deviation."
+        caption = "Weight distances to the pruned network whose masks a run takes. Mean and standard deviation."
         section.add(formatting.means_table(distances, dict(zip(heads[1:], tables.DISTANCES, strict=True)), caption))
     _add_representations(case, section, writer)
     points, stress = tables.embed(case.runs, case.reader)
@@ -87,15 +87,15 @@ def weight_section(case: Case, writer: ReportWriter) -> Section:
     writer.add_figure(
         section,
         f"{case.slug}/embedding",
-        "Initial and final weights of the runs that keep the masks of one pruned network, in the plane: metric "
-        "multidimensional scaling of their L2 distances. Thin lines join start and end of a run.",
+        "Initial and final weights of the runs that keep the masks of one pruned network, embedded in the plane by "
+        "metric multidimensional scaling of their L2 distances. Thin lines join start and end of a run.",
         lambda: similarity_figures.embedding(points, stress),
     )
     to_parent = case.paths.points[case.paths.points["to_parent"].astype(bool)]
     writer.add_figure(
         section,
         f"{case.slug}/interpolation",
-        f"On the line from a run to the pruned network whose masks it takes. {formatting.BAND}",
+        f"Loss and accuracy on the line from a run to the pruned network whose masks it takes. {formatting.BAND}",
         lambda: landscape_figures.interpolation(to_parent),
     )
     ends = case.paths.barriers[~case.paths.barriers["from_start"].astype(bool)]
@@ -104,7 +104,7 @@ def weight_section(case: Case, writer: ReportWriter) -> Section:
         heights = ("above_higher_end", "above_line", "largest_rise")
         columns = {name.replace("_", " ").capitalize(): name for name in heights}
         section.add(
-            formatting.means_table(loss, columns, "Barriers of the training loss between ends of training (nats).")
+            formatting.means_table(loss, columns, "Barriers of the training loss between final weights (nats).")
         )
     return section
 
@@ -120,7 +120,7 @@ def _add_representations(case: Case, section: Section, writer: ReportWriter) -> 
         return
     layers = {f"CKA {name.removeprefix('cka/')}": name for name in frame.columns if name.startswith("cka/")}
     caption = (
-        "The same ends of training once hidden units are permuted to fit the pruned network's (an upper bound), and "
-        "linear CKA of the activations of each layer on test images: 1 for equal up to rotation and scale."
+        "Distance of the final weights after permuting hidden units to match the pruned network (an upper bound), and "
+        "linear CKA of the activations of each layer on test images: 1 if equal up to rotation and scale."
     )
     section.add(formatting.means_table(frame, {"End, matched L2": "matched_l2", **layers}, caption))

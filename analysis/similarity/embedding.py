@@ -1,4 +1,4 @@
-"""Solutions in the plane: metric multidimensional scaling of their distances."""
+"""Metric multidimensional scaling of solutions to the plane."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from sparse_lib._utils.errors import InputError
 
 
 class Embedding(NamedTuple):
-    """Points in the plane whose distances come close to given ones.
+    """Points in the plane with distances close to given ones.
 
     Attributes:
-      points: [n, 2], centred; the first axis is the one along which they spread most.
+      points: [n, 2], centred, in the axes of their principal components.
       stress: Kruskal's stress-1, sqrt(sum (d - delta)^2 / sum d^2) over all pairs, with the distances d in the plane
         and the given ones delta; 0 is perfect, 0.1 fair, 0.2 poor (Kruskal 1964).
     """
@@ -24,7 +24,7 @@ class Embedding(NamedTuple):
 def mds(distances: np.ndarray, *, seed: int = 0, starts: int = 8) -> Embedding:
     """Metric multidimensional scaling by SMACOF (scikit-learn), as in Figure 5 of the gradient-flow paper.
 
-    The first start is classical scaling, the others are random; the one of least stress is kept.
+    The first start is classical scaling, the others are random; the result with the least stress is returned.
 
     Args:
       distances: [n, n], symmetric, zero on the diagonal.
@@ -35,7 +35,7 @@ def mds(distances: np.ndarray, *, seed: int = 0, starts: int = 8) -> Embedding:
       Points and stress.
 
     Raises:
-      InputError: for a matrix that holds no distances.
+      InputError: if the matrix is not one of distances.
     """
     delta = np.asarray(distances, np.float64)
     if delta.ndim != 2 or delta.shape[0] != delta.shape[1] or not len(delta):
@@ -57,7 +57,7 @@ def _start_points(delta: np.ndarray, seed: int, count: int) -> list[np.ndarray]:
 
 
 def _classical_scaling(delta: np.ndarray) -> np.ndarray:
-    """Torgerson's scaling: the two leading axes of the centred matrix of squares."""
+    """Torgerson's scaling: the two leading axes of the double-centred squared distances."""
     n = len(delta)
     centre = np.eye(n) - 1 / n
     values, vectors = np.linalg.eigh(-0.5 * centre @ delta**2 @ centre)
@@ -80,7 +80,7 @@ def _stress(points: np.ndarray, delta: np.ndarray) -> float:
 
 
 def _orient(points: np.ndarray) -> np.ndarray:
-    """Turns the plane so that equal distances give equal pictures."""
+    """Rotates points to their principal axes with fixed signs, so that equal distances give equal points."""
     centred = points - points.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     turned = centred @ axes.T

@@ -1,4 +1,4 @@
-"""Similarity of the finished runs of a case, as frames: in function, in weights, in masks."""
+"""Similarity of the finished runs of a case in function, weights and masks, as frames."""
 
 import itertools
 import pathlib
@@ -15,13 +15,13 @@ from analysis.similarity import cka, embedding, function, masks, weights
 from sparse_lib.experiment.storage import files
 
 TO_PARENT = ("disagreement", "kl", "js", "error_jaccard")
-# More examples than units, or CKA is biased; a test set of the embedded digits has 360.
+# More examples than units, or CKA is biased; the test split of the embedded digits has 360 (count).
 _CKA_EXAMPLES = 1000
 DISTANCES = ("start_l2", "end_l2", "start_cosine", "end_cosine", "moved_l2")
 
 
 class Predictions(NamedTuple):
-    """What the networks say of the test examples.
+    """Predictions on the test split.
 
     Attributes:
       logits: [n, classes] by run.
@@ -33,13 +33,13 @@ class Predictions(NamedTuple):
 
 
 def load_predictions(runs: Runs) -> Predictions:
-    """Reads the logits of the runs.
+    """Reads the logits of finished runs.
 
     Args:
-      runs: of one case; what is not finished, has no predictions.npz, or other test examples than most, is left out.
+      runs: runs of one case.
 
     Returns:
-      The logits.
+      The logits, without runs that lack predictions.npz or have other test examples than the majority.
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     finished = runs.runs[runs.runs["state"] == "finished"]
@@ -57,14 +57,14 @@ def load_predictions(runs: Runs) -> Predictions:
 
 
 def within_methods(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """Compares what the runs of each method predict, pair by pair.
+    """Compares the predictions of the runs of each method, pair by pair.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a pair: label, method, `same_masks` (whether both take the masks of one run), first, second, and the
+      One row per pair: label, method, `same_masks` (whether both take the masks of one run), first, second, and the
       measures of `function.pairwise`.
     """
     frames = []
@@ -81,14 +81,14 @@ def within_methods(runs: Runs, predicted: Predictions) -> pd.DataFrame:
 
 
 def to_parents(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """Compares what each run predicts with what the pruned network predicts whose masks it takes.
+    """Compares the predictions of each run with those of the pruned network whose masks it takes.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
+      One row per run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
     """
     rows = []
     for row in _rows_with_parents(runs):
@@ -98,20 +98,20 @@ def to_parents(runs: Runs, predicted: Predictions) -> pd.DataFrame:
 
 
 def function_table(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """The similarity table of the gradient-flow paper (arXiv 2010.03533, tables 2 and 3), for any set of runs.
+    """Similarity table of the gradient-flow paper (arXiv 2010.03533, tables 2 and 3).
 
-    Networks are compared pair by pair where they take the masks of one pruned run, as in the paper; where no two of a
-    method do, all its pairs are taken, and `pairs_share_masks` is false: such networks have different masks. Pruned
-    networks are compared with those that others take their masks from.
+    Networks are compared pair by pair if they take the masks of one pruned run, as in the paper. If no two runs of a
+    method do, all its pairs are compared, and `pairs_share_masks` is false. Pruned networks are compared with those
+    that other runs take their masks from.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a method: label, method, networks and pairs (counts); mean and standard deviation of test accuracy,
+      One row per method: label, method, networks and pairs (counts); mean and standard deviation of test accuracy,
       `accuracy`; accuracy and gain of the ensembles of networks of one parent (fractions); mean and standard deviation
-      over pairs of every measure, and of those to the pruned network, `pruned_...`.
+      of every measure over pairs, and over comparisons with the pruned network as `pruned_...`.
     """
     pairs, parents = within_methods(runs, predicted), to_parents(runs, predicted)
     own_parents = set(parents["parent"])
@@ -146,15 +146,15 @@ def function_table(runs: Runs, predicted: Predictions) -> pd.DataFrame:
 
 
 def distances(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
-    """How far each finished run starts and ends from the pruned network whose masks it takes, in weights.
+    """Measures the weight distances of finished runs to the pruned network whose masks they take.
 
     Args:
       runs: of one case.
-      reader: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a run: `IDENTITY`, parent, and `DISTANCES`: L2 and cosine distance of its first and last checkpoint to the
-      parent's last one, and the L2 distance between its own two.
+      One row per run: `IDENTITY`, parent, and `DISTANCES`: L2 and cosine distance of its first and last checkpoint to
+      the last one of the parent, and the L2 distance between the two.
     """
     reader = reader or CheckpointReader()
     rows = []
@@ -178,18 +178,18 @@ def distances(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFram
 
 
 def representations(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
-    """Compares the finished runs whose masks stay with the pruned network, beyond what their weights say as they are.
+    """Compares finished runs with fixed masks to the pruned network up to permutation, and by their activations.
 
     Args:
       runs: of one case.
-      reader: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a run: `IDENTITY`, parent, `matched_l2`, the L2 distance of final weights once hidden units are permuted
-      to fit (NaN for networks that are no chain), and `cka/<layer>`, linear CKA of the activations on test images.
+      One row per run: `IDENTITY`, parent, `matched_l2`, the L2 distance of final weights after matching hidden units
+      (NaN if the layers do not form a chain), and `cka/<layer>`, linear CKA of the activations on test images.
 
     Raises:
-      RunError: if network or data of a run cannot be built any more.
+      RunError: if the network or data of a run cannot be built.
     """
     reader = reader or CheckpointReader()
     rows: list[dict[str, Any]] = []
@@ -217,14 +217,14 @@ def _matched_l2(built: networks.Built, own: checkpoints.Values, goal: checkpoint
 
 
 def embed(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFrame, float]:
-    """Places a pruned network and the starts and ends of the runs that keep its masks in the plane.
+    """Embeds a pruned network and the starts and ends of the runs that keep its masks in the plane.
 
     Args:
-      runs: of one case; the pruned network with the most finished runs of that kind is taken.
-      reader: reads the checkpoints.
+      runs: of one case; the pruned network with most such finished runs is taken.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a solution: run, label, method, end ("start" or "end"), x, y; and the stress.
+      One row per solution: run, label, method, end ("start" or "end"), x, y; and the stress.
     """
     reader = reader or CheckpointReader()
     children = [r for r in _rows_with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
@@ -250,19 +250,19 @@ def embed(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFr
 
 
 def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
-    """How much the masks of the finished runs have in common, against chance.
+    """Measures the overlap of masks of finished runs against chance.
 
     Args:
       runs: of one case.
-      reader: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a method and comparison: label, method, `compared` (its last masks with its first masks, or with those of
-      its other seeds), n (count), and means of iou, chance and above_chance.
+      One row per method and comparison: label, method, `compared` (the final masks with the first masks of the run or
+      with those of other seeds), n (count), and means of iou, chance and above_chance.
     """
     reader = reader or CheckpointReader()
     bases = runs.runs["method"].map(methods.base_of)
-    # Masks that stay are those of the pruned network.
+    # Fixed masks equal those of the pruned network.
     wanted = runs.runs[(runs.runs["state"] == "finished") & ~bases.isin([*methods.DENSE, *methods.STATIC])]
     rows: list[dict[str, Any]] = []
 
@@ -277,7 +277,7 @@ def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFra
             if start is not None and end is not None and methods.base_of(row["method"]) not in methods.PRUNING:
                 compare(row, "its first masks", end, start)
         for (first, one), (_, other) in itertools.combinations(last, 2):
-            compare(first, "those of its other seeds", one, other)
+            compare(first, "other seeds", one, other)
     frame = pd.DataFrame(rows, columns=["label", "method", "compared", "iou", "chance", "above_chance"])
     grouped = frame.groupby(["label", "method", "compared"], sort=False)
     table = grouped.mean().assign(n=grouped.size()).reset_index()
@@ -285,11 +285,11 @@ def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFra
 
 
 def survivals(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
-    """How long grown weights stay, for every finished run that grows some.
+    """Estimates the survival of grown weights in finished runs.
 
     Args:
       runs: of one case.
-      reader: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
       `IDENTITY` and the columns of `masks.survival`.
@@ -300,14 +300,14 @@ def survivals(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFram
     for row in runs.runs.to_dict("records"):
         if row["run"] not in kept or row["state"] != "finished":
             continue
-        steps, history = reader.mask_history(pathlib.Path(row["path"]))
+        steps, history = reader.read_mask_history(pathlib.Path(row["path"]))
         if len(steps) > 2:
             frames.append(masks.survival(steps, history).assign(**{column: row[column] for column in IDENTITY}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*IDENTITY, "age", "survival"])
 
 
 def _rows_with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
-    """Identity and parent of the runs that have one; both finished, if asked for."""
+    """Returns identity and parent of the runs that have one, optionally only where both are finished."""
     rows = runs.runs[runs.runs["parent"].notna()]
     if finished:
         done = runs.runs.loc[runs.runs["state"] == "finished", "run"]
@@ -316,7 +316,7 @@ def _rows_with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, 
 
 
 def _end_checkpoints(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """The first and the last checkpoint of a run."""
+    """Returns the paths of the first and the last checkpoint of a run."""
     return runs.path(name) / "ckpt-0", runs.path(name)
 
 
@@ -328,7 +328,7 @@ def _compare_functions(predicted: Predictions, one: str, other: str) -> dict[str
 
 
 def _ensembles(group: pd.DataFrame, predicted: Predictions, *, shares: bool) -> dict[str, float]:
-    """Accuracy and gain of the ensemble of each family, their mean."""
+    """Returns accuracy and gain of the ensembles, averaged over parents."""
     families = [own["run"] for _, own in group.groupby("parent")] if shares else [group["run"]]
     members = [[predicted.logits[name] for name in names] for names in families if len(names) > 1]
     if not members:

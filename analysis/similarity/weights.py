@@ -1,4 +1,4 @@
-"""Distances of solutions in the space of weights."""
+"""Distances between solutions in weight space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ Values = Mapping[str, np.ndarray]
 
 
 def l2(one: Values, other: Values) -> float:
-    """Euclidean distance, || a - b ||, over all variables together, in float64.
+    """Euclidean distance || a - b || over all variables, in float64.
 
     Args:
-      one: arrays by name of the variable.
+      one: arrays by variable name.
       other: arrays of the same names and shapes.
 
     Returns:
@@ -28,14 +28,14 @@ def l2(one: Values, other: Values) -> float:
 
 
 def cosine(one: Values, other: Values) -> float:
-    """Cosine distance, `1 - <a, b> / (||a|| ||b||)`, over all variables together.
+    """Cosine distance `1 - <a, b> / (||a|| ||b||)` over all variables.
 
     Args:
-      one: arrays by name of the variable.
+      one: arrays by variable name.
       other: arrays of the same names and shapes.
 
     Returns:
-      The distance, from 0 to 2; NaN where either side is zero.
+      The distance, from 0 to 2; NaN if either side is zero.
     """
     pairs = _paired_arrays(one, other)
     a, b = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
@@ -44,20 +44,20 @@ def cosine(one: Values, other: Values) -> float:
 
 
 def matched_l2(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
-    """Euclidean distance once the hidden units of one solution are permuted to fit the other's as well as may be.
+    """Euclidean distance after permuting the hidden units of one solution to match the other's.
 
-    Units of a network may be permuted without changing what it computes, so that the plain distance of two networks of
-    different initial weights says little (Ainsworth et al. 2022).
+    Permuting hidden units does not change a network's function, so the plain distance between networks with different
+    initial weights overstates their difference (Ainsworth et al. 2022).
 
     Args:
       model: a built network whose layers form a chain.
-      reference: trainable values of the solution that stays, by name of the variable in checkpoints.
-      params: of the one that is permuted.
-      seed: of the search's random starts.
-      restarts: number of starts, of which the first permutes nothing (count).
+      reference: trainable values of the fixed solution, by variable name in checkpoints.
+      params: trainable values of the permuted solution.
+      seed: of the random starts of the search.
+      restarts: number of starts, the first from the identity (count).
 
     Returns:
-      The distance; an upper bound, as the search may miss the best permutation.
+      An upper bound on the distance, as the search may miss the best permutation.
     """
     keys = [checkpoint_key(v.path) for v in model.trainable_variables]
     ordered = [[side[key] for key in keys] for side in (reference, params)]
@@ -67,17 +67,17 @@ def matched_l2(model: Any, reference: Values, params: Values, *, seed: int = 0, 
 def pairwise(
     solutions: Mapping[str, Values], measures: Mapping[str, Callable[[Values, Values], float]] | None = None
 ) -> pd.DataFrame:
-    """Distances of every pair of solutions.
+    """Computes the distances of all pairs of solutions.
 
     Args:
-      solutions: arrays by name of the variable, by name of the solution.
-      measures: name to (one, other) -> number; None takes `l2` and `cosine`.
+      solutions: arrays by variable name, by name of the solution.
+      measures: functions of two solutions, by name; None takes `l2` and `cosine`.
 
     Returns:
-      One row a pair: first, second, and one column a measure.
+      One row per pair: first, second, and one column per measure.
 
     Raises:
-      InputError: if the solutions are of different networks.
+      InputError: if the solutions belong to different networks.
     """
     measures = {"l2": l2, "cosine": cosine} if measures is None else measures
     names = list(solutions)
@@ -90,13 +90,13 @@ def pairwise(
 
 
 def l2_matrix(solutions: Sequence[Values]) -> np.ndarray:
-    """Euclidean distances of all pairs, [n, n].
+    """Computes the Euclidean distances of all pairs, [n, n].
 
     Args:
       solutions: arrays of the same names and shapes.
 
     Returns:
-      A symmetric matrix with zeros on its diagonal.
+      A symmetric matrix with zero diagonal.
     """
     n = len(solutions)
     distances = np.zeros((n, n))

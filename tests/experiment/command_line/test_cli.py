@@ -96,9 +96,9 @@ def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
 
 
-def test_with_dashes_touches_known_flags_alone():
+def test_dashes_are_added_to_known_flags_alone():
     arguments = ["train.py", "logdir=/a", "--seed=8", "training.total_steps=3", "speed=9", "=", "--logdir=/b"]
-    assert cli.with_dashes(arguments) == ["train.py", "--logdir=/a", *arguments[2:]]
+    assert cli.add_dashes(arguments) == ["train.py", "--logdir=/a", *arguments[2:]]
 
 
 @pytest.mark.parametrize(
