@@ -60,7 +60,7 @@ def test_equal_values_have_an_interval_of_no_width():
 
 
 def test_jackknife_of_a_sum_is_the_t_interval():
-    # The measure x_i + x_j of all pairs has twice the mean of x, and the jackknife knows its variance exactly.
+    # The measure x_i + x_j of all pairs has twice the mean of x, and the jackknife estimates its variance exactly.
     x = np.array([1.0, 4.0, 2.0, 9.0, 3.0])
     found = statistics.jackknife(x[:, None] + x[None])
     expected = statistics.t_interval(x)
@@ -85,7 +85,7 @@ def test_jackknife_needs_three(n):
     assert np.isnan(statistics.jackknife(np.ones((n, n))).low)
 
 
-def test_jackknifes_differ_by_welch():
+def test_welch_of_two_jackknifes():
     first = np.array([[0, 0.004, 0.009], [0.004, 0, 0.007], [0.009, 0.007, 0]])
     second = np.array(
         [[0, 0.021, 0.034, 0.027], [0.021, 0, 0.019, 0.04], [0.034, 0.019, 0, 0.031], [0.027, 0.04, 0.031, 0]]
@@ -122,7 +122,7 @@ def test_intervals_keep_their_values():
         assert interval[:3] == pytest.approx(expected[interval.kind], rel=1e-12)
 
 
-def test_equal_values_are_no_reason_for_a_warning(recwarn):
+def test_equal_values_do_not_warn(recwarn):
     statistics.t_interval([0.5, 0.5, 0.5])
     statistics.welch([0.5, 0.5], [0.25, 0.25])
     assert not recwarn.list

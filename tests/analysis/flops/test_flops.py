@@ -173,8 +173,8 @@ def test_the_command_describes_any_network(capsys, tmp_path):
 )
 def test_failures_are_one_line(capsys, words, message):
     assert __main__.main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(message) and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(message) and printed.count("\n") == 1
 
 
 def test_contradictions_are_usage_errors(capsys):
