@@ -1,4 +1,4 @@
-"""The loss of a Keras model as a pure function of its trainable values, with derivatives."""
+"""The loss of a Keras model as a pure function of its parameters, with derivatives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Args:
       y_true: class indices, integers of shape [n] or [n, 1].
-      logits: unnormalised scores of shape [n, classes].
+      logits: unnormalized scores of shape [n, classes].
 
     Returns:
       Losses in nats, shape [n]; float64 logits give float64, all others float32.
@@ -39,11 +39,10 @@ def call(
     *,
     training: bool = False,
 ) -> tf.Tensor:
-    """Calls a model with other values in place of some variables, and moves no state.
+    """Calls a model with given values in place of some variables, and changes no state.
 
-    What the call would write (batch-norm averages, seeds, metrics) is thrown away; variables that
-    are not listed are read as they are at call time. The result can be differentiated twice, also
-    through normalisation and max-pooling layers (`exact_derivatives`).
+    Writes of the call (batch-norm averages, seeds, metrics) are discarded; all other variables are read at call time.
+    The result can be differentiated twice, also through normalization and max-pooling layers.
 
     Args:
       model: a built model.
@@ -55,8 +54,8 @@ def call(
     Returns:
       The model's outputs.
     """
-    # The model is called as a layer, not through `stateless_call`: only `__call__` hands
-    # `training` down through subclassed models whose `call` does not take it.
+    # The model is called as a layer, not through `stateless_call`: only `__call__` passes `training` through subclassed
+    # models whose `call` does not take it.
     replaced = list(zip(variables, values, strict=True))
     with exact_derivatives(), keras.StatelessScope(state_mapping=replaced):
         return model(inputs, training=training)
@@ -64,17 +63,31 @@ def call(
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss L(params; x, y) of a model; no method ever moves the model's state.
+    """The loss L(params; x, y) of a model; no method changes the model's state.
 
     Parameters are lists of tensors in the order of `model.trainable_variables`. Everything else
     (batch-norm statistics, seeds) is read from the model at call time, so with `training=True`
-    repeated calls see the same dropout noise until real training moves the seeds. Works in eager
+    repeated calls use the same dropout noise until training moves the seeds. Works in eager
     mode, `tf.function`, XLA and inside a replica context.
 
     Attributes:
       model: a built model, functional, sequential or subclassed.
       loss: maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
-        Regularisation is not included unless it is part of this function.
+        Regularization is not included unless it is part of this function.
+
+    Examples:
+      >>> import keras
+      >>> import tensorflow as tf
+      >>> from sparse_lib.objective import Objective
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+      >>> model.set_weights([tf.constant([[3.0]])])
+      >>> objective = Objective(model, loss=lambda y, outputs: (outputs[:, 0] - y) ** 2)
+      >>> x, y = tf.constant([[1.0], [2.0]]), tf.constant([1.0, 0.0])
+      >>> float(objective.mean_loss(objective.params(), x, y))  # the mean of 2^2 and 6^2
+      20.0
+      >>> (product,) = objective.hvp(objective.params(), x, y, [tf.ones((1, 1))])
+      >>> product.numpy().tolist()  # the second derivative, 2 mean(x^2)
+      [[5.0]]
     """
 
     model: keras.Model
@@ -88,7 +101,7 @@ class Objective:
         """
         if not self.model.built:
             raise InputError(
-                f"Model {self.model.name!r} is not built: call it on a batch once before it is given to Objective."
+                f"Model {self.model.name!r} is not built: call it on a batch once before passing it to Objective."
             )
 
     def params(self) -> list[tf.Tensor]:
@@ -100,7 +113,7 @@ class Objective:
         return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
 
     def outputs(self, params: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool = False) -> tf.Tensor:
-        """The model's outputs at some parameters.
+        """The model's outputs at given parameters.
 
         Args:
           params: trainable values, as from `params`.
@@ -108,7 +121,7 @@ class Objective:
           training: whether layers behave as in training (batch statistics, dropout).
 
         Returns:
-          What the model returns.
+          The outputs, in the structure of the model.
 
         Raises:
           ValueError: if the number of parameters differs from that of the model.
@@ -139,11 +152,11 @@ class Objective:
         return self.losses_of(self.outputs(params, x, training=training), y)
 
     def losses_of(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Loss of each example whose outputs are known.
+        """Loss of each example from given outputs.
 
         Args:
-          outputs: of the model for n examples.
-          y: their targets.
+          outputs: model outputs of n examples.
+          y: targets of n examples.
 
         Returns:
           Losses of shape [n].
@@ -188,7 +201,7 @@ class Objective:
 
         Returns:
           The scalar loss, and one gradient per parameter of its shape; zeros where the loss does
-          not depend on it.
+          not depend on the parameter.
         """
         params = [tf.convert_to_tensor(p) for p in params]
         with tf.GradientTape(watch_accessed_variables=False) as tape:

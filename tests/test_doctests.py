@@ -36,6 +36,15 @@ FIRST_CALLS = (
     "curvature.eigenpairs.extreme",
     "curvature.quadrature.quadrature",
     "curvature.traces.traces",
+    "curvature.exact.matrix.hessian",
+    "counting.cost_model.layer_costs",
+    "dead_neurons.dormant_fraction",
+    "deployment.channels.remove_dead_channels",
+    "landscape.barrier.barrier",
+    "landscape.evaluation.ModelEvaluator",
+    "landscape.matching.match",
+    "objective.Objective",
+    "oneshot.methods.OneShot.masks",
 )
 
 

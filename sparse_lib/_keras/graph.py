@@ -170,7 +170,7 @@ def rebuild(model: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
 
 
 def is_graph(operation: Any) -> bool:
-    """Whether an operation is a model that computes what its graph says."""
+    """Whether an operation is a model with a graph that its `call` follows."""
     return isinstance(operation, keras.Model) and type(operation).call in _GRAPH_CALLS
 
 

@@ -11,6 +11,7 @@ from sparse_lib.curvature.callback import Sharpness, TopEigenvalue
 from sparse_lib.curvature.determinism import consistency
 from sparse_lib.curvature.eigenpairs import Eigenpairs, both_ends, extreme
 from sparse_lib.curvature.estimate import Estimate
+from sparse_lib.curvature.exact import ExactHessian, eigenvalues, hessian
 from sparse_lib.curvature.gauss_newton import FisherOperator, GaussNewtonOperator
 from sparse_lib.curvature.lanczos import Lanczos, Ritz, lanczos
 from sparse_lib.curvature.operators import Counted, CurvatureOperator, HessianOperator, restricted, shifted
@@ -34,6 +35,7 @@ __all__ = [
     "Density",
     "Eigenpairs",
     "Estimate",
+    "ExactHessian",
     "FisherOperator",
     "GaussNewtonOperator",
     "HessianOperator",
@@ -49,9 +51,11 @@ __all__ = [
     "both_ends",
     "change",
     "consistency",
+    "eigenvalues",
     "exact",
     "extreme",
     "float_tolerance",
+    "hessian",
     "lanczos",
     "overlap",
     "quadrature",

@@ -1,4 +1,4 @@
-"""The loss between and around solutions: paths, curves, barriers."""
+"""The loss between and around solutions: paths, barriers, surfaces, weight matching."""
 
 from sparse_lib.landscape.barrier import Barrier, Peak, Rise, barrier
 from sparse_lib.landscape.batch_norm import BatchNormEstimator

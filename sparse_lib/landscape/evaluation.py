@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model at any weights, and along a path through them."""
+"""Loss and accuracy of a model at given weights and along a path."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,8 +84,18 @@ Evaluate = Callable[[list[np.ndarray]], Scores]
 class ModelEvaluator:
     """Evaluates a classifier at given weights, in inference mode, and moves no state of the model.
 
-    Called with the model's own values it gives what plain evaluation gives. Where the model lives under a tf.distribute
-    strategy with several replicas, each of them takes batches of its own.
+    At the model's own values the scores equal plain evaluation. Where the model lives under a tf.distribute strategy
+    with several replicas, the batches are shared out among them.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import landscape
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+      >>> data = {"test": (np.ones((4, 1), "float32"), np.array([0, 0, 0, 1]))}
+      >>> score = landscape.ModelEvaluator(model, data)([np.zeros((1, 2), "float32"), np.zeros(2, "float32")])["test"]
+      >>> score.accuracy, round(score.loss, 4)  # of equal logits, the loss is log 2
+      (0.75, 0.6931)
     """
 
     def __init__(
@@ -96,13 +106,13 @@ class ModelEvaluator:
         loss: LossFunction | None = None,
         batch_size: int = 1000,
     ) -> None:
-        """Traces nothing yet.
+        """Checks the data; tracing happens on the first call.
 
         Args:
-          model: a built model that returns one score a class, [n, classes].
+          model: a built model that returns one score per class, [n, classes].
           data: inputs and integer labels of each split, arrays with the same number of examples.
-          loss: (labels, scores) -> one loss an example; None means cross-entropy of logits.
-          batch_size: examples of one pass (count).
+          loss: (labels, scores) -> one loss per example; None means cross-entropy of logits.
+          batch_size: examples per forward pass (count).
 
         Raises:
           ValueError: for an empty split or one without a label for each example.
@@ -118,7 +128,7 @@ class ModelEvaluator:
         self._batches = tf.function(self._evaluate_batches, autograph=False, reduce_retracing=True)
 
     def _evaluate_batches(self, values: list[tf.Tensor], x: Any, y: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """A batch on each replica."""
+        """Evaluates one batch per replica."""
         with self._strategy.scope():
             found = distribute.per_replica(self._strategy, self._evaluate_batch, values, x, y)
         losses, right = map(self._strategy.experimental_local_results, found)
@@ -134,8 +144,8 @@ class ModelEvaluator:
         """Evaluates every split.
 
         Args:
-          values: of the model's trainable variables.
-          statistics: of its batch-norm layers, as from `BatchNormEstimator`; none leaves those of the model.
+          values: trainable values, in the order of `model.trainable_variables`.
+          statistics: batch-norm statistics, as from `BatchNormEstimator`; the model's own if empty.
 
         Returns:
           Loss and accuracy by split.
@@ -157,7 +167,7 @@ class ModelEvaluator:
         replicas = self._strategy.num_replicas_in_sync
         while several := [slice(start, start + self._batch_size) for start in itertools.islice(starts, replicas)]:
             parts = [(tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows])) for rows in several]
-            # Replicas that are left over repeat a batch, whose result nobody takes.
+            # Idle replicas repeat a batch, whose result is dropped.
             idle = parts[:1] * (replicas - len(parts))
             found = self._batches(tensors, *distribute.share_out(self._strategy, [*parts, *idle]))
             for loss, is_right in found[: len(parts)]:
@@ -169,12 +179,12 @@ class ModelEvaluator:
 def evaluate_path(
     path: Callable[[float], list[np.ndarray]], coefficients: Sequence[float], evaluate: Evaluate
 ) -> Iterator[tuple[float, Scores]]:
-    """Evaluates a path point by point; each point is there to be kept before the next one is computed.
+    """Evaluates a path lazily, so that each point can be saved before the next one is computed.
 
     Args:
-      path: such as a `Bezier`, from a coefficient to weights.
-      coefficients: places on the path.
-      evaluate: such as a `ModelEvaluator`, from weights to scores by split.
+      path: from a coefficient to weights, such as a `Bezier`.
+      coefficients: positions on the path.
+      evaluate: from weights to scores by split, such as a `ModelEvaluator`.
 
     Yields:
       Each coefficient with its scores.

@@ -1,4 +1,4 @@
-"""The flow through a network in which everything is positive, which SynFlow prunes by."""
+"""The synaptic flow through a network with positive weights, the objective of SynFlow."""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -14,16 +14,16 @@ from sparse_lib.oneshot.scores import Batch, Tensors
 
 
 def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: bool = True) -> tf.Tensor:
-    """The sum of a network's outputs when everything in it is positive (Tanaka et al. 2020).
+    """The sum of a network's outputs with absolute weights and an input of ones (Tanaka et al. 2020).
 
-    R = 1^T f(1; |theta|). All variables take absolute values, biases and frozen ones too, and batch
+    R = 1^T f(1; |theta|). All variables have absolute values, also biases and frozen ones, and batch
     norm has mean 0 and variance 1, since its averages could cancel the flow.
 
     Args:
-      model: a built model; it stays as it is.
+      model: a built model; it is not changed.
       params: absolute values of its trainable variables.
       inputs: one example of ones.
-      float64: whether the layers compute in float64; variables keep their dtype.
+      float64: whether the layers compute in float64.
 
     Returns:
       The flow, a scalar; float32 if `float64` is off.

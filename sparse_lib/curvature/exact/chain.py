@@ -1,4 +1,4 @@
-"""Which models are chains of piecewise linear layers, and their maps at a batch."""
+"""Models as chains of piecewise linear layers, and the maps of these layers at a batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Chain:
 
     Attributes:
       model: the model.
-      prefix: layers below the first with coordinates; nothing that is asked for depends on how they are made.
-      stages: makes each map of its input, from the first layer with coordinates to the logits.
-      coordinates: those of each layer that has some, in the order of the chain.
+      prefix: layers below the first with coordinates, which are not differentiated.
+      stages: constructors of the maps from their inputs, from the first layer with coordinates to the logits.
+      coordinates: of each layer that has any, in the order of the chain.
     """
 
     model: keras.Model
@@ -42,7 +42,7 @@ class Chain:
 
     @classmethod
     def of(cls, objective: Objective, subspace: Subspace, x: Any, *, training: bool = False) -> "Chain":
-        """Reads the chain off a model.
+        """Reads the chain of a model.
 
         Args:
           objective: a model with softmax cross-entropy.
@@ -54,11 +54,11 @@ class Chain:
           The chain.
 
         Raises:
-          NoChainError: if the model, the loss or the way it is called is of another kind; the sentence says which.
+          NoChainError: if the model, the loss or the mode is not supported; the message names the reason.
         """
         model = objective.model
         if objective.loss not in (None, cross_entropy):
-            raise NoChainError("the loss is not functional.cross_entropy")
+            raise NoChainError("the loss is not objective.cross_entropy")
         layers = _layers_in_order(model)
         if not tf.is_tensor(x) or x.shape.rank != len(model.input_shape):
             raise NoChainError("the inputs are not one tensor of the rank that the model takes")
@@ -76,27 +76,27 @@ class Chain:
 
     @property
     def where(self) -> np.ndarray:
-        """Place of each coordinate in the subspace's vector, in the order of the chain, [n]."""
+        """Position of each coordinate in the vector of the subspace, in the order of the chain, [n]."""
         return np.concatenate([at.where for at in self.coordinates])
 
     @property
     def rows(self) -> list[tuple[int, int]]:
-        """The first coordinate of each layer that has some, and the first behind it."""
+        """Range of coordinates, [start, stop), of each layer that has any."""
         ends = list(accumulate((at.size for at in self.coordinates), initial=0))
         return list(pairwise(ends))
 
     def maps(self, params: Sequence[tf.Tensor], x: tf.Tensor) -> list[Map]:
-        """The maps at a batch; the output of the last one are the logits.
+        """Computes the maps at a batch; the last one outputs the logits.
 
         Args:
           params: trainable values, in the order of `model.trainable_variables`.
           x: inputs of the model.
 
         Returns:
-          One map a stage, in the arithmetic that the model is in.
+          One map per stage, in the dtype of the model.
 
         Raises:
-          NoChainError: if a layer is given something else than its map is made for.
+          NoChainError: if the input of a layer has an unsupported shape.
         """
         values = list(zip(self.model.trainable_variables, params, strict=True))
         maps: list[Map] = []
@@ -122,17 +122,17 @@ def _layers_in_order(model: keras.Model) -> list[keras.Layer]:
 
 
 def _coordinates(layer: keras.Layer, model: keras.Model, subspace: Subspace) -> Coordinates | None:
-    """The coordinates of a layer with weights, none for another type of layer."""
+    """The coordinates of a layer with weights, None for other types of layers."""
     if type(layer) not in _WEIGHTS:
         return None
     return Coordinates.of(layer, model.trainable_variables, subspace)
 
 
 def _stages(layer: keras.Layer, coordinates: Coordinates | None) -> list[Callable[[tf.Tensor], Map]]:
-    """What makes the maps of a layer and of its activation.
+    """Constructors of the maps of a layer and of its activation.
 
     Raises:
-      NoChainError: if the layer is none that is known to be piecewise linear.
+      NoChainError: if the layer is not known to be piecewise linear.
     """
     kind = type(layer)
     if kind in layer_types.IDENTITIES:

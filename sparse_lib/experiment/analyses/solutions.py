@@ -52,7 +52,8 @@ def read(
       The solution.
 
     Raises:
-      RunError: if there is no such checkpoint, it is of another network, or its weights are not finite.
+      RunError: if the checkpoint does not exist, belongs to another network or lacks masks, or has weights that are
+        not finite.
     """
     reader = Reader(checkpoint)
     shapes = {v.path: tuple(v.shape) for v in model.variables}
@@ -85,7 +86,7 @@ def match_units(model: keras.Model, reference: Solution, solution: Solution, *, 
       permutation.
 
     Raises:
-      ValueError: if the layers of the network do not form a chain.
+      InputError: if the layers of the network do not form a chain.
     """
     found = match(model, reference.values, solution.values, seed=seed)
     variables = model.trainable_variables

@@ -98,7 +98,7 @@ def plane(
     Raises:
       SettingError: if the number of checkpoints is not three.
       RunError: if one is missing or of another network, or the directory holds another plane.
-      ValueError: if the solutions lie on a line.
+      InputError: if the solutions lie on a line.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
     if len(three) != 3:
@@ -142,7 +142,7 @@ def trajectory(
 
     Raises:
       RunError: if a checkpoint is missing or of another network, or the directory holds another trajectory.
-      ValueError: if there are too few different checkpoints to define a plane.
+      InputError: if there are too few different checkpoints to define a plane.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
     steps = sorted(checkpoints.list_steps(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))

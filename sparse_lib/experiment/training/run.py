@@ -1,4 +1,4 @@
-"""The roots of the suite: an experiment, built from its settings, trained or evaluated in its directory."""
+"""Trains an experiment in its run directory, or evaluates one of its checkpoints."""
 
 import json
 import os
@@ -21,19 +21,19 @@ from sparse_lib.experiment.training.metrics import Evaluator
 
 
 def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
-    """Trains an experiment in its directory, from the start or from where it stands; a finished run stays as it is.
+    """Trains an experiment in its directory, from the start or the last checkpoint; a finished run is not repeated.
 
     Args:
       experiment: what to train.
-      directory: of the run; it is made if need be.
-      config: the complete configuration as text; a directory holds runs of one configuration.
-      overwrite: whether to delete the run that is there, once the new one is built.
+      directory: of the run; it is created if it does not exist.
+      config: the complete configuration as text; a directory holds one configuration.
+      overwrite: whether to delete the existing run, once the new one is built.
 
     Returns:
-      What result.json holds; of several workers only the writer knows all of it.
+      The contents of result.json; of several workers only the writer returns all of it.
 
     Raises:
-      RunError: if the directory belongs to somebody else or cannot be written, or the run fails.
+      RunError: if the directory holds another run or cannot be written, or the run fails.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     with multi_worker.report_lost_worker():
@@ -80,7 +80,7 @@ def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict
 
     Args:
       experiment: names network and data set.
-      checkpoint: whose weights to take; a file of Keras holds no masks, and its zeros count as such.
+      checkpoint: prefix, run directory or file of Keras; the latter holds no masks, and its zeros count as masked.
 
     Returns:
       `<split>_loss` (nats), `<split>_accuracy` and `sparsity` (fractions).

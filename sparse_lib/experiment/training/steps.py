@@ -1,4 +1,4 @@
-"""Training steps: many in one compiled call on data in memory, one a call on data that comes from disk."""
+"""Compiled training steps: many per call on data in memory, one per call on data from disk."""
 
 import dataclasses
 from typing import Any
@@ -18,20 +18,20 @@ from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 
-# Steps of one compiled call; a static size, since XLA compiles for one. 100 steps hide the cost of a call.
+# Steps per compiled call; a static size, as XLA requires. 100 steps hide the overhead of a call.
 CHUNK = 100
 
 
 def wants_xla(model: keras.Model) -> bool:
-    """Whether the whole loop is compiled by XLA.
+    """Decides whether XLA compiles the training loop, where `training.jit_compile` is None.
 
-    On a CPU, XLA makes dense stacks 1.3 times faster and small convolutions 10 times slower; elsewhere it pays.
+    On a CPU, XLA makes dense layers 1.3 times faster and small convolutions 10 times slower; elsewhere it pays.
 
     Args:
       model: the network.
 
     Returns:
-      The choice for `training.jit_compile=None`.
+      True on accelerators, and on CPUs for networks without convolutions on one device.
     """
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
@@ -41,10 +41,10 @@ def wants_xla(model: keras.Model) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkResult:
-    """What a chunk of training steps saw.
+    """Losses and hits of a chunk of training steps.
 
     Attributes:
-      losses: mean cross-entropy of each batch, without regularisation, [steps].
+      losses: mean cross-entropy of each batch, without regularisation, [steps] (nats).
       correct: correctly classified examples of each batch, [steps] (count).
     """
 
@@ -53,7 +53,7 @@ class ChunkResult:
 
 
 class Steps:
-    """Compiled training: which examples a step sees is a function of (seed, step) alone."""
+    """Compiled training steps; the batch of a step is a function of (seed, step) alone."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Steps:
         gradient_regularization: float = 0.0,
         jit_compile: bool | None = None,
     ) -> None:
-        """Puts data in memory on the device and traces nothing yet.
+        """Moves data in memory to the device; nothing is traced yet.
 
         Args:
           model: the network; it returns logits.
@@ -76,13 +76,13 @@ class Steps:
           train: images and labels.
           batch_size: global batch size (examples).
           seed: of the order and of the augmentation of the data.
-          augmentation: how images are varied, as of `Dataset`.
-          label_smoothing: share of the target that is spread evenly over all classes (fraction).
+          augmentation: of the images, as in `Dataset`.
+          label_smoothing: share of the target distributed evenly over all classes (fraction).
           gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
-          jit_compile: whether XLA compiles the loop; None asks `wants_xla`.
+          jit_compile: whether XLA compiles the loop; None means `wants_xla(model)`.
 
         Raises:
-          SettingError: if the batch cannot be shared out evenly over the replicas.
+          SettingError: if the batch size is not a multiple of the number of replicas.
         """
         self._strategy = tf.distribute.get_strategy()
         self._replicas = self._strategy.num_replicas_in_sync
@@ -107,14 +107,14 @@ class Steps:
         else:
             self._resident = Resident(train, augmentation=augmentation, seed=seed)
         jit = wants_xla(model) if jit_compile is None else jit_compile
-        # Nothing in here needs autograph, which would take longer than the rest of the tracing.
+        # Autograph is not needed, and would take longer than the rest of the tracing.
         self._chunk = tf.function(self._run_chunk, jit_compile=jit, autograph=False)
         self._one = tf.function(self._run_one, jit_compile=jit, autograph=False)
         self._begin_update = tf.function(self._run_begin_update, autograph=False)
         self._finish_update = tf.function(self._run_finish_update, autograph=False)
 
     def _own_places(self) -> range:
-        """Places of the global batch that the replicas of this process see."""
+        """Returns the positions in the global batch that the replicas of this process see."""
         replicas: list[int] = []
 
         def note(context: Any) -> tf.Tensor:
@@ -126,7 +126,12 @@ class Steps:
         return range(min(replicas) * share, (max(replicas) + 1) * share)
 
     def indices(self, step: int, steps: int) -> np.ndarray:
-        """Examples of the batches of some steps, [steps, batch_size] int32."""
+        """Returns the examples of the batches of consecutive steps, [steps, batch_size] int32.
+
+        Args:
+          step: the first one (step).
+          steps: number of steps (count).
+        """
         return batch_indices(
             seed=self._seed, first_step=step, steps=steps, batch_size=self._batch_size, n=self._examples
         )
@@ -136,11 +141,11 @@ class Steps:
 
         Args:
           step: the first one (step).
-          steps: how many (count).
+          steps: number of steps (count).
           with_updates: whether masks change within the chunk, for updaters that change them at every step.
 
         Returns:
-          The losses and the number of correct examples of each step.
+          Loss and number of correct examples of each step.
         """
         if self._resident is None:
             taken = [self._one(*self._feed(step + i), with_updates=with_updates) for i in range(steps)]
@@ -152,19 +157,19 @@ class Steps:
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
-        """The first half of an updating step: gradients, and the optimizer step if the update does not replace it.
+        """Runs the first half of an updating step: gradients, and the optimizer step unless the update replaces it.
 
         Args:
-          step: whose batch is used (step).
+          step: of the batch (step).
 
         Returns:
-          The loss and the number of correct examples of the batch, and the gradients for `finish_mask_update`.
+          Loss and number of correct examples of the batch, and the gradients for `finish_mask_update`.
         """
         loss, correct, gradients = self._begin_update(*self._feed(step))
         return ChunkResult(loss.numpy()[None], correct.numpy()[None]), gradients
 
     def finish_mask_update(self, gradients: list[Any]) -> None:
-        """Changes the masks.
+        """Runs the second half of an updating step: changes the masks.
 
         Args:
           gradients: from `begin_mask_update`.
@@ -172,7 +177,7 @@ class Steps:
         self._finish_update(gradients)
 
     def _feed(self, step: int) -> tuple[Any, ...]:
-        """What a step starts from: the orders of images in memory, or images of each replica and their labels."""
+        """Returns the input of a step: row orders for images in memory, else the images and labels of each replica."""
         if self._resident is not None:
             return (tf.constant(self._resident.orders(self.indices(step, 1), step)[0]),)
         images, labels = self._stream.batch(step)
@@ -191,7 +196,7 @@ class Steps:
         return part(images), part(labels)
 
     def _batch(self, *feed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Images and labels of this replica, from what `_feed` gives."""
+        """Returns images and labels of this replica, from the output of `_feed`."""
         if self._resident is None:
             return feed
         share = self._batch_size // self._replicas
@@ -201,13 +206,13 @@ class Steps:
         return self._resident.batch(tf.slice(orders, [start, 0], [share, -1]))
 
     def _gradients(self, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Loss share, correct examples and gradient share of this replica's part of a batch."""
+        """Returns the contributions of this replica: loss, number of correct examples, and gradients."""
         images, labels = self._batch(*feed)
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
             loss = tf.reduce_mean(cross_entropy(labels, logits))
-            objective = self._smoothed(loss, logits)
+            objective = self._smooth(loss, logits)
             if self._penalty:
                 objective += self._gradient_penalty(images, labels)
             if self._model.losses:
@@ -216,7 +221,7 @@ class Steps:
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
         return loss / self._replicas, correct, tape.gradient(share, variables)
 
-    def _smoothed(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def _smooth(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy with targets (1 - s) one-hot + s / classes (Szegedy et al. 2016, section 7)."""
         if not self._smoothing:
             return loss
@@ -227,9 +232,9 @@ class Steps:
     def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
-            # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
+            # Not the model itself: the penalty must not update batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
-            loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
+            loss = self._smooth(tf.reduce_mean(cross_entropy(labels, logits)), logits)
         masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 

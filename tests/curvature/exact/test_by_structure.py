@@ -391,7 +391,7 @@ NO_CHAINS = {
         lambda: _sequential(
             (4, 4, 2), layers.Conv2D(2, 2), layers.BatchNormalization(axis=1), layers.Flatten(), layers.Dense(3)
         ),
-        "does not normalise the last axis",
+        "does not normalize the last axis",
     ),
     "groups": (
         lambda: _sequential((4, 4, 2), layers.Conv2D(2, 2, groups=2), layers.Flatten(), layers.Dense(3)),

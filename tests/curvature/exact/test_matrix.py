@@ -72,7 +72,7 @@ def test_linear_regression():
     true[12:, :12] = true[:12, 12:].T
     true[12:, 12:] = 2 / 3 * np.eye(3)
     _close(found.matrix, true, 1e-14)
-    assert (found.method, found.reason) == ("rows", "the loss is not functional.cross_entropy")
+    assert (found.method, found.reason) == ("rows", "the loss is not objective.cross_entropy")
     assert found.symmetry_error < 1e-15
 
 

@@ -211,9 +211,9 @@ def test_settings_of_every_mode(path):
     gin_files.parse([str(path)], [])
     kinds = ("network", "training", "masks", "oneshot", "pruning", "mask_updater", "optimizer", "small_dense")
     network = FOLDERS[path.parent.name]
-    made = {kind: getattr(gin_names, kind)() for kind in (*kinds, "unit_scaled_init", network)}
+    made = {kind: gin_names.CONFIGURABLES[kind]() for kind in (*kinds, "unit_scaled_init", network)}
     gin.clear_config()
-    default = {kind: getattr(gin_names, kind)() for kind in made}
+    default = {kind: gin_names.CONFIGURABLES[kind]() for kind in made}
     bound = {
         f"{kind}.{name}": value
         for kind, settings in made.items()
