@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
 from sparse_lib.masks import Masks
@@ -295,6 +296,9 @@ def interpolation(
     Returns:
       The path.
 
+    Raises:
+      ValueError: if the number or the shapes of the values are not those of the trainable variables.
+
     Examples:
       >>> import keras
       >>> import numpy as np
@@ -305,11 +309,16 @@ def interpolation(
       >>> list(zip(path.coefficients, path.accuracies))
       [(-0.2, 1.0), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0), (1.2, 0.0)]
     """
-    problem = _Problem(model, data, None, loss, batch_size)
+    problem, variables = _Problem(model, data, None, loss, batch_size), model.trainable_variables
+    if len(start) != len(variables):
+        raise InputError(
+            f"Got {len(start)} values for {len(variables)} trainable variables: give one for each, in the order of "
+            "model.trainable_variables."
+        )
 
     def score_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
         del index
-        found = landscape.evaluate_batch(problem.objective, x, y, model.trainable_variables, params)
+        found = landscape.evaluate_batch(problem.objective, x, y, variables, params)
         return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
 
     score = DataMean(score_batch, model)

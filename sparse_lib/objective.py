@@ -250,6 +250,16 @@ class Objective:
 
         Raises:
           ValueError: if the number of vectors differs from the number of parameters.
+
+        Examples:
+          >>> import keras
+          >>> import numpy as np
+          >>> from sparse_lib import Objective
+          >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+          >>> objective = Objective(model, keras.losses.mean_squared_error)
+          >>> x, y = np.float32([[1, 2]]), np.zeros((1, 1), np.float32)  # L(w) = (w_1 + 2 w_2)^2
+          >>> objective.hvp(objective.params(), x, y, [np.float32([[1], [0]])])[0].numpy().tolist()
+          [[2.0], [4.0]]
         """
         if len(vectors) != len(params):
             raise InputError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")

@@ -45,6 +45,21 @@ FIRST_CALLS = (
     "landscape.matching.match",
     "objective.Objective",
     "oneshot.methods.OneShot.masks",
+    "optimizer.sparse_optimizer.SparseOptimizer",
+    "updaters.rigl.RigL",
+    "updaters.rigl.SET",
+    "updaters.snfs.SNFS",
+    "updaters.mest.MEST",
+    "updaters.prune.Prune",
+    "updaters.granet.GraNet",
+    "updaters.srigl.SRigL",
+    "updaters.topkast.TopKAST",
+    "updaters.base.Static",
+    "objective.Objective.hvp",
+    "oneshot.methods.SNIP",
+    "schedules.UpdateSchedule",
+    "schedules.PolynomialSparsity",
+    "schedules.Cosine",
 )
 
 

@@ -265,6 +265,19 @@ class SNIP(OneShot):
     """Keeps the weights to which the loss is most sensitive (Lee et al. 2019).
 
     More than one round makes it iterative SNIP (de Jorge et al. 2020).
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> from sparse_lib import oneshot
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> x, y = np.eye(20, dtype=np.float32), np.arange(20) % 10
+      >>> kernels = sparse_lib.sparse_kernels(model)
+      >>> values = oneshot.SNIP(sparsity=0.8).masks(sparse_lib.Objective(model), kernels, [(x, y)])
+      >>> masks = sparse_lib.Masks(list(kernels.values()), values)
+      >>> masks.active()
+      [40]
     """
 
     def scorer(self, problem: Problem) -> Scorer:

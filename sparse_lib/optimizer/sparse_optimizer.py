@@ -28,6 +28,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     Works in `fit`, in a custom loop, under XLA and under `tf.distribute`; gradients are summed over replicas once, and
     all later arithmetic is equal on each replica. Any Keras optimizer can be wrapped. The factored second moments of
     Adafactor belong to rows and columns, so they alone are not masked.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> updater = sparse_lib.RigL(frequency=2, end_step=8)
+      >>> optimizer = sparse_lib.SparseOptimizer(keras.optimizers.Adam(), masks, updater)
+      >>> model.compile(optimizer, "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> masks.check()  # raises if an inactive weight is not 0
+      >>> masks.active()
+      [40]
     """
 
     def __init__(
