@@ -2,7 +2,7 @@ r"""Spectra of the Hessian at the checkpoints of a run, in the space of its acti
 
   python hessian.py --logdir=runs/rigl --gin_config=configs/hessian.gin
 
-The results lie in the run's directory, in hessian/.
+Results go to hessian/ in the directory of the run.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ cli.define_common_flags()
 
 
 def main() -> None:
-    """Computes what is not there yet."""
+    """Computes the missing spectra."""
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 

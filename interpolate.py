@@ -9,8 +9,8 @@ r"""Loss and accuracy on the path between two checkpoints, and the barrier betwe
   python interpolate.py --mode=instability --logdir=runs/copies --run=runs/prune
 
 Network and data are those of the operative configuration beside the end, the first
-solution or the run, or of --operative_gin. The results, such as interpolation.csv and
-interpolation.json, lie in --logdir.
+solution or the run, or of --operative_gin. Results, such as interpolation.csv and
+interpolation.json, go to --logdir.
 """
 
 import pathlib
@@ -44,7 +44,7 @@ def define_mode() -> None:
 
 
 def main() -> None:
-    """Evaluates what is not there yet."""
+    """Runs the selected mode; what is stored is not evaluated again."""
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 

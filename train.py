@@ -25,7 +25,7 @@ def define_mode() -> None:
 
 
 def main() -> None:
-    """Runs the mode that the flags ask for."""
+    """Runs the selected mode."""
     cli.import_tensorflow()
     from sparse_lib.experiment.command_line import commands
 

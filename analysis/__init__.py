@@ -1,1 +1,1 @@
-"""What finished and unfinished runs say: data frames, similarity, figures, the paper's claims, a report."""
+"""Analysis of finished and unfinished runs: data frames, similarity, figures, tests of the papers' claims, a report."""

@@ -1,4 +1,4 @@
-"""Signal propagation: what is left of random inputs at the logits of sparse networks at initialisation."""
+"""Signal propagation through sparse networks at initialisation."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from sparse_lib.experiment.networks import MLP, LeNet5, Style
 NETWORKS = {"lenet5": LeNet5(), "mlp": MLP()}
 INITS = ("dense", "layer_scaled", "unit_scaled")
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-# He et al. 2015: the variance that a layer of rectifiers keeps; the paper's choice for this measurement.
+# Keeps the variance through ReLU layers (He et al. 2015); the paper's choice for this measurement.
 _METHOD, _SCALE = "fanin_normal", 2.0
 
 
@@ -28,24 +28,24 @@ def signal(
     repeats: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Feeds normal noise to networks with random masks and measures what comes out.
+    """Measures the signal of normal noise at the outputs of networks with random masks.
 
-    The masks have units of very different fan-in, as masks of trained networks do: every weight of output unit j of a
-    layer has a score uniform in (0, j), and the lowest scores of the layer are active, so that fan-in falls like 1 / j.
-    A dense initialisation gives all units the variance of the same fan-in, and the signal fades; scaling it by the
-    density of the layer repairs the mean over the units; the sparsity-aware one gives each unit the variance of its own
+    The masks have units of very different fan-in, as in trained networks: the weights of output unit j of a layer have
+    scores uniform in (0, j), and the lowest scores of the layer are active, so that the fan-in falls like 1 / j. The
+    dense initialisation gives all units the variance for the dense fan-in, and the signal fades; scaling by the density
+    of the layer corrects the mean over the units; the sparsity-aware initialisation takes the fan-in of each unit
     (arXiv 2010.03533, section 3.1).
 
     Args:
       network: `lenet5` or `mlp`, without biases and normalisation at the start.
-      sparsities: of every layer (fraction).
+      sparsities: sparsity of every layer (fraction).
       input_shape: height, width, channels (pixels); 28 x 28 x 3 as in the paper's code.
       examples: inputs with independent standard normal pixels (count); 500 in the paper's code.
       repeats: draws of masks, weights and inputs (count); 3 in the paper's code.
-      seed: of all of them.
+      seed: of all draws.
 
     Returns:
-      One row an initialisation, sparsity and repeat: network, init, sparsity, repeat, `logit_std`, the standard
+      One row per initialisation, sparsity and repeat: network, init, sparsity, repeat, `logit_std`, the standard
       deviation of all logits, and `unit_std`, the mean over the units of the hidden dense layers of their standard
       deviation over the inputs.
     """
@@ -58,19 +58,28 @@ def signal(
             masks = [uneven_mask(k.shape, sparsity, (seed, repeat, i)) for i, k in enumerate(kernels)]
             for init in INITS:
                 for index, (kernel, mask) in enumerate(zip(kernels, masks, strict=True)):
-                    kernel.assign(_values(init, mask, (seed * 1_000 + repeat, index)))
-                rows.append((network, init, sparsity, repeat, *_measured(model, images)))
+                    kernel.assign(_initial_values(init, mask, (seed * 1_000 + repeat, index)))
+                rows.append((network, init, sparsity, repeat, *_signal_deviations(model, images)))
     return pd.DataFrame(rows, columns=["network", "init", "sparsity", "repeat", "logit_std", "unit_std"])
 
 
 def uneven_mask(shape: Sequence[int], sparsity: float, seed: Sequence[int]) -> tf.Tensor:
-    """Draws a mask in which the fan-in of output unit j falls like 1 / j."""
+    """Draws a mask whose fan-ins fall like 1 / j over the output units j.
+
+    Args:
+      shape: of the kernel; the last axis are the output units.
+      sparsity: of the mask (fraction).
+      seed: of the scores.
+
+    Returns:
+      Boolean mask of that shape.
+    """
     scores = np.random.default_rng([*seed, 1]).random(tuple(shape))
     scores *= np.arange(1, shape[-1] + 1)
     return selection.top_k_mask(tf.constant(-scores), round(scores.size * (1 - sparsity)))
 
 
-def _values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
+def _initial_values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
     if init == "unit_scaled":
         return initializers.unit_scaled(mask, method=_METHOD, scale=_SCALE, seed=seed)
     if init == "layer_scaled":
@@ -79,7 +88,7 @@ def _values(init: str, mask: tf.Tensor, seed: Sequence[int]) -> tf.Tensor:
     return selection.on_mask(mask, dense)
 
 
-def _measured(model: keras.Model, images: np.ndarray) -> tuple[float, float]:
+def _signal_deviations(model: keras.Model, images: np.ndarray) -> tuple[float, float]:
     outputs = cka.activations(model, images)
     *hidden, logits = outputs
     units = [outputs[name].std(0) for name in hidden if name.startswith("dense")]

@@ -1,1 +1,1 @@
-"""Measurements of speed, printed as ratios within one run; `python -m benchmarks.run` runs them all."""
+"""Speed measurements, printed as ratios within one run; `python -m benchmarks.run` runs all of them."""

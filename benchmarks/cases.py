@@ -1,4 +1,4 @@
-"""The two networks of the benchmarks with their data, as the suite builds them."""
+"""The two benchmark networks and their data, as the suite builds them."""
 
 import dataclasses
 from typing import Any
@@ -21,8 +21,8 @@ RATES = {"LeNet5": 0.05, "MLP": 0.2}
 WEIGHT_DECAY = {"LeNet5": 5e-4, "MLP": 1e-4}
 
 
-def split(examples: int = EXAMPLES, image: tuple[int, ...] = (28, 28, 1)) -> Split:
-    """Noise, in the shape of MNIST if no other is given; what is in the images does not change what a step costs."""
+def make_noise(examples: int = EXAMPLES, image: tuple[int, ...] = (28, 28, 1)) -> Split:
+    """Returns random images and labels, shaped like MNIST by default; the cost of a step does not depend on values."""
     rng = np.random.default_rng(0)
     return Split(
         images=rng.random((examples, *image), np.float32),
@@ -39,36 +39,30 @@ class Case:
     steps: Steps
 
 
-def suite(network: str, train: Split) -> Case:
-    """The suite's own steps on a network with ERK masks.
+def make_case(network: str, train: Split) -> Case:
+    """Returns a benchmark network with ERK masks and the training steps of the suite.
 
     Args:
       network: `LeNet5` or `MLP`.
-      train: the data.
-
-    Returns:
-      The case.
+      train: training data.
     """
-    return masked(build(network), train, sparsity=SPARSITIES[network], rate=RATES[network])
+    return make_masked_case(build_network(network), train, sparsity=SPARSITIES[network], rate=RATES[network])
 
 
-def build(network: str) -> keras.Model:
-    """`LeNet5` or `MLP`, as its gin files have it."""
+def build_network(network: str) -> keras.Model:
+    """Builds `LeNet5` or `MLP` with the settings of its gin files."""
     return NETWORKS[network].build((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
 
 
-def masked(model: keras.Model, train: Split, *, sparsity: float, rate: float, batch: int = BATCH) -> Case:
-    """The suite's own steps on any network with ERK masks.
+def make_masked_case(model: keras.Model, train: Split, *, sparsity: float, rate: float, batch: int = BATCH) -> Case:
+    """Returns a network with ERK masks and the training steps of the suite.
 
     Args:
-      model: the network.
-      train: the data.
+      model: network.
+      train: training data.
       sparsity: of all kernels together (fraction).
       rate: learning rate.
-      batch: examples of a step (count).
-
-    Returns:
-      The case.
+      batch: batch size (count).
     """
     masks = sparsify(model, sparsity)
     optimizer = SparseOptimizer(keras.optimizers.SGD(rate, momentum=0.9), masks)
@@ -76,18 +70,18 @@ def masked(model: keras.Model, train: Split, *, sparsity: float, rate: float, ba
     return Case(model, optimizer, Steps(model, optimizer, train, batch_size=batch, seed=0))
 
 
-def dense_steps(model: keras.Model, train: Split, chunk: int, *, rate: float, jit_compile: bool) -> Any:
-    """A compiled Keras step without masks, many steps in a call, data in memory.
+def make_dense_steps(model: keras.Model, train: Split, chunk: int, *, rate: float, jit_compile: bool) -> Any:
+    """Compiles Keras training steps without masks, many steps per call, with the data in memory.
 
     Args:
-      model: the network.
-      train: the data.
-      chunk: steps in a call.
+      model: network.
+      train: training data.
+      chunk: steps per call (count).
       rate: learning rate.
       jit_compile: whether XLA compiles the loop.
 
     Returns:
-      A function of indices [chunk, batch] that trains.
+      A function that trains on the examples of given indices, [chunk, batch].
     """
     optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     optimizer.build(model.trainable_variables)

@@ -1,9 +1,9 @@
-r"""What the gradient-flow paper says of lottery tickets and RigL, on the embedded digits, with three seeds.
+"""Claims of the gradient-flow paper on lottery tickets and RigL, on the embedded digits with three seeds.
 
   python -m benchmarks.claims --out=runs/claims
 
-For every seed it prunes an MLP to 98% (or a LeNet5 to 95%), trains from that run's masks, and prints what
-docs/results.md quotes. A finished run is not repeated.
+For every seed it prunes an MLP to 98% (or a LeNet5 to 95%), trains from the masks of that run, and prints the table of
+docs/results.md. A finished run is not repeated.
 """
 
 import argparse
@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from sparse_lib._utils.tables import text_table
+from sparse_lib.experiment.jobs import protocol
 from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm
-from sparse_lib.experiment.jobs.stages import Job, Stage, last_step
+from sparse_lib.experiment.jobs.stages import Job, Stage
 from sparse_lib.experiment.storage import files
 
-ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
-# The published length and schedules; more log steps, so that there is an early part to speak of.
+# The published length and schedules, with more log steps in the early part of training.
 STEPS = 11719
 LENGTH = ["training.log_freq=100", f"training.save_freq={STEPS}"]
 PLUS = ["network.weight_init_method='unit_scaled'"]
-# Mode: configuration file, and what it changes there.
+# Gin file of each mode, and bindings on top of it.
 MODES: dict[str, tuple[str, list[str]]] = {
     "prune": ("prune", []),
     "lottery": ("lottery", []),
@@ -32,50 +33,43 @@ MODES: dict[str, tuple[str, list[str]]] = {
     "set_plus": ("set_from_prune", PLUS),
     "rigl_plus": ("rigl_from_prune", PLUS),
 }
-# The part of training that counts as early (fraction).
+# Early part of training (fraction).
 EARLY = 0.1
 
 
-def stages(out: pathlib.Path, configs: str) -> list[Stage]:
-    """Every mode with every seed; the first mode prunes, the others take its masks.
+def make_stages(out: pathlib.Path, configs: str) -> list[Stage]:
+    """Returns a training run of every mode with every seed; the first mode prunes, the others take its masks.
 
     Args:
-      out: where the runs lie.
+      out: directory of the runs.
       configs: `configs` (LeNet5) or `mlp_configs`.
-
-    Returns:
-      One stage a run.
     """
-    out = out.resolve()
-    return [_training(out, configs, seed, mode) for seed in SEEDS for mode in MODES]
+    return [_make_training(out.resolve(), configs, seed, mode) for seed in SEEDS for mode in MODES]
 
 
-def _training(out: pathlib.Path, configs: str, seed: int, mode: str) -> Stage:
-    (config, changes), directory, pruned = MODES[mode], out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune"
-    bindings = [*LENGTH, *changes]
-    if mode != "prune":
-        bindings += [f"PRUNED_RUN='{pruned}'", f"PRUNED_START='{pruned}/ckpt-0'"]
-    command = ["train.py", f"--logdir={directory}", f"--seed={seed}", f"--gin_config={configs}/{config}.gin"]
-    return Stage(
+def _make_training(out: pathlib.Path, configs: str, seed: int, mode: str) -> Stage:
+    config, bindings = MODES[mode]
+    return protocol.make_training(
+        out,
         f"seed{seed}/{mode}",
-        (*command, *(f"--gin_bindings={binding}" for binding in bindings)),
-        (directory / files.RESULT).exists,
-        after=() if mode == "prune" else (f"seed{seed}/prune",),
-        work=STEPS,
-        done=lambda: last_step(directory),
+        f"{configs}/{config}.gin",
+        shared=[*LENGTH, *bindings],
+        masks_of=None if mode == "prune" else f"seed{seed}/prune",
+        seed=seed,
+        steps=STEPS,
     )
 
 
-def summary(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
-    """What is claimed of one run.
+def summarize(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
+    """Computes the quantities of the claims for one run.
 
     Args:
       directory: of the run.
-      pruned: of the pruning run whose masks it has.
+      pruned: directory of the pruning run whose masks it has.
 
     Returns:
-      Accuracy (fraction), disagreement with the pruned network (fraction of the test images), early gradient norm, and
-      the mean change of the gradient norm over the early mask updates.
+      Test accuracy (fraction), disagreement with the pruned network (fraction of the test images), early gradient norm,
+      and mean change of the gradient norm over early mask updates.
     """
     predicted = [np.argmax(np.load(d / files.PREDICTIONS)["logits"], -1) for d in (directory, pruned)]
     metrics = files.JsonLines(directory / files.METRICS).read()
@@ -89,20 +83,33 @@ def summary(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def study(out: pathlib.Path, configs: str) -> dict[str, list[dict[str, Any]]]:
-    """Trains everything and summarises it.
+def run_study(out: pathlib.Path, configs: str) -> dict[str, list[dict[str, Any]]]:
+    """Trains unfinished runs and summarizes all.
 
     Args:
-      out: where the runs lie.
+      out: directory of the runs.
       configs: `configs` (LeNet5) or `mlp_configs`.
 
     Returns:
-      For each mode one summary a seed.
+      One summary per seed, by mode.
     """
-    Job("claims", stages(out, configs), out / "logs", cwd=ROOT).run()
+    Job("claims", make_stages(out, configs), out / "logs", cwd=protocol.ROOT).run()
     return {
-        mode: [summary(out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune") for seed in SEEDS] for mode in MODES
+        mode: [summarize(out / f"seed{seed}" / mode, out / f"seed{seed}" / "prune") for seed in SEEDS] for mode in MODES
     }
+
+
+# Heading and key of each column.
+_COLUMNS = {
+    "test accuracy": "test_accuracy",
+    "disagreement": "disagreement",
+    "early |g|": "early_gradient_norm",
+    "change of |g|": "gradient_norm_change",
+}
+
+
+def _format_values(values: list[float]) -> str:
+    return f"{np.mean(values):.4f} ± {np.std(values):.4f}" if values else ""
 
 
 def main() -> None:
@@ -111,14 +118,11 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/claims"))
     parser.add_argument("--configs", choices=("configs", "mlp_configs"), default="mlp_configs")
     arguments = parser.parse_args()
-    results = study(arguments.out, arguments.configs)
-    print(f"{'mode':<14} {'test accuracy':>16} {'disagreement':>16} {'early |g|':>16} {'change of |g|':>16}")
-    for mode, rows in results.items():
-        cells = []
-        for key in ("test_accuracy", "disagreement", "early_gradient_norm", "gradient_norm_change"):
-            values = [row[key] for row in rows if row[key] is not None]
-            cells.append(f"{np.mean(values):.4f} ± {np.std(values):.4f}" if values else "")
-        print(f"{mode:<14} " + " ".join(f"{cell:>16}" for cell in cells))
+    rows = []
+    for mode, summaries in run_study(arguments.out, arguments.configs).items():
+        columns = ([row[key] for row in summaries if row[key] is not None] for key in _COLUMNS.values())
+        rows.append([mode, *map(_format_values, columns)])
+    print(text_table([["mode", *_COLUMNS]], rows))
 
 
 if __name__ == "__main__":

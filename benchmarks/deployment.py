@@ -1,4 +1,4 @@
-"""Where zeros save time: dense and sparse LiteRT files of one pruned model, measured in turns.
+"""Speed-up of sparse LiteRT files over dense ones of the same pruned model, which take turns.
 
 python -m benchmarks.deployment
 """
@@ -14,8 +14,8 @@ SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 _layers = keras.layers
 
 
-def mlp(rows: int) -> keras.Model:
-    """Three dense layers on so many rows, such as the tokens of a sequence."""
+def build_mlp(rows: int) -> keras.Model:
+    """Builds three dense layers for a number of rows, such as the tokens of a sequence."""
     widths = (1024, 1024, 12)
     inputs = keras.Input((rows, 784) if rows > 1 else (784,))
     x = inputs
@@ -24,8 +24,8 @@ def mlp(rows: int) -> keras.Model:
     return keras.Model(inputs, x)
 
 
-def mobilenet(size: int = 224) -> keras.Model:
-    """MobileNet v1, padded in the way that XNNPACK's sparse kernels ask for."""
+def build_mobilenet(size: int = 224) -> keras.Model:
+    """Builds MobileNet v1 with the padding that the sparse kernels of XNNPACK need."""
 
     def norm(x: keras.KerasTensor) -> keras.KerasTensor:
         return _layers.ReLU(6.0)(_layers.BatchNormalization()(x))
@@ -41,7 +41,7 @@ def mobilenet(size: int = 224) -> keras.Model:
 
 
 def prune(model: keras.Model, structure: Structure, sparsity: float) -> None:
-    """Keeps the largest weights of each dense and 1x1 kernel."""
+    """Zeroes all but the largest weights of each dense and 1x1 kernel."""
     kernels = [k for name, k in sparse_lib.sparse_kernels(model).items() if np.prod(k.shape[:-2]) == 1]
     for kernel in kernels:
         budget = structure.budget(kernel.shape, round((1 - sparsity) * np.prod(kernel.shape)))
@@ -61,11 +61,11 @@ def compare(title: str, model: keras.Model, structure: Structure, runs: int) -> 
 
 
 def main() -> None:
-    """Measures dense layers on 1 and 16 rows, and a MobileNet."""
+    """Prints speed-ups of dense layers on 1 and 16 rows, and of a MobileNet."""
     for structure in (UNSTRUCTURED, sparse_lib.Block(4, 1)):
         for rows in (1, 16):
-            compare(f"dense layers 784-1024-1024-12, {rows} rows", mlp(rows), structure, runs=100)
-    compare("MobileNet v1", mobilenet(), UNSTRUCTURED, runs=20)
+            compare(f"dense layers 784-1024-1024-12, {rows} rows", build_mlp(rows), structure, runs=100)
+    compare("MobileNet v1", build_mobilenet(), UNSTRUCTURED, runs=20)
 
 
 if __name__ == "__main__":

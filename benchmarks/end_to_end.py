@@ -1,4 +1,4 @@
-"""What a run costs around its steps: start-up, logging, saving and measuring at the configs' frequency."""
+"""Cost of a run beside its steps: start-up, logging, saving and measuring, as often as the configurations say."""
 
 import collections
 import functools
@@ -16,7 +16,7 @@ from sparse_lib.experiment.training.steps import Steps
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUNS = {"LeNet5": ("configs/rigl.gin", 4000), "MLP": ("mlp_configs/rigl.gin", 8000)}
-# What the loop spends its time on. The first two calls of each trace and compile, which start-up tells.
+# Parts of the loop. The first two calls of each trace and compile, which counts as start-up.
 PARTS = ((Steps, "run"), (Loop, "_log"), (Loop, "_save"), (Loop, "_update_masks"))
 _TRACING_CALLS = 2
 
@@ -38,7 +38,7 @@ def _train(config: str, steps: int, directory: str) -> float:
     return time.time() - started
 
 
-def _timed(owner: type, name: str, seconds: dict[str, list[float]]) -> None:
+def _time_calls(owner: type, name: str, seconds: dict[str, list[float]]) -> None:
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -51,12 +51,12 @@ def _timed(owner: type, name: str, seconds: dict[str, list[float]]) -> None:
     setattr(owner, name, timed)
 
 
-def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
-    """Prints which share of a run its bare steps are, and with its mask updates, beside logging and saving.
+def print_whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
+    """Prints the share of the bare steps in the time of a run, with and without mask updates.
 
     Args:
-      network: of `RUNS`.
-      seconds: durations of the calls of each part, filled by `_timed`.
+      network: key of `RUNS`.
+      seconds: durations of the calls of each part (s), filled by `_time_calls`.
     """
     config, steps = RUNS[network]
     seconds.clear()
@@ -72,8 +72,8 @@ def whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
     print(f", with the mask updates {with_updates:.2f}")
 
 
-def start_up() -> None:
-    """Prints the time of a whole run of one step, and of --help."""
+def print_start_up() -> None:
+    """Prints the durations of a run of one step and of --help."""
     for network, (config, *_) in RUNS.items():
         with tempfile.TemporaryDirectory() as directory:
             _train(config, 1, directory)
@@ -90,12 +90,12 @@ def main() -> None:
     """Prints the share of bare steps in whole runs, and start-up times."""
     seconds: dict[str, list[float]] = collections.defaultdict(list)
     for owner, name in PARTS:
-        _timed(owner, name, seconds)
+        _time_calls(owner, name, seconds)
     print("\nWhole runs of train.py on the embedded digits: share of the bare steps")
     for network in RUNS:
-        whole_runs(network, seconds)
+        print_whole_runs(network, seconds)
     print("\nStart-up")
-    start_up()
+    print_start_up()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-r"""The exact Hessian against the ancestor's way and peers, and what a Hessian-vector product costs.
+"""The exact Hessian compared with the code of the gradient-flow paper and other frameworks, and the cost of an HVP.
 
   python -m benchmarks.hessian --samples=1000
 
-PyTorch and JAX are optional. What goes row by row is timed on some rows of the first batch and extrapolated to all rows
-and batches.
+PyTorch and JAX are optional. Methods that compute row by row are timed on some rows of the first batch, and
+extrapolated to all rows and batches.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ from sparse_lib.objective import Objective
 
 # Examples of a batch (count).
 BATCH = 1000
-# Rows in a call, as the ancestor's gin file has it, and calls that are timed, of which the fastest counts (count).
+# Rows per call, as in the gin file of the paper's code, and timed calls, of which the fastest counts (count).
 ROWS_AT_ONCE = 10
 CALLS = 2
 
@@ -38,9 +39,9 @@ class Case:
 
     Attributes:
       name: of the network.
-      model: at its initial weights.
-      subspace: its active weights and biases.
-      data: noise.
+      model: network at its initial weights.
+      subspace: active weights and biases.
+      data: random images.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Case:
 
     @property
     def objective(self) -> Objective:
-        """Its loss."""
+        """The loss of the network."""
         return Objective(self.model)
 
     @property
@@ -59,33 +60,31 @@ class Case:
         return self.data.images[:BATCH], self.data.labels[:BATCH]
 
 
-def case(network: str, samples: int) -> Case:
-    """A network of the suite with ERK masks.
+def make_case(network: str, samples: int) -> Case:
+    """Returns a network of the suite with ERK masks.
 
     Args:
       network: `LeNet5` or `MLP`.
-      samples: examples of noise (count).
-
-    Returns:
-      The case.
+      samples: random examples (count).
     """
-    model = cases.NETWORKS[network]((28, 28, 1), 10, Style())
+    model = cases.NETWORKS[network].build((28, 28, 1), 10, Style())
     masks = sparsify(model, cases.SPARSITIES[network])
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables[1::2]:
-        # With biases of zero, units without active inputs would lie exactly on their kink.
+        # With zero biases, units without active inputs would be exactly at the kink of the ReLU.
         variable.assign(0.1 * rng.standard_normal(variable.shape))
-    return Case(network, model, Subspace.active(model, masks), cases.split(samples))
+    return Case(network, model, Subspace.active(model, masks), cases.make_noise(samples))
 
 
-def ancestor(case: Case) -> tuple[float, np.ndarray, np.ndarray]:
-    """Rows as the gradient-flow paper's code takes them: `jacobian` of slices of the masked gradient, in a loop.
+def time_ancestor(case: Case) -> tuple[float, np.ndarray, np.ndarray]:
+    """Times rows as in the code of the gradient-flow paper: `jacobian` of slices of the masked gradient, in a loop.
 
     Args:
-      case: the network.
+      case: network.
 
     Returns:
-      Seconds that all rows take on the first batch, from some of each variable; indices of some rows; these rows.
+      Time of all rows on the first batch, extrapolated from some of each variable (s); indices of some rows; and
+      these rows.
     """
     variables = [v.value for v in case.model.trainable_variables]
     x, y = map(tf.constant, case.batch)
@@ -107,19 +106,19 @@ def ancestor(case: Case) -> tuple[float, np.ndarray, np.ndarray]:
         of_variable = tf.function(partial(rows, place))
         first = tf.constant(0)
         found.append(of_variable(first).numpy()[0])
-        seconds += _seconds(partial(of_variable, first)) * len(index) / len(index[:ROWS_AT_ONCE])
+        seconds += _time_fastest(partial(of_variable, first)) * len(index) / len(index[:ROWS_AT_ONCE])
     return seconds, np.array([part.start for part in case.subspace.slices]), np.stack(found)
 
 
-def peer(case: Case, make: Callable[..., hessian_peers.RowsOf]) -> tuple[float, np.ndarray, np.ndarray]:
-    """Rows by another framework, in which all rows cost the same.
+def time_peer(case: Case, make: Callable[..., hessian_peers.RowsOf]) -> tuple[float, np.ndarray, np.ndarray]:
+    """Times rows in another framework, in which all rows cost the same.
 
     Args:
-      case: the network.
+      case: network.
       make: one of `hessian_peers.PEERS`.
 
     Returns:
-      Seconds that all rows take on the first batch, from some of them; indices of some rows; these rows.
+      Time of all rows on the first batch, extrapolated from some (s); indices of these rows; and these rows.
 
     Raises:
       ImportError: if the framework is not installed.
@@ -128,11 +127,11 @@ def peer(case: Case, make: Callable[..., hessian_peers.RowsOf]) -> tuple[float, 
     rows = make(case.name, weights, case.subspace, *case.batch)
     wanted = np.linspace(0, case.subspace.size - 1, ROWS_AT_ONCE).astype(int)
     found = rows(wanted)
-    return _seconds(lambda: rows(wanted)) * case.subspace.size / len(wanted), wanted, found
+    return _time_fastest(lambda: rows(wanted)) * case.subspace.size / len(wanted), wanted, found
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """The shortest time of some calls."""
+def _time_fastest(work: Callable[[], object]) -> float:
+    """Returns the time of the fastest of some calls (s)."""
     times = []
     for _ in range(CALLS):
         started = time.perf_counter()
@@ -141,15 +140,15 @@ def _seconds(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def seconds_of_suite(case: Case, dtype: exact.Dtype) -> tuple[float, exact.ExactHessian]:
-    """Time of the suite's exact Hessian, compiling included.
+def time_suite(case: Case, dtype: Literal["float32", "float64"]) -> tuple[float, exact.ExactHessian]:
+    """Times the exact Hessian of the suite, compilation included.
 
     Args:
-      case: the network.
-      dtype: the arithmetic.
+      case: network.
+      dtype: of the arithmetic.
 
     Returns:
-      Seconds, and the Hessian.
+      Time (s), and the Hessian.
     """
     started = time.perf_counter()
     batches = Batches.of((case.data.images, case.data.labels), BATCH)
@@ -157,17 +156,17 @@ def seconds_of_suite(case: Case, dtype: exact.Dtype) -> tuple[float, exact.Exact
     return time.perf_counter() - started, found
 
 
-def product_over_gradient(model: keras.Model, x: np.ndarray, y: np.ndarray, rounds: int = 5) -> float:
-    """What a Hessian-vector product costs.
+def measure_product_cost(model: keras.Model, x: np.ndarray, y: np.ndarray, rounds: int = 5) -> float:
+    """Measures the cost of a Hessian-vector product in gradients.
 
     Args:
-      model: a network.
+      model: network.
       x: images.
       y: labels.
-      rounds: counted rounds; both run in turn.
+      rounds: counted rounds, in which both take turns.
 
     Returns:
-      Median of time of a product / time of a gradient.
+      Median of (time of a product / time of a gradient).
     """
     objective = Objective(model)
     params = objective.params()
@@ -180,18 +179,18 @@ def product_over_gradient(model: keras.Model, x: np.ndarray, y: np.ndarray, roun
         return 1
 
     contestants = {"gradient": lambda: once(gradient), "product": lambda: once(product)}
-    return timing.ratio(timing.rates(contestants, rounds), "gradient", "product")
+    return timing.median_ratio(timing.measure_rates(contestants, rounds), "gradient", "product")
 
 
-def products_of_both_ends(matrix: np.ndarray, k: int = 10) -> tuple[int, int]:
-    """Products that the k largest and k smallest eigenvalues of a matrix take, at one tolerance.
+def count_products(matrix: np.ndarray, k: int = 10) -> tuple[int, int]:
+    """Counts the products that the k largest and k smallest eigenvalues of a matrix need, at the same tolerance.
 
     Args:
       matrix: symmetric, [n, n].
       k: eigenvalues at each end (count).
 
     Returns:
-      Counts of the suite, its check for repeated eigenvalues included, and of ARPACK's restarts with either end.
+      Products of the suite, with its check for repeated eigenvalues, and of ARPACK, called once per end (count).
     """
     operator = aslinearoperator(matrix)
     arpack = curvature.Counted(operator)
@@ -200,24 +199,24 @@ def products_of_both_ends(matrix: np.ndarray, k: int = 10) -> tuple[int, int]:
     return curvature.both_ends(operator, k)[0].products, arpack.products
 
 
-def report(case: Case) -> None:
-    """Prints times and ratios for one network.
+def print_report(case: Case) -> None:
+    """Prints times and ratios of one network.
 
     Args:
-      case: the network.
+      case: network.
     """
     print(f"\nExact Hessian of {case.name}: {case.subspace.size:,} active parameters, {len(case.data):,} samples")
-    seconds, single = seconds_of_suite(case, "float32")
-    _line(f"suite, {single.method}, float32", seconds)
-    double_seconds, double = seconds_of_suite(case, "float64")
-    _line(f"suite, {double.method}, float64", double_seconds)
+    seconds, single = time_suite(case, "float32")
+    _print_line(f"suite, {single.method}, float32", seconds)
+    double_seconds, double = time_suite(case, "float64")
+    _print_line(f"suite, {double.method}, float64", double_seconds)
     started = time.perf_counter()
     exact.eigenvalues(double.matrix)
-    _line("its eigenvalues", time.perf_counter() - started)
-    ours, arpack = products_of_both_ends(double.matrix)
+    _print_line("its eigenvalues", time.perf_counter() - started)
+    ours, arpack = count_products(double.matrix)
     print(f"  its ten largest and ten smallest by products alone: {ours} products, {arpack} by ARPACK")
-    contestants = {"the ancestor's rows": partial(ancestor, case)}
-    contestants |= {name: partial(peer, case, make) for name, make in hessian_peers.PEERS.items()}
+    contestants = {"rows of the paper's code": partial(time_ancestor, case)}
+    contestants |= {name: partial(time_peer, case, make) for name, make in hessian_peers.PEERS.items()}
     for name, timed in contestants.items():
         try:
             theirs, places, rows = timed()
@@ -229,11 +228,11 @@ def report(case: Case) -> None:
         if len(case.data) <= BATCH:
             apart = np.abs(rows - double.matrix[places]).max() / np.abs(double.matrix).max()
             note += f"; its rows differ by {apart:.0e} of the largest entry"
-        _line(f"{name}, extrapolated", theirs, note)
-    print(f"  a Hessian-vector product costs {product_over_gradient(case.model, *case.batch):.1f} gradients")
+        _print_line(f"{name}, extrapolated", theirs, note)
+    print(f"  a Hessian-vector product costs {measure_product_cost(case.model, *case.batch):.1f} gradients")
 
 
-def _line(name: str, seconds: float, note: str = "") -> None:
+def _print_line(name: str, seconds: float, note: str = "") -> None:
     print(f"  {name:<40} {seconds:>9.1f} s  {note}", flush=True)
 
 
@@ -245,16 +244,16 @@ def main(samples: int = 1000, networks: Sequence[str] = ("LeNet5", "MLP")) -> No
       networks: names among `cases.NETWORKS`.
     """
     for network in networks:
-        report(case(network, samples))
+        print_report(make_case(network, samples))
     images = np.random.default_rng(0).random((128, 32, 32, 3), np.float32)
-    ratio = product_over_gradient(
-        WideResNet().build((32, 32, 3), 10, Style()), images, cases.split(128).labels, rounds=2
+    ratio = measure_product_cost(
+        WideResNet().build((32, 32, 3), 10, Style()), images, cases.make_noise(128).labels, rounds=2
     )
     print(f"\nWRN-22-2, 128 images: a Hessian-vector product costs {ratio:.1f} gradients")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="The exact Hessian against the ancestor's way and peers")
+    parser = argparse.ArgumentParser(description="The exact Hessian compared with other code")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--networks", nargs="*", choices=sorted(cases.NETWORKS), default=sorted(cases.NETWORKS))
     main(**vars(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""Rows of the Hessian of the benchmarks' networks by PyTorch and JAX, written as their users would; both optional."""
+"""Rows of the Hessian of the benchmark networks in idiomatic PyTorch and JAX; both are optional."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from sparse_lib.curvature import Subspace
 RowsOf = Callable[[np.ndarray], np.ndarray]
 
 
-def torch_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarray, y: np.ndarray) -> RowsOf:
-    """Rows by `torch.func`: the derivative of the gradient along a direction, vectorised over rows.
+def make_torch_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarray, y: np.ndarray) -> RowsOf:
+    """Returns a function for rows by `torch.func`: directional derivatives of the gradient, vectorised over rows.
 
-    Pulling back the gradient instead does not work under `vmap` for max-pooling in PyTorch 2.13.
+    Reverse mode over the gradient does not work under `vmap` for max-pooling in PyTorch 2.13.
 
     Args:
       network: `LeNet5` or `MLP`.
       weights: values on the subspace; all other weights are zero.
-      subspace: the coordinates.
+      subspace: coordinates of the rows.
       x: images, [n, height, width, channels].
       y: labels.
 
@@ -66,13 +66,13 @@ def torch_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndar
     return rows
 
 
-def jax_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarray, y: np.ndarray) -> RowsOf:
-    """Rows by JAX: the gradient's derivative along a direction, vectorised over rows and compiled.
+def make_jax_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarray, y: np.ndarray) -> RowsOf:
+    """Returns a function for rows by JAX: directional derivatives of the gradient, vectorised over rows and compiled.
 
     Args:
       network: `LeNet5` or `MLP`.
       weights: values on the subspace; all other weights are zero.
-      subspace: the coordinates.
+      subspace: coordinates of the rows.
       x: images, [n, height, width, channels].
       y: labels.
 
@@ -90,7 +90,7 @@ def jax_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarra
         dense = [jnp.zeros(n).at[i].set(p) for n, i, p in zip(sizes, subspace.indices, parts, strict=True)]
         return [d.reshape(shape) for d, shape in zip(dense, subspace.shapes, strict=True)]
 
-    def pooled(z: jax.Array) -> jax.Array:
+    def max_pool(z: jax.Array) -> jax.Array:
         return jax.lax.reduce_window(z, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
     def loss(vector: jax.Array) -> jax.Array:
@@ -99,7 +99,7 @@ def jax_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarra
         convolutions = 2 if network == "LeNet5" else 0
         for kernel, bias in layers[:convolutions]:
             z = jax.lax.conv_general_dilated(z, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            z = pooled(jax.nn.relu(z + bias))
+            z = max_pool(jax.nn.relu(z + bias))
         z = z.reshape(len(z), -1)
         for kernel, bias in layers[convolutions:-1]:
             z = jax.nn.relu(z @ kernel + bias)
@@ -113,4 +113,4 @@ def jax_rows(network: str, weights: np.ndarray, subspace: Subspace, x: np.ndarra
     return lambda wanted: np.asarray(products(jax.nn.one_hot(wanted, len(at))))
 
 
-PEERS = {"PyTorch, torch.func.vmap": torch_rows, "JAX, jax.vmap": jax_rows}
+PEERS = {"PyTorch, torch.func.vmap": make_torch_rows, "JAX, jax.vmap": make_jax_rows}

@@ -1,4 +1,4 @@
-"""What masks cost in large networks: the step of a WRN-22-2, and the peak memory of a ResNet-50.
+"""Cost of masks in large networks: the step of a WRN-22-2, and the peak memory of a ResNet-50.
 
 python -m benchmarks.large
 """
@@ -16,24 +16,24 @@ from sparse_lib.experiment.networks import ResNet, Style, WideResNet
 
 SPARSITY, RATE = 0.9, 0.1
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
-# Images of a ResNet-50 step: few, so that what the masks add is seen beside the activations.
+# Batch size of ResNet-50, small so that the memory of the masks is visible beside the activations.
 RESNET_BATCH = 8
 KINDS = ("dense", "masked")
 
 
-def steps(rounds: int = 5, taken: int = 2) -> dict[str, list[float]]:
-    """Times a WRN-22-2 at batch 128, masked and as a dense compiled Keras step, in turn.
+def time_steps(rounds: int = 5, taken: int = 2) -> dict[str, list[float]]:
+    """Times a WRN-22-2 at batch 128, masked and as a dense compiled Keras step, which take turns.
 
     Args:
       rounds: counted rounds.
-      taken: steps in a round (count).
+      taken: steps per round (count).
 
     Returns:
-      Steps a second of each kind.
+      Steps per second in each round, by kind.
     """
-    train = cases.split(4 * cases.BATCH, CIFAR)
-    case = cases.masked(WideResNet().build(CIFAR, 10, Style()), train, sparsity=SPARSITY, rate=RATE)
-    dense = cases.dense_steps(WideResNet().build(CIFAR, 10, Style()), train, taken, rate=RATE, jit_compile=False)
+    train = cases.make_noise(4 * cases.BATCH, CIFAR)
+    case = cases.make_masked_case(WideResNet().build(CIFAR, 10, Style()), train, sparsity=SPARSITY, rate=RATE)
+    dense = cases.make_dense_steps(WideResNet().build(CIFAR, 10, Style()), train, taken, rate=RATE, jit_compile=False)
     indices = tf.constant(case.steps.indices(0, taken))
 
     def masked_steps() -> int:
@@ -44,11 +44,11 @@ def steps(rounds: int = 5, taken: int = 2) -> dict[str, list[float]]:
         dense(indices).numpy()
         return taken
 
-    return timing.rates({"masked": masked_steps, "dense": dense_steps}, rounds)
+    return timing.measure_rates({"masked": masked_steps, "dense": dense_steps}, rounds)
 
 
-def peak_memory(kind: str) -> float:
-    """Peak memory of a process that takes three training steps of a ResNet-50.
+def measure_peak_memory(kind: str) -> float:
+    """Measures the peak memory of a process that takes three training steps of a ResNet-50.
 
     Args:
       kind: `dense` or `masked`.
@@ -57,32 +57,32 @@ def peak_memory(kind: str) -> float:
       Largest resident set of the process (GB).
     """
     command = [sys.executable, "-m", "benchmarks.large", f"--memory={kind}"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(said.split()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.split()[-1])
 
 
 def _train_resnet(kind: str) -> None:
-    train = cases.split(3 * RESNET_BATCH, IMAGENET)
+    train = cases.make_noise(3 * RESNET_BATCH, IMAGENET)
     model = ResNet().build(IMAGENET, 1000, Style())
     if kind == "masked":
-        cases.masked(model, train, sparsity=SPARSITY, rate=RATE, batch=RESNET_BATCH).steps.run(0, 3)
+        cases.make_masked_case(model, train, sparsity=SPARSITY, rate=RATE, batch=RESNET_BATCH).steps.run(0, 3)
         return
     places = np.arange(3 * RESNET_BATCH, dtype=np.int32).reshape(3, RESNET_BATCH)
-    cases.dense_steps(model, train, 3, rate=RATE, jit_compile=False)(tf.constant(places)).numpy()
+    cases.make_dense_steps(model, train, 3, rate=RATE, jit_compile=False)(tf.constant(places)).numpy()
 
 
 def main() -> None:
-    """Prints the ratios."""
-    measured = steps()
-    timing.report(f"WRN-22-2 32x32x3, batch {cases.BATCH}, sparsity {SPARSITY}", measured)
-    print(f"  masked / dense: {timing.ratio(measured, 'masked', 'dense'):.2f}")
-    dense, masked = (peak_memory(kind) for kind in KINDS)
+    """Prints rates, memory and ratios."""
+    measured = time_steps()
+    timing.print_rates(f"WRN-22-2 32x32x3, batch {cases.BATCH}, sparsity {SPARSITY}", measured)
+    print(f"  masked / dense: {timing.median_ratio(measured, 'masked', 'dense'):.2f}")
+    dense, masked = (measure_peak_memory(kind) for kind in KINDS)
     print(f"\nResNet-50 224x224x3, batch {RESNET_BATCH}, three steps: peak memory")
     print(f"  dense {dense:.2f} GB, masked {masked:.2f} GB, ratio {masked / dense:.2f}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What masks cost in large networks")
+    parser = argparse.ArgumentParser(description="Cost of masks in large networks")
     parser.add_argument("--memory", choices=KINDS, help="print the peak memory of this kind of ResNet-50 step alone")
     if kind := parser.parse_args().memory:
         _train_resnet(kind)

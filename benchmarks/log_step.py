@@ -1,4 +1,4 @@
-"""What a log step costs on a set of MNIST's size: 10,000 test images, gradient on 1,000."""
+"""Cost of a log step on a data set of the size of MNIST: 10,000 test images, gradient on 1,000."""
 
 import statistics
 import time
@@ -9,17 +9,17 @@ from sparse_lib.experiment.training.metrics import Measurements
 
 
 def main(repeats: int = 7) -> None:
-    """Prints the median time of all measurements of a log step for both networks (seconds)."""
+    """Prints the median time of the measurements of a log step, for both networks (s)."""
     dataset = Dataset(
         name="noise",
-        train=cases.split(1280),
-        validation=cases.split(1000),
-        test=cases.split(10_000),
+        train=cases.make_noise(1280),
+        validation=cases.make_noise(1000),
+        test=cases.make_noise(10_000),
         num_classes=10,
     )
     print("\nA log step, 10,000 test images and the gradient on 1,000")
     for network in cases.NETWORKS:
-        case = cases.suite(network, dataset.train)
+        case = cases.make_case(network, dataset.train)
         initial = [v.numpy() for v in case.model.trainable_variables]
         measurements = Measurements(case.model, case.optimizer, dataset, held_size=1000, initial=initial)
         measurements.scalars()

@@ -1,4 +1,4 @@
-"""The same masked training in PyTorch and JAX, written as their users would; both are optional."""
+"""The same masked training in idiomatic PyTorch and JAX; both are optional."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ from sparse_lib.experiment.data import Split
 
 
 def torch_lenet5(train: Split, masks: list[np.ndarray], chunk: int) -> Callable[[np.ndarray], None]:
-    """A masked LeNet5 loop in PyTorch: channels-last, data in memory, mask after every step.
+    """Returns a masked LeNet5 training loop in PyTorch: channels-last, data in memory, masked after every step.
 
     Args:
-      train: the data.
-      masks: boolean, of the five kernels in Keras's layout.
-      chunk: steps in a call.
+      train: training data.
+      masks: boolean masks of the five kernels, in the layout of Keras.
+      chunk: steps per call (count).
 
     Returns:
-      A function of indices [chunk, batch] that trains.
+      A function that trains on the examples of given indices, [chunk, batch].
     """
     import torch
     from torch import nn
@@ -57,15 +57,15 @@ def torch_lenet5(train: Split, masks: list[np.ndarray], chunk: int) -> Callable[
 
 
 def jax_mlp(train: Split, masks: list[np.ndarray], chunk: int) -> Callable[[np.ndarray], None]:
-    """A masked MLP in JAX: `lax.scan` over the steps of a call, parameters donated.
+    """Returns a masked MLP training loop in JAX: `lax.scan` over the steps of a call, parameters donated.
 
     Args:
-      train: the data.
-      masks: boolean, of the three kernels.
-      chunk: steps in a call.
+      train: training data.
+      masks: boolean masks of the three kernels.
+      chunk: steps per call (count).
 
     Returns:
-      A function of indices [chunk, batch] that trains.
+      A function that trains on the examples of given indices, [chunk, batch].
     """
     import jax
     import jax.numpy as jnp
@@ -86,14 +86,14 @@ def jax_mlp(train: Split, masks: list[np.ndarray], chunk: int) -> Callable[[np.n
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
         return -picked.mean() + decay * sum((k**2).sum() for k in kernels)
 
-    def masked(tree: tuple) -> tuple:
+    def apply_masks(tree: tuple) -> tuple:
         return [jnp.where(m, k, 0.0) for m, k in zip(kept, tree[0], strict=True)], tree[1]
 
     def step(state: tuple, row: jax.Array) -> tuple:
         parameters, momentum = state
         loss, gradient = jax.value_and_grad(loss_of)(parameters, images[row], labels[row])
-        momentum = jax.tree.map(lambda m, g: 0.9 * m - rate * g, momentum, masked(gradient))
-        return (masked(jax.tree.map(lambda p, m: p + m, parameters, momentum)), momentum), loss
+        momentum = jax.tree.map(lambda m, g: 0.9 * m - rate * g, momentum, apply_masks(gradient))
+        return (apply_masks(jax.tree.map(lambda p, m: p + m, parameters, momentum)), momentum), loss
 
     run = jax.jit(lambda state, rows: jax.lax.scan(step, state, rows), donate_argnums=0)
     state = [(parameters, jax.tree.map(jnp.zeros_like, parameters))]

@@ -1,10 +1,10 @@
-"""All benchmarks, one after the other: `make bench`."""
+"""All benchmarks in sequence: `make bench`."""
 
 from benchmarks import core, end_to_end, hessian, large, log_step, steps
 
 
 def main() -> None:
-    """Runs every benchmark; each prints its own ratios."""
+    """Runs every benchmark, each of which prints its ratios."""
     steps.main()
     core.main()
     log_step.main()

@@ -1,8 +1,8 @@
-"""The top ten eigenvalues and the density of a WRN-22-2, by train.py and hessian.py as a user runs them.
+"""The top ten Hessian eigenvalues and the spectral density of a WRN-22-2, by the command lines of a user.
 
   python -m benchmarks.spectrum
 
-Half an hour on two cores, nearly all of it in Hessian-vector products; hence no part of `make bench`.
+It takes half an hour on two cores, mostly for Hessian-vector products, and so is not part of `make bench`.
 """
 
 import argparse
@@ -37,10 +37,10 @@ _TRAINING = (
 
 
 class Cost(NamedTuple):
-    """What a process took.
+    """Cost of a process.
 
     Attributes:
-      seconds: wall time.
+      seconds: wall time (s).
       peak: largest resident set (GB).
     """
 
@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
 
 def _run(script: str, *arguments: str) -> Cost:
-    """Runs a script of the suite; what it says goes where this process's words go."""
+    """Runs an entry point, whose output goes to the output of this process."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
@@ -59,15 +59,15 @@ def _run(script: str, *arguments: str) -> Cost:
 
 
 def main(probes: int, steps: int) -> None:
-    """Trains a little, takes the spectrum, and prints what it cost.
+    """Trains for some steps, computes the spectrum, and prints its cost.
 
     Args:
-      probes: random vectors of the density at most (count).
-      steps: Lanczos steps of each (count).
+      probes: maximal random vectors of the density (count).
+      steps: Lanczos steps per vector (count).
     """
     with tempfile.TemporaryDirectory() as folder:
         data, run = pathlib.Path(folder) / "noise.npz", pathlib.Path(folder) / "run"
-        split = cases.split(2 * IMAGES, large.CIFAR)
+        split = cases.make_noise(2 * IMAGES, large.CIFAR)
         images, labels = (255 * split.images).astype(np.uint8), split.labels
         np.savez(data, x_train=images, y_train=labels, x_test=images[:64], y_test=labels[:64])
         _run("train.py", f"--logdir={run}", *_TRAINING, f"--gin_bindings=data.name='{data}'")
@@ -80,7 +80,9 @@ def main(probes: int, steps: int) -> None:
             largest = arrays["largest"]
     count, errors = found["products"], found["errors"]
     print(f"\nSpectrum of a WRN-22-2, {found['parameters']:,} active parameters, {IMAGES} images")
-    print(f"  {count} products, {found['probes']} probes: {cost.seconds:.0f} s, {cost.seconds / count:.2f} s a product")
+    print(
+        f"  {count} products, {found['probes']} probes: {cost.seconds:.0f} s, {cost.seconds / count:.2f} s per product"
+    )
     print(f"  peak memory {cost.peak:.2f} GB")
     print(f"  the ten largest: {', '.join(f'{value:.4g}' for value in largest)}")
     print(f"  smallest {found['lambda_min']:.4g}, trace {found['trace']:.4g} ± {errors['trace']:.1g}")

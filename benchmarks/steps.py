@@ -1,4 +1,4 @@
-"""Training steps a second: the sparse step against the dense one and against the peers."""
+"""Training steps per second: the sparse step compared with the dense one and with other frameworks."""
 
 import functools
 import importlib.util
@@ -9,53 +9,55 @@ import tensorflow as tf
 from benchmarks import cases, peers, timing
 from sparse_lib.experiment.training.steps import CHUNK
 
-# Calls of a chunk in a round: a round of each contestant takes one to three seconds.
+# Calls of a chunk per round, so that a round of each contestant takes one to three seconds.
 _CALLS = {"LeNet5": 3, "MLP": 12}
 SUITE, DENSE = "sparse_lib, masked", "Keras, dense compiled step"
-# The package of the peer, and its loop.
+# Package of the other framework, and its training loop.
 PEERS = {"LeNet5": ("torch", peers.torch_lenet5), "MLP": ("jax", peers.jax_mlp)}
 
 
-def contestant(network: str, name: str) -> Callable[[], int]:
-    """What a contestant does in a round.
+def make_contestant(network: str, name: str) -> Callable[[], int]:
+    """Returns the work of a contestant in a round.
 
     Args:
       network: `LeNet5` or `MLP`.
-      name: `SUITE`, `DENSE`, or any other for the network's peer.
+      name: `SUITE`, `DENSE`, or any other for the other framework.
 
     Returns:
       A function that trains and returns the number of steps.
     """
-    train, calls = cases.split(), _CALLS[network]
-    case = cases.suite(network, train)
+    train, calls = cases.make_noise(), _CALLS[network]
+    case = cases.make_case(network, train)
     if name == SUITE:
         return lambda: _repeat(calls, lambda: case.steps.run(0, CHUNK))
     indices = case.steps.indices(0, CHUNK)
     if name == DENSE:
         rate = cases.RATES[network]
-        dense = cases.dense_steps(cases.build(network), train, CHUNK, rate=rate, jit_compile=network == "MLP")
+        dense = cases.make_dense_steps(
+            cases.build_network(network), train, CHUNK, rate=rate, jit_compile=network == "MLP"
+        )
         return lambda: _repeat(calls, lambda: dense(tf.constant(indices)).numpy())
     loop = PEERS[network][1](train, [m.numpy() for m in case.optimizer.masks.values()], CHUNK)
     return lambda: _repeat(calls, lambda: loop(indices))
 
 
 def measure(network: str, processes: int = 3, rounds: int = 4) -> dict[str, list[float]]:
-    """Times the suite, the dense compiled Keras step and the installed peer in turn.
+    """Times the suite, the dense compiled Keras step and the other framework, if installed, which take turns.
 
     Args:
       network: `LeNet5` or `MLP`.
-      processes: of each contestant, one after the other: PyTorch's differ by 10% from one to the next.
-      rounds: counted rounds of each process.
+      processes: processes per contestant, in sequence: those of PyTorch differ by 10% (count).
+      rounds: counted rounds per process.
 
     Returns:
-      Steps a second by contestant.
+      Steps per second in each round, by contestant.
     """
     package, _ = PEERS[network]
     names = [SUITE, DENSE, *([f"{package}, masked loop"] if importlib.util.find_spec(package) else [])]
     measured: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(processes):
-        with timing.apart(functools.partial(contestant, network), names) as contestants:
-            for name, values in timing.rates(contestants, rounds).items():
+        with timing.start_processes(functools.partial(make_contestant, network), names) as contestants:
+            for name, values in timing.measure_rates(contestants, rounds).items():
                 measured[name] += values
     return measured
 
@@ -70,9 +72,9 @@ def main() -> None:
     """Prints the rates and ratios of both networks."""
     for network in cases.NETWORKS:
         measured = measure(network)
-        timing.report(f"{network} 28x28x1, batch {cases.BATCH}, sparsity {cases.SPARSITIES[network]}", measured)
+        timing.print_rates(f"{network} 28x28x1, batch {cases.BATCH}, sparsity {cases.SPARSITIES[network]}", measured)
         for other in list(measured)[1:]:
-            print(f"  sparse_lib / {other}: {timing.ratio(measured, SUITE, other):.2f}")
+            print(f"  sparse_lib / {other}: {timing.median_ratio(measured, SUITE, other):.2f}")
 
 
 if __name__ == "__main__":

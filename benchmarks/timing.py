@@ -1,4 +1,4 @@
-"""Timing that holds on a noisy machine: contestants in turn, the median, ratios pair by pair."""
+"""Robust timing on a noisy machine: contestants take turns, medians, and ratios per round."""
 
 import contextlib
 import functools
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 
 
-def rates(contestants: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict[str, list[float]]:
-    """Runs every contestant in every round, after one round that is not counted.
+def measure_rates(contestants: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict[str, list[float]]:
+    """Measures the rates of contestants that take turns, after one uncounted round.
 
     Args:
-      contestants: name -> a function that works and returns how many units it did (steps).
+      contestants: function by name, which works and returns the number of units done (steps).
       rounds: counted rounds.
 
     Returns:
-      Units a second of each contestant, one a round.
+      Units per second in each round, by contestant.
     """
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for counted in [False] + [True] * rounds:
@@ -30,15 +30,17 @@ def rates(contestants: Mapping[str, Callable[[], int]], rounds: int = 5) -> dict
 
 
 @contextlib.contextmanager
-def apart(build: Callable[[str], Callable[[], int]], names: Sequence[str]) -> Iterator[dict[str, Callable[[], int]]]:
-    """Contestants for `rates` in processes of their own, where no other library's idle threads are in their way.
+def start_processes(
+    build: Callable[[str], Callable[[], int]], names: Sequence[str]
+) -> Iterator[dict[str, Callable[[], int]]]:
+    """Starts a process per contestant, so that idle threads of other libraries do not disturb it.
 
     Args:
-      build: makes what a contestant does in a round from its name; a function of a module, or a partial one.
-      names: of the contestants.
+      build: returns the work of a contestant by name; a function of a module, or a partial one, to be pickled.
+      names: contestants.
 
     Yields:
-      Name -> a function that has the contestant work and returns how many units it did.
+      Contestants for `measure_rates`.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
@@ -47,11 +49,11 @@ def apart(build: Callable[[str], Callable[[], int]], names: Sequence[str]) -> It
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(build, name, theirs))
             process.start()
-            # In reverse order: the closed pipe ends the process, which is then waited for.
+            # Called in reverse order: closing the pipe ends the process, which is joined then.
             stack.callback(process.join)
             stack.callback(ours.close)
             theirs.close()
-            contestants[name] = functools.partial(_ask, ours)
+            contestants[name] = functools.partial(_request, ours)
         yield contestants
 
 
@@ -63,17 +65,17 @@ def _serve(build: Callable[[str], Callable[[], int]], name: str, pipe: Connectio
             pipe.send(work())
 
 
-def _ask(pipe: Connection) -> int:
+def _request(pipe: Connection) -> int:
     pipe.send(None)
     return pipe.recv()
 
 
-def ratio(measured: Mapping[str, list[float]], one: str, other: str) -> float:
-    """Median over the rounds of rate(one) / rate(other)."""
+def median_ratio(measured: Mapping[str, list[float]], one: str, other: str) -> float:
+    """Returns the median over rounds of rate(one) / rate(other)."""
     return statistics.median(a / b for a, b in zip(measured[one], measured[other], strict=True))
 
 
-def report(title: str, measured: Mapping[str, list[float]], unit: str = "steps/s") -> None:
+def print_rates(title: str, measured: Mapping[str, list[float]], unit: str = "steps/s") -> None:
     """Prints the median rate of each contestant."""
     print(f"\n{title}")
     for name, values in measured.items():

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md: every gin name of the suite, from the docstrings of what it configures."""
+"""Writes docs/configuration.md from the docstrings of the settings: every gin name of the suite."""
 
 import dataclasses
 import inspect
@@ -6,7 +6,7 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sparse_lib import initializers, metainit
@@ -20,16 +20,17 @@ INTRODUCTION = """\
 <!-- Written by docs/make_configuration.py from the docstrings; do not edit. -->
 
 A gin file, or `--gin_bindings`, sets `name.parameter = value`. Later bindings win over earlier ones, bindings over
-files, and `--seed=N` over `training.seed`. What is not bound has the default given here. The complete configuration
-of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` another one
-of its own folder, and may use macros: configs/base.gin defines `SPARSITY`, `UPDATE_FREQ`, `PRUNED_RUN` and
-`PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes all that uses them.
+files, and `--seed=N` over `training.seed`. Unbound parameters have the defaults given here. The complete configuration
+of a run is in its `operative_config.gin`, which `--preload_gin_config` reads back. A file may `include` others, by
+paths relative to its own folder, and may use macros: configs/networks/lenet5.gin defines `SPARSITY`, `UPDATE_FREQ`,
+`PRUNED_RUN` and `PRUNED_START`, and `--gin_bindings='SPARSITY=0.9'` changes every setting that uses it. A
+file must not `import` modules.
 
 Counts are integers, fractions lie in 0 to 1, and steps count from 0. An unknown name, parameter or choice stops the
 run before it begins. How the methods behave in every detail is in [semantics.md](semantics.md).
 """
 
-# Whose docstrings explain the parameters that the configured object hands on.
+# Objects whose docstrings explain parameters that the settings pass on to them.
 EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
     "unit_scaled_init": (initializers.unit_scaled,),
     "layer_scaled_init": (initializers.layer_scaled,),
@@ -38,13 +39,8 @@ EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
 _PARAMETERS = re.compile(r"^(?:Attributes|Args):\n((?: +.*\n|\n)+)", re.MULTILINE)
 
 
-def configurables() -> dict[str, Callable[..., Any]]:
-    """What each gin name configures, in the order of their definition."""
-    return gin_names.CONFIGURABLES
-
-
 def explanations(documented: Any) -> dict[str, str]:
-    """What a Google-style docstring says of each parameter.
+    """Parses the entries of a Google-style docstring.
 
     Args:
       documented: a function or a class.
@@ -65,7 +61,7 @@ def explanations(documented: Any) -> dict[str, str]:
 
 
 def parameters(name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Rows of the table of a gin name.
+    """Yields the rows of the table of a gin name.
 
     Args:
       name: of the configurable.
@@ -74,21 +70,17 @@ def parameters(name: str) -> Iterator[tuple[str, str, str, str]]:
       Parameter, type, default and explanation.
 
     Raises:
-      ValueError: if a parameter is explained nowhere.
+      ValueError: if no docstring explains a parameter.
     """
-    configured = configurables()[name]
-    told: dict[str, str] = {}
+    configured = gin_names.CONFIGURABLES[name]
+    explained: dict[str, str] = {}
     for source in (configured, *EXPLAINED_BY.get(name, ())):
-        told = explanations(source) | told
+        explained = explanations(source) | explained
     hints = typing.get_type_hints(configured)
-    if dataclasses.is_dataclass(configured):
-        defaults = {field.name: field.default for field in dataclasses.fields(configured)}
-    else:
-        defaults = {p.name: p.default for p in inspect.signature(configured).parameters.values()}
-    for parameter, default in defaults.items():
-        if parameter not in told:
-            raise ValueError(f"{name}.{parameter} has no explanation; write one into the docstring.")
-        yield parameter, _type(hints[parameter]), repr(default), told[parameter]
+    for field in dataclasses.fields(configured):
+        if field.name not in explained:
+            raise ValueError(f"{name}.{field.name} has no explanation; write one into the docstring.")
+        yield field.name, _type(hints[field.name]), repr(field.default), explained[field.name]
 
 
 def _type(hint: Any) -> str:
@@ -106,9 +98,9 @@ def _type(hint: Any) -> str:
 
 
 def page() -> str:
-    """The text of configuration.md."""
+    """Text of configuration.md."""
     parts = [INTRODUCTION]
-    for name, configured in configurables().items():
+    for name, configured in gin_names.CONFIGURABLES.items():
         summary = (inspect.getdoc(configured) or "").split("\n\n")[0].replace("\n", " ")
         parts.append(f"\n## {name}\n\n{summary}\n\n| parameter | type | default | meaning |\n|---|---|---|---|\n")
         for row in parameters(name):

@@ -1,10 +1,11 @@
-"""Draws docs/pictures/: what the pages say of masks, updates, distributions, schedules, tickets and gradient flow.
+"""Draws docs/pictures/: masks, updates, distributions, schedules, tickets and gradient flow.
 
-Everything that is drawn is computed by the library itself; nothing is sketched but the paths of tickets.
+All pictures but the diagram of the tickets are computed by the library.
 """
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import matplotlib as mpl
@@ -25,13 +26,13 @@ from sparse_lib.structures import UNSTRUCTURED
 from sparse_lib.updaters import Kernel, UpdateContext
 
 FOLDER = pathlib.Path(__file__).with_name("pictures")
-# Published training: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of the way.
+# Published protocol: 11,719 steps, pruning from 3,000 to 7,000, mask updates until three quarters of training.
 STEPS, PRUNING = 11_719, (3_000, 7_000)
-# Width and height of a box in the picture of the tickets.
+# Width and height of a box in the diagram of the tickets.
 _BOX = (18, 6)
 
 
-@style.styled
+@style.use_style
 def structures() -> Figure:
     """Masks of one kernel under each structure."""
     shape = (16, 16)
@@ -45,14 +46,14 @@ def structures() -> Figure:
     figure, axes = style.grid(1, len(rows), 1.9)
     for ax, (title, structure, active) in zip(axes[0], rows, strict=True):
         (mask,) = random_masks([shape], [active], 0, [structure])
-        _cells(ax, mask, style.BLUE)
+        _draw_cells(ax, mask, style.BLUE)
         ax.set_title(title)
         ax.set_xlabel("outputs")
     axes[0, 0].set_ylabel("inputs")
     return figure
 
 
-@style.styled
+@style.use_style
 def update() -> Figure:
     """One update of RigL on a small kernel."""
     rng = np.random.default_rng(4)
@@ -65,23 +66,23 @@ def update() -> Figure:
     new = after.mask.numpy()
     figure, axes = style.grid(1, 4, 2.3)
     before, scores, dropping, growing = axes[0]
-    _cells(before, mask, style.GREY)
+    _draw_cells(before, mask, style.GREY)
     before.set_title("active weights")
-    _shades(scores, np.where(mask, abs(weight), np.nan))
-    _marked(scores, mask & ~new, "x", style.RED)
+    _draw_shades(scores, np.where(mask, abs(weight), np.nan))
+    _draw_marks(scores, mask & ~new, "x", style.RED)
     scores.set_title("drop: smallest |w|")
-    _shades(dropping, np.where(mask & new, np.nan, abs(gradient)))
-    _marked(dropping, new & ~mask, "o", style.PINK)
+    _draw_shades(dropping, np.where(mask & new, np.nan, abs(gradient)))
+    _draw_marks(dropping, new & ~mask, "o", style.PINK)
     dropping.set_title("grow: largest |g|")
-    _cells(growing, mask & new, style.GREY)
-    _cells(growing, new & ~mask, style.PINK)
+    _draw_cells(growing, mask & new, style.GREY)
+    _draw_cells(growing, new & ~mask, style.PINK)
     growing.set_title("as many, elsewhere")
     return figure
 
 
-@style.styled
+@style.use_style
 def layers() -> Figure:
-    """Density by layer of a LeNet5 at 90% under each distribution."""
+    """Density per layer of LeNet5 at 90% sparsity under each distribution."""
     kernels = sparse_lib.sparse_kernels(_network())
     shapes = {name.partition("/")[0]: tuple(kernel.shape) for name, kernel in kernels.items()}
     looks = {"uniform": (style.GREY, ""), "ER": (style.SKY, "///"), "ERK": (style.BLUE, "")}
@@ -92,13 +93,13 @@ def layers() -> Figure:
         density = [1 - found[layer] for layer in shapes]
         ax.bar(x, density, 0.25, color=colour, hatch=hatch, edgecolor=style.INK, linewidth=0.5, label=name)
     ax.set_xticks(range(len(shapes)), [f"{n}\n{'x'.join(map(str, s))}" for n, s in shapes.items()])
-    style.percent_axis(ax.yaxis, "density")
+    style.set_percent_axis(ax.yaxis, "density")
     ax.grid(visible=False, axis="x")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 
-@style.styled
+@style.use_style
 def over_time() -> Figure:
     """Sparsity and drop fraction over a training run."""
     steps = np.arange(0, STEPS, 50)
@@ -108,7 +109,7 @@ def over_time() -> Figure:
     left.plot(steps, [float(pruning(s)) for s in steps], color=style.GREEN, label="gradual pruning")
     left.axhline(0.95, color=style.BLUE, linestyle=(0, (4, 1.6)), label="static, SET, RigL")
     left.set_title("sparsity")
-    fractions = {
+    fractions: dict[str, tuple[Callable[[Any], Any], str, Any]] = {
         "cosine": (schedules.Cosine(0.3, last), style.BLUE, "-"),
         "inverse power": (schedules.InversePower(0.3, last), style.RED, (0, (4, 1.6))),
         "constant": (schedules.Constant(0.3), style.GREY, (0, (1.2, 1.2))),
@@ -117,26 +118,26 @@ def over_time() -> Figure:
         right.plot(steps, [float(fraction(s)) for s in steps], color=colour, linestyle=line, label=name)
     right.set_title("drop fraction")
     for ax in (left, right):
-        style.percent_axis(ax.yaxis, "")
-        style.steps_axis(ax)
+        style.set_percent_axis(ax.yaxis, "")
+        style.set_steps_axis(ax)
         ax.set_ylim(bottom=0)
         ax.legend(loc="best")
     return figure
 
 
-@style.styled
+@style.use_style
 def tickets() -> Figure:
-    """Where mask and weights of each kind of run come from."""
+    """Origin of the weights of each kind of ticket."""
     figure = Figure(figsize=(style.WIDTH, 2.4))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 84), ylim=(0, 27))
     ax.axis("off")
-    step_0 = _box(ax, 1, 17, "dense init\nstep 0", style.GREY)
-    early = _box(ax, 22, 17, "a little trained\nstep 500", style.GREY)
-    pruned = _box(ax, 43, 17, "trained and pruned\nlast step", style.GREEN)
-    fresh = _box(ax, 64, 17, "another draw\ndense or sparsity-aware", style.GREY)
-    _arrow(ax, step_0, early)
-    _arrow(ax, early, pruned)
+    step_0 = _draw_box(ax, 1, 17, "dense init\nstep 0", style.GREY)
+    early = _draw_box(ax, 22, 17, "a little trained\nstep 500", style.GREY)
+    pruned = _draw_box(ax, 43, 17, "trained and pruned\nlast step", style.GREEN)
+    fresh = _draw_box(ax, 64, 17, "another draw\ndense or sparsity-aware", style.GREY)
+    _draw_arrow(ax, step_0, early)
+    _draw_arrow(ax, early, pruned)
     runs = {
         "lottery ticket": (step_0, style.PINK),
         "rewound ticket": (early, style.VIOLET),
@@ -144,29 +145,29 @@ def tickets() -> Figure:
         "scratch, scratch+": (fresh, style.ORANGE),
     }
     for name, (source, colour) in runs.items():
-        _arrow(ax, source, _box(ax, source.get_x(), 4.5, f"{name}\nthese weights, the mask", colour))
+        _draw_arrow(ax, source, _draw_box(ax, source.get_x(), 4.5, f"{name}\nthese weights, the mask", colour))
     ax.text(1, 25, "weights", fontweight="bold", va="center")
     ax.text(1, 1.5, "The mask is the pruned network's in all four; the weights they start from differ.", va="center")
     return figure
 
 
-@style.styled
+@style.use_style
 def flow() -> Figure:
     """Gradient norm of untrained sparse networks against sparsity."""
     sparsities = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
     lines = {
-        "dense init, masked": (_dense, style.ORANGE, (0, (4, 1.6)), "v"),
-        "sparsity-aware init": (_sparse, style.BLUE, "-", "^"),
+        "dense init, masked": (_dense_init, style.ORANGE, (0, (4, 1.6)), "v"),
+        "sparsity-aware init": (_sparse_init, style.BLUE, "-", "^"),
     }
     figure, ((ax,),) = style.grid(1, 1, 2.5)
     for name, (draw, colour, line, marker) in lines.items():
-        medians = [np.median([_norm(sparsity, draw, seed) for seed in range(7)]) for sparsity in sparsities]
-        # Two digits: what another processor adds up in another order is drawn alike.
+        medians = [np.median([_gradient_norm(sparsity, draw, seed) for seed in range(7)]) for sparsity in sparsities]
+        # Two digits: sums in another order on another processor give the same picture.
         rounded = [float(f"{median:.2g}") for median in medians]
         ax.plot(range(len(sparsities)), rounded, color=colour, linestyle=line, marker=marker, label=name)
     ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}%" for sparsity in sparsities])
     ax.set_xlabel("sparsity")
-    style.log_axis(ax.yaxis, "gradient norm of the\nactive weights (nats)")
+    style.set_log_axis(ax.yaxis, "gradient norm of the\nactive weights (nats)")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
@@ -185,16 +186,16 @@ def _network() -> keras.Model:
     return LeNet5().build((28, 28, 1), 10, Style())
 
 
-def _dense(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
+def _dense_init(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
     drawn = initializers.layer_scaled(np.ones_like(mask), method="fanin_normal", scale=2.0, seed=seed)
     return tf.where(mask, drawn, 0.0)
 
 
-def _sparse(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
+def _sparse_init(mask: np.ndarray, seed: list[int]) -> tf.Tensor:
     return initializers.unit_scaled(mask, method="fanin_normal", scale=2.0, seed=seed)
 
 
-def _norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.Tensor], seed: int) -> float:
+def _gradient_norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.Tensor], seed: int) -> float:
     model = _network()
     masks = sparse_lib.sparsify(model, sparsity, "uniform", seed=seed)
     for index, (kernel, mask) in enumerate(masks):
@@ -204,39 +205,39 @@ def _norm(sparsity: float, draw: Callable[[np.ndarray, list[int]], tf.Tensor], s
     return float(gradient_flow.norms(gradient, masks.aligned(model.trainable_variables)).total)
 
 
-def _cells(ax: Axes, marked: np.ndarray, colour: str) -> None:
-    """Draws a matrix of cells, of which the marked ones are filled."""
+def _draw_cells(ax: Axes, marked: np.ndarray, colour: str) -> None:
+    """Draws a matrix of cells and fills the marked ones."""
     shown = np.ma.masked_where(~marked, marked)
     ax.imshow(shown, cmap=mpl.colors.ListedColormap([colour]), vmin=0, vmax=1)
-    _framed(ax, marked.shape)
+    _draw_frame(ax, marked.shape)
 
 
-def _shades(ax: Axes, values: np.ndarray) -> None:
+def _draw_shades(ax: Axes, values: np.ndarray) -> None:
     ax.imshow(values, cmap="Greys", vmin=0, vmax=np.nanmax(values))
-    _framed(ax, values.shape)
+    _draw_frame(ax, values.shape)
 
 
-def _framed(ax: Axes, shape: tuple[int, ...]) -> None:
+def _draw_frame(ax: Axes, shape: tuple[int, ...]) -> None:
     rows, columns = shape
     ax.set_xticks(np.arange(columns + 1) - 0.5, [""] * (columns + 1))
     ax.set_yticks(np.arange(rows + 1) - 0.5, [""] * (rows + 1))
     ax.tick_params(length=0)
 
 
-def _marked(ax: Axes, where: np.ndarray, marker: str, colour: str) -> None:
+def _draw_marks(ax: Axes, where: np.ndarray, marker: str, colour: str) -> None:
     y, x = np.nonzero(where)
     ax.add_line(Line2D(x, y, linestyle="none", marker=marker, color=colour, fillstyle="none", markeredgewidth=1.8))
 
 
-def _box(ax: Axes, x: float, y: float, text: str, colour: str) -> FancyBboxPatch:
+def _draw_box(ax: Axes, x: float, y: float, text: str, colour: str) -> FancyBboxPatch:
     box = FancyBboxPatch((x, y), _BOX[0], _BOX[1], boxstyle="round,pad=0.2", fc="none", ec=colour, lw=1.8)
     ax.add_patch(box)
     ax.text(x + _BOX[0] / 2, y + _BOX[1] / 2, text, ha="center", va="center")
     return box
 
 
-def _arrow(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, text: str = "") -> None:
-    """Draws an arrow to the right, or down where the second box lies below the first."""
+def _draw_arrow(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, text: str = "") -> None:
+    """Draws an arrow to the right, or down if the second box is below the first."""
     down = end.get_y() < start.get_y()
     middle = start.get_x() + _BOX[0] / 2
     if down:

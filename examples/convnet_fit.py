@@ -1,4 +1,4 @@
-"""RigL in `model.fit`: a small convolutional network on handwritten digits, nine weights in ten zero all the way.
+"""RigL in `model.fit`: a small convolutional network on handwritten digits, at sparsity 0.9 from start to end.
 
 python convnet_fit.py
 """

@@ -1,4 +1,4 @@
-"""RigL in a training loop of one's own: dense gradients in, sparse weights out.
+"""RigL in a custom training loop: dense gradients in, sparse weights out.
 
 python custom_loop.py
 """
@@ -32,7 +32,7 @@ loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 @tf.function
 def train_step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """One step; whether it trains weights or changes masks is the optimizer's affair."""
+    """Takes one step; the optimizer decides whether it trains the weights or updates the masks."""
     with tf.GradientTape() as tape:
         loss = loss_of(y, model(x, training=True))
     optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)

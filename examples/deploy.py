@@ -1,4 +1,4 @@
-"""Pruned networks on the way to a device: dead channels removed, blocks of zeros left out, both measured with LiteRT.
+"""Deploying pruned networks: removing dead channels, storing sparse blocks, and measuring both with LiteRT.
 
 python deploy.py
 """
@@ -18,8 +18,8 @@ images = (images / 16.0).reshape(-1, 8, 8, 1).astype("float32")
 x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
 
 
-def pruned(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
-    """Returns a network that lost its smallest weights, or groups of them, while it was trained."""
+def train_pruned(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
+    """Trains a network while pruning its smallest weights, or units of the structure, to the given sparsity."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -42,8 +42,8 @@ def pruned(structure: sparse_lib.Structure, sparsity: float) -> keras.Model:
     return model
 
 
-channels = pruned(sparse_lib.Channel(), 0.5)
-blocks = pruned(sparse_lib.Block(4, 1), 0.9)
+channels = train_pruned(sparse_lib.Channel(), 0.5)
+blocks = train_pruned(sparse_lib.Block(4, 1), 0.9)
 smaller = deployment.remove_dead_channels(channels)
 print(smaller.report(), "\n")
 

@@ -1,6 +1,6 @@
-"""RigL on several devices: the masks are the same on each, because gradients are summed before anything is ranked.
+"""RigL on several devices: all have the same masks, because gradients are summed before weights are ranked.
 
-It takes all GPUs of the machine; where there is none, the processor stands in as two devices.
+Uses all GPUs of the machine; without a GPU, the CPU is split into two devices.
 
 python several_devices.py
 """
@@ -21,7 +21,7 @@ strategy = tf.distribute.MirroredStrategy(devices)
 images, labels = load_digits(return_X_y=True)
 images = (images / 16.0).astype("float32")
 
-# Model, masks and optimizer are made in the scope; the rest is as ever. The batch is shared out over the devices.
+# Model, masks and optimizer are created in the scope; nothing else changes. Each device gets a part of the batch.
 with strategy.scope():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

@@ -1,4 +1,4 @@
-"""A small transformer with sparse attention and feed-forward kernels, on a task made here: sort five digits.
+"""A small transformer with sparse attention and feed-forward kernels, on a synthetic task: sorting five digits.
 
 python transformer.py
 """

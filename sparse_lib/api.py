@@ -1,4 +1,4 @@
-"""The three-line entrance: sparse kernels of any Keras model."""
+"""Choosing the sparse kernels of a Keras model and creating their masks: `sparsify` and what it is made of."""
 
 import dataclasses
 import fnmatch
@@ -11,91 +11,86 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, mask_files
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._keras.layer_types import DEPTHWISE_CONVOLUTIONS, input_axes, is_matrix, output_axes
+from sparse_lib._keras.tracing import variable_owners
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks, random_masks
-from sparse_lib.structures import UNSTRUCTURED, Structure, input_axes, output_axes, parse
+from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
-_DENSE_LAYERS = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D, keras.layers.Embedding)
+_DENSE_LAYERS = (*DEPTHWISE_CONVOLUTIONS, keras.layers.Embedding)
 KernelFilter = Callable[[keras.Layer, keras.Variable], bool]
 Rule = KernelFilter | str | re.Pattern[str]
 Rules = Rule | Iterable[Rule]
 
 
 def is_weight_matrix(layer: keras.Layer, variable: keras.Variable) -> bool:
-    """The default choice of sparse kernels: all but biases, norms, embeddings and depthwise kernels.
+    """Whether a variable is sparse by default: all kernels but those of embedding and depthwise layers.
 
     Args:
       layer: the layer that owns the variable.
       variable: one of its trainable variables.
 
     Returns:
-      Whether the variable is a weight matrix that is made sparse by default.
+      False for biases, norms, embeddings and depthwise kernels.
     """
-    named = variable.name.endswith("kernel") and variable.name != "depthwise_kernel"
-    return named and len(variable.shape) >= 2 and not isinstance(layer, _DENSE_LAYERS)
+    is_kernel = variable.name.endswith("kernel") and variable.name != "depthwise_kernel"
+    return is_kernel and len(variable.shape) >= 2 and not isinstance(layer, _DENSE_LAYERS)
 
 
-def _owners(model: keras.Model) -> dict[int, keras.Layer]:
-    """The innermost layer of every trainable variable, by the variable's id."""
-    owners: dict[int, keras.Layer] = {}
-    for layer in model._flatten_layers():
-        children = list(layer._flatten_layers(include_self=False))
-        inner = {id(v) for child in children for v in child.trainable_variables}
-        for variable in layer.trainable_variables:
-            if id(variable) not in inner:
-                owners.setdefault(id(variable), layer)
-    return owners
-
-
-def _chosen(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules) -> set[int]:
-    """Ids of the variables that any of the rules chooses."""
+def _match_rules(model: keras.Model, owners: Mapping[int, keras.Layer], rules: Rules) -> set[int]:
+    """Ids of the variables that match any of the rules."""
     chosen: set[int] = set()
     for rule in (rules,) if isinstance(rules, str | re.Pattern) or callable(rules) else rules:
-        found = {id(v) for v in model.trainable_variables if id(v) in owners and _follows(rule, owners[id(v)], v)}
+        found = {id(v) for v in model.trainable_variables if id(v) in owners and _matches(rule, owners[id(v)], v)}
         if not found and not callable(rule):
-            there = [v.path for v in model.trainable_variables if _is_matrix(v)]
-            raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {likest(str(rule), there)}.")
+            there = [v.path for v in model.trainable_variables if is_matrix(v)]
+            raise InputError(f"{rule!r} fits no kernel of {model.name}; there are {closest_names(str(rule), there)}.")
         chosen |= found
     return chosen
 
 
-def _follows(rule: Any, layer: keras.Layer, variable: keras.Variable) -> bool:
+def _matches(rule: Any, layer: keras.Layer, variable: keras.Variable) -> bool:
     if callable(rule):
         return bool(rule(layer, variable))
     names = (layer.name, f"{layer.name}/{variable.name}", variable.path)
-    fits = rule.fullmatch if isinstance(rule, re.Pattern) else re.compile(fnmatch.translate(rule)).match
-    return _is_matrix(variable) and any(fits(name) for name in names)
-
-
-def _is_matrix(variable: keras.Variable) -> bool:
-    # Biases of attention heads have two axes, too.
-    return len(variable.shape) > 1 and not variable.name.endswith("bias")
+    match = rule.fullmatch if isinstance(rule, re.Pattern) else re.compile(fnmatch.translate(rule)).match
+    return is_matrix(variable) and any(match(name) for name in names)
 
 
 def sparse_kernels(
     model: keras.Model, include: Rules = is_weight_matrix, exclude: Rules = ()
 ) -> dict[str, keras.Variable]:
-    """The kernels of a built model that masks belong to, in the order of `model.trainable_variables`.
+    """Kernels of a built model that are to be sparse, in the order of `model.trainable_variables`.
 
     Args:
-      model: any built Keras model: functional, sequential or subclassed, nested or with shared layers.
-      include: what is sparse, a rule or several of which any may choose. A rule is a function of a layer and one of
-        its trainable variables, a pattern such as `"conv*"`, `"*/query/kernel"` or `"embedding"`, or a compiled
-        regular expression. Patterns are of a layer's name, a kernel's name (`conv/kernel`) or its whole path, and
-        choose among all trainable variables of two or more axes but biases.
-      exclude: rules for what is left dense although it is included.
+      model: a built Keras model: functional, sequential or subclassed, nested or with shared layers.
+      include: one or more rules; a variable is included if any of them matches. A rule is a function (layer,
+        trainable variable) -> bool, a glob pattern such as `"conv*"`, `"*/query/kernel"` or `"embedding"`, or a
+        compiled regular expression. Patterns match a layer's name, a kernel's name (`conv/kernel`) or its full path,
+        among all trainable variables of rank 2 or higher except biases.
+      exclude: rules for variables to leave dense even if they are included.
 
     Returns:
-      Name, such as `conv1/kernel`, to variable; names that would repeat are full paths, numbered if need be.
+      Kernels by name, such as `conv1/kernel`; ambiguous names are full paths, numbered if necessary.
 
     Raises:
-      ValueError: if the model is not built, or a pattern fits nothing.
+      ValueError: if the model is not built, or a pattern matches nothing.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="logits")]
+      >>> model = keras.Sequential([keras.Input((8,)), *layers])
+      >>> list(sparse_lib.sparse_kernels(model))
+      ['hidden/kernel', 'logits/kernel']
+      >>> list(sparse_lib.sparse_kernels(model, exclude="logits"))
+      ['hidden/kernel']
     """
     if not model.built or not model.weights:
         raise InputError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
-    owners = _owners(model)
-    chosen = _chosen(model, owners, include) - _chosen(model, owners, exclude)
+    owners = variable_owners(model)
+    chosen = _match_rules(model, owners, include) - _match_rules(model, owners, exclude)
     ordered = [v for v in model.trainable_variables if id(v) in chosen]
     short = [f"{owners[id(v)].name}/{v.name}" for v in ordered]
     names = [name if short.count(name) == 1 else v.path for name, v in zip(short, ordered, strict=True)]
@@ -105,30 +100,30 @@ def sparse_kernels(
 
 
 def kernel_structures(model: keras.Model, kernels: Iterable[keras.Variable], structure: Structure) -> list[Structure]:
-    """A structure for each kernel, which knows the axes that its layer sums over.
+    """Adapts a structure to each kernel, by setting the kernel's output axes.
 
     Args:
-      model: built.
+      model: a built model.
       kernels: trainable variables of the model.
-      structure: for all of them.
+      structure: the structure of all kernels.
 
     Returns:
-      One structure a kernel.
+      One structure per kernel.
     """
     return [dataclasses.replace(structure, outputs=outputs) for _, outputs in kernel_axes(model, kernels)]
 
 
 def kernel_axes(model: keras.Model, kernels: Iterable[keras.Variable]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The axes of each kernel that count inputs, and those that count outputs.
+    """Input and output axes of each kernel.
 
     Args:
-      model: built.
+      model: a built model.
       kernels: trainable variables of the model.
 
     Returns:
-      A pair (inputs, outputs) of axes from 0 for each kernel.
+      One pair (input axes, output axes) per kernel, counted from 0.
     """
-    owners = _owners(model)
+    owners = variable_owners(model)
     return [(input_axes(owners[id(k)], k), output_axes(owners[id(k)], k)) for k in kernels]
 
 
@@ -145,32 +140,42 @@ def sparsify(
     exclude: Rules = (),
     seed: int = 0,
 ) -> Masks:
-    """Puts random masks on the kernels of a model and zeroes what they leave out.
+    """Makes a model sparse: creates random masks for its kernels and zeroes the inactive weights.
 
     Args:
       model: a built Keras model; it stays a plain Keras model.
-      sparsity: share of the kernels' weights that are zero (fraction, 0 to below 1); 0.9 as in the RigL paper's
-        main table, section 4, or what the structure fixes. A mapping gives sparsities by the name or pattern of a
-        kernel or layer, of which the last that fits counts; kernels that it does not name get no mask.
-      distribution: `erk` (RigL paper, section 3), `er`, `uniform` or `str`; where the structure fixes the sparsity, it
-        is uniform.
-      structure: which weights may be active together, such as `NM(2, 4)`, `Block(4, 4)`, `Channel()` or
-        `ConstantFanIn()`; each kernel gets the number of weights that comes nearest to its share.
-      custom: sparsity of some kernels, by name or pattern as above (fraction); 0 leaves one dense, and `sparsity` is
-        that of the others.
-      power_scale: exponent of the ERK ratio; 1 in the RigL paper.
-      first_layer_dense: whether `uniform` leaves the first kernel dense, as in the RigL paper's tables.
-      include: which kernels are sparse, see `sparse_kernels`.
-      exclude: which of them are not.
-      seed: seed of the masks.
+      sparsity: share of zeros over all sparse kernels (fraction), in [0, 1); None means 0.9, as in the RigL paper's
+        main table (section 4), or the sparsity that the structure fixes. A mapping gives sparsities by name or pattern
+        of kernels or layers, where the last match wins and kernels without a match get no mask.
+      distribution: `erk` (RigL paper, section 3), `er`, `uniform` or `str`; always uniform where the structure fixes
+        the sparsity.
+      structure: constraint on the masks, such as `NM(2, 4)`, `Block(4, 4)`, `Channel()` or `ConstantFanIn()`; each
+        kernel gets the nearest number of active weights that it allows.
+      custom: sparsities of single kernels (fraction), by name or pattern as above; 0 keeps a kernel dense, and
+        `sparsity` is that of all others.
+      power_scale: exponent of the ER and ERK densities; 1 in the RigL paper.
+      first_layer_dense: keeps the first kernel dense, as in the RigL paper's tables for `uniform`.
+      include: rules for the sparse kernels, see `sparse_kernels`.
+      exclude: rules for kernels to leave dense.
+      seed: random seed of the masks.
 
     Returns:
-      The masks, to be given to `SparseOptimizer`.
+      The masks, an argument of `SparseOptimizer`.
 
     Raises:
-      ValueError: if the model is not built or has no kernel to be made sparse, or for sparsities that cannot be.
+      ValueError: if the model is not built, no kernel is chosen, or a sparsity is out of range.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(50), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, sparsity=0.9)
+      >>> masks.active()  # ERK: the smaller kernel is denser
+      [393, 158]
+      >>> model.layers[0].count_params()  # the model is still a plain Keras model
+      5050
     """
-    kernels = _some(model, sparse_kernels(model, include, exclude))
+    kernels = _require_kernels(model, sparse_kernels(model, include, exclude))
     if isinstance(sparsity, Mapping):
         custom, sparsity = {**sparsity, **(custom or {})}, 0.0
         named = distributions.custom_by_kernel(kernels, custom)
@@ -195,7 +200,7 @@ def sparsify(
     return Masks(list(kernels.values()), [tf.constant(v) for v in values], list(kernels), structures)
 
 
-def _some(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
+def _require_kernels(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
     if not kernels:
         raise InputError(f"No trainable kernel of {model.name} was chosen; pass include= to say which to make sparse.")
     return kernels
@@ -208,26 +213,36 @@ def transfer_masks(
     include: Rules = is_weight_matrix,
     exclude: Rules = (),
 ) -> Masks:
-    """Puts the masks of one model, or of a file, onto another model of the same architecture.
+    """Transfers masks from another model or a file to a model of the same architecture.
 
     Args:
       source: masks, or a file from `Masks.save`.
-      model: built; its kernels must be those that the masks were made for, in the same order and of the same shapes.
-      include: which kernels are sparse, as when the masks were made.
-      exclude: which of them are not.
+      model: a built model whose sparse kernels have the same order and shapes as those of the source.
+      include: rules for the sparse kernels, as when the masks were made.
+      exclude: rules for kernels to leave dense.
 
     Returns:
-      Masks of the model's own kernels, of the same structure; what they leave out is zero.
+      Masks of the model's kernels, with the same structures; inactive weights are zero.
 
     Raises:
-      ValueError: if the kernels are others, naming the first that differs.
+      ValueError: if the kernels do not match; the message names the first that differs.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> dense = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+      >>> pruned = keras.models.clone_model(dense)
+      >>> masks = sparse_lib.sparsify(pruned, 0.75)
+      >>> ticket = sparse_lib.transfer_masks(masks, dense)
+      >>> bool((ticket.values()[0] == masks.values()[0]).numpy().all())
+      True
     """
     if isinstance(source, Masks):
         origin = "another model"
         stored = source.stored()
     else:
         origin, stored = str(source), mask_files.read(source)
-    kernels = _some(model, sparse_kernels(model, include, exclude))
+    kernels = _require_kernels(model, sparse_kernels(model, include, exclude))
     shapes = [kernel.shape for kernel in kernels.values()]
     mask_files.check_same_kernels(origin, stored.names, [v.shape for v in stored.values], list(kernels), shapes)
     structures = [

@@ -1,4 +1,4 @@
-"""Dead units: cut off by the masks, or silent on data."""
+"""Dead units: disconnected by the masks, or inactive on data."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,32 +8,12 @@ import tensorflow as tf
 
 from sparse_lib import objective
 from sparse_lib._keras import tracing
+from sparse_lib._keras.layer_types import is_rectifier
 from sparse_lib._utils.errors import InputError
-
-RECTIFIERS = frozenset(
-    {
-        "celu",
-        "elu",
-        "gelu",
-        "hard_silu",
-        "leaky_relu",
-        "mish",
-        "relu",
-        "relu6",
-        "selu",
-        "silu",
-    }
-)
-_RECTIFIER_LAYERS = (
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-)
 
 
 def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
-    """Output units of a kernel without any active weight.
+    """Marks the output units of a kernel that have no active weight.
 
     Args:
       mask: boolean mask of shape [..., in, out].
@@ -45,7 +25,7 @@ def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
 
 
 def zero_fan_out(mask: tf.Tensor) -> tf.Tensor:
-    """Input units of a kernel without any active weight.
+    """Marks the input units of a kernel that have no active weight.
 
     Args:
       mask: boolean mask of shape [..., in, out].
@@ -58,16 +38,16 @@ def zero_fan_out(mask: tf.Tensor) -> tf.Tensor:
 
 
 def structurally_dead(masks: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Units of a chain of layers that the masks cut off: zero fan-in or zero fan-out.
+    """Marks the units of a chain of layers with zero fan-in or zero fan-out.
 
-    Where a kernel has k times as many inputs as the one before has outputs, k positions of each
-    channel are taken to have been flattened, channels last: a unit is dead if all of them are.
+    Where a kernel has k times as many inputs as the kernel before has outputs, k positions per channel are assumed to
+    be flattened, channels last: a unit is dead if all its positions are unread.
 
     Args:
-      masks: boolean masks [..., in, out] of kernels that feed one another in this order.
+      masks: boolean masks [..., in, out] of consecutive kernels.
 
     Returns:
-      Booleans of shape [out] for each kernel; the last layer's units only need a fan-in.
+      Booleans of shape [out] for each kernel; the units of the last layer are dead only without fan-in.
 
     Raises:
       ValueError: if the masks do not fit together as a chain.
@@ -86,23 +66,23 @@ def structurally_dead(masks: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 class UnitProbe:
-    """Measures how active the units of some layers are on a batch.
+    """Measures the activity of units on a batch.
 
-    Reads the model's live variables, in inference mode, and moves no state; works in eager mode and
-    inside `tf.function`, for functional, sequential and subclassed models. Activations that are
-    plain functions (`keras.ops.relu(x)`) rather than layers or `activation=` are not seen.
+    Uses the model's current variables at inference and changes no state; works in eager mode and inside `tf.function`,
+    for functional, sequential and subclassed models. Only activations that are layers or given as `activation=` are
+    seen, not plain functions (`keras.ops.relu(x)`).
 
     Attributes:
       layers: the probed layers by name; by path where several layers have the same name.
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str] | None = None) -> None:
-        """Chooses the layers.
+        """Selects the layers.
 
         Args:
           model: a built model.
-          layers: names of the layers to probe; None for every layer whose activation is one of
-            `RECTIFIERS` and every such activation layer.
+          layers: names of the layers to probe; None for every layer that is a rectifier or ends in
+            one, such as ReLU, GELU or SiLU.
 
         Raises:
           ValueError: if the model has no layer of a given name.
@@ -112,7 +92,7 @@ class UnitProbe:
         repeated = Counter(layer.name for layer in candidates)
         named = {layer.path if repeated[layer.name] > 1 else layer.name: layer for layer in candidates}
         if layers is None:
-            self.layers = {name: layer for name, layer in named.items() if _rectifies(layer)}
+            self.layers = {name: layer for name, layer in named.items() if is_rectifier(layer)}
             return
         unknown = [name for name in layers if name not in named]
         if unknown:
@@ -150,25 +130,25 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
 
     Args:
       mean_absolute: E|h_i| of each unit, shape [units].
-      tau: threshold of the score; 0 counts the units that are silent on all of the data.
+      tau: threshold of the score; 0 counts units that are inactive on all data.
 
     Returns:
-      A float32 scalar; 1 if the whole layer is silent.
+      A float32 scalar; 1 if the whole layer is inactive.
 
     Raises:
       ValueError: if tau is negative.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import dead_neurons
+      >>> float(dead_neurons.dormant_fraction(tf.constant([0.0, 1.0, 3.0, 0.0])))
+      0.5
     """
     if tau < 0:
         raise InputError(f"tau must be at least 0, got {tau}.")
-    # Not as a quotient, which a silent layer would make 0 / 0.
+    # Not as a quotient, which would be 0 / 0 for an inactive layer.
     dormant = mean_absolute <= tau * tf.reduce_mean(mean_absolute)
     return tf.reduce_mean(tf.cast(dormant, tf.float32))
-
-
-def _rectifies(layer: keras.Layer) -> bool:
-    """Whether a layer ends in an activation of RECTIFIERS."""
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
-    return isinstance(layer, _RECTIFIER_LAYERS) or name in RECTIFIERS
 
 
 def _mean_over_units(layer: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
-"""Distributions of sparsity over layers: kernel shapes and a sparsity to integer weight counts.
+"""Distributions of sparsity over layers: from kernel shapes and an overall sparsity to counts of weights per kernel.
 
-Only names, shapes and numbers go in and out; nothing here needs TensorFlow.
+Pure functions of names, shapes and numbers; nothing here imports TensorFlow.
 """
 
 import fnmatch
@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 
 Shape = tuple[int, ...]
 
-# Every accepted name, short or as in the first RigL code base, and the distribution it means.
+# Accepted names, including those of the original RigL code.
 _DISTRIBUTIONS = {
     "uniform": "uniform",
     "random": "uniform",
@@ -30,15 +30,15 @@ _ROUNDINGS = {"floor": math.floor, "ceil": math.ceil}
 
 
 def n_zeros(size: int, sparsity: float, rounding: str = "floor") -> int:
-    """Counts the zeros of a kernel: `rounding(sparsity * size)`.
+    """Number of zeros of a kernel, rounding(sparsity * size).
 
     Args:
-      size: number of weights of the kernel.
-      sparsity: fraction of zeros, in [0, 1).
+      size: weights in the kernel (count).
+      sparsity: share of zeros (fraction), in [0, 1).
       rounding: "floor", as in the RigL code, or "ceil", as in its published ERK tables.
 
     Returns:
-      The number of zeros, an exact integer.
+      The number of zeros (count).
 
     Raises:
       ValueError: if the rounding is unknown.
@@ -57,29 +57,31 @@ def sparsities(
     first_layer_dense: bool = False,
     rounding: str = "floor",
 ) -> dict[str, float]:
-    """Distributes an overall sparsity over kernels.
+    """Distributes an overall sparsity over kernels, as sparsities.
 
-    With n the size of a kernel and S the overall sparsity, a kernel's density is
-    `1 - S` (uniform) or `epsilon * (sum(dims) / prod(dims))^power_scale` (ER over the last two
-    dimensions, ERK over all of them), where epsilon makes the weights add up to
-    `sum(n - n_zeros(n, S))` and kernels that would exceed density 1 are dense.
-    The overall sparsity is that of the kernels which no custom sparsity fixes.
+    A kernel of size n has density
+
+      1 - S                                             (uniform)
+      epsilon * (sum(dims) / prod(dims))^power_scale    (ER: last two dimensions; ERK: all dimensions)
+
+    where S is the overall sparsity and epsilon makes the weights add up to sum(n - n_zeros(n, S)); kernels that would
+    exceed density 1 are dense. Kernels with a custom sparsity do not count towards S.
 
     Args:
-      shapes: shape of every kernel by its name, in order of the network.
-      sparsity: overall fraction of zeros, in [0, 1).
-      distribution: "uniform" (or "random"), "er" ("erdos_renyi"), "erk" ("erdos_renyi_kernel") or
-        "str", the table learned by STR for ResNet-50. ERK is what RigL recommends (section 3).
-      custom: sparsities fixed by name, in [0, 1); 0 keeps a kernel dense.
+      shapes: shape of each kernel by name, in network order.
+      sparsity: overall share of zeros (fraction), in [0, 1).
+      distribution: "uniform" (or "random"), "er" ("erdos_renyi"), "erk" ("erdos_renyi_kernel") or "str", the
+        sparsities that STR learned for ResNet-50. RigL recommends ERK (section 3).
+      custom: fixed sparsities by kernel name (fraction), in [0, 1); 0 keeps a kernel dense.
       power_scale: exponent of the ER and ERK densities; 1 in the RigL paper (section 3).
-      first_layer_dense: fixes the first kernel as dense, as RigL does for uniform (section 3).
-      rounding: how sparsities become counts in epsilon's equation, see `n_zeros`.
+      first_layer_dense: keeps the first kernel dense, as RigL does for uniform (section 3).
+      rounding: how sparsities are rounded to counts when solving for epsilon, see `n_zeros`.
 
     Returns:
-      The sparsity of every kernel by its name, in the order of `shapes`.
+      Sparsity of each kernel by name, in the order of `shapes`.
 
     Raises:
-      ValueError: if a name, a shape or a number is not valid.
+      ValueError: for an unknown name, an empty shape or a sparsity out of range.
     """
     _check_known("distribution", distribution, _DISTRIBUTIONS)
     _check_known("rounding", rounding, _ROUNDINGS)
@@ -92,16 +94,16 @@ def sparsities(
 
     kind = _DISTRIBUTIONS[distribution]
     if kind == "uniform":
-        found = dict.fromkeys(free, float(sparsity))
+        layers = dict.fromkeys(free, float(sparsity))
     elif kind == "str":
-        found = _from_str_table(shapes, sparsity)
+        layers = _look_up_str_table(shapes, sparsity)
     else:
         dims = {name: shape[-2:] if kind == "er" else shape for name, shape in free.items()}
         raw = {name: (sum(d) / math.prod(d)) ** power_scale for name, d in dims.items()}
         sizes = {name: math.prod(shape) for name, shape in free.items()}
         budget = sum(n - n_zeros(n, sparsity, rounding) for n in sizes.values())
-        found = _capped(raw, sizes, budget)
-    return {name: fixed[name] if name in fixed else found[name] for name in shapes}
+        layers = _cap_densities(raw, sizes, budget)
+    return {name: fixed[name] if name in fixed else layers[name] for name in shapes}
 
 
 def nnz(
@@ -114,11 +116,11 @@ def nnz(
     first_layer_dense: bool = False,
     rounding: str = "floor",
 ) -> dict[str, int]:
-    """Distributes an overall sparsity over kernels, as counts: `n - n_zeros(n, sparsity)` each.
+    """Distributes an overall sparsity over kernels, as counts n - n_zeros(n, sparsity of the kernel).
 
     Args:
-      shapes: shape of every kernel by its name, in order of the network.
-      sparsity: overall fraction of zeros, in [0, 1).
+      shapes: shape of each kernel by name, in network order.
+      sparsity: overall share of zeros (fraction), in [0, 1).
       distribution: see `sparsities`.
       custom: see `sparsities`.
       power_scale: see `sparsities`.
@@ -126,10 +128,17 @@ def nnz(
       rounding: "floor" or "ceil", see `n_zeros`; floor leaves every kernel at least one weight.
 
     Returns:
-      The number of non-zero weights of every kernel by its name, in the order of `shapes`.
+      Number of active weights of each kernel by name, in the order of `shapes` (count).
 
     Raises:
-      ValueError: if a name, a shape or a number is not valid.
+      ValueError: for an unknown name, an empty shape or a sparsity out of range.
+
+    Examples:
+      >>> from sparse_lib import distributions
+      >>> distributions.nnz({"conv": (3, 3, 16, 32), "logits": (128, 10)}, 0.9)  # ERK: the larger kernel is sparser
+      {'conv': 166, 'logits': 424}
+      >>> distributions.nnz({"conv": (3, 3, 16, 32), "logits": (128, 10)}, 0.9, distribution="uniform")
+      {'conv': 461, 'logits': 128}
     """
     layers = sparsities(
         shapes,
@@ -145,15 +154,15 @@ def nnz(
 
 
 def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None) -> dict[str, float]:
-    """Custom sparsities by kernel, where the name of a layer stands for its kernels.
+    """Resolves layer names and patterns in custom sparsities to kernel names.
 
     Args:
-      kernels: names such as `conv1/kernel`.
-      custom: sparsity by name of a kernel or a layer, or by a pattern of such names, as `conv*` (fraction); of
-        several that fit a kernel the last counts.
+      kernels: kernel names such as `conv1/kernel`.
+      custom: sparsity (fraction) by kernel name, layer name, or pattern of either such as `conv*`; the last match of
+        a kernel wins.
 
     Returns:
-      Sparsity by name of a kernel; an unknown name stays, for `sparsities` to refuse.
+      Sparsity by kernel name. Names without a match are kept, so that `sparsities` can report them.
     """
     names = list(kernels)
     by_kernel: dict[str, float] = {}
@@ -164,10 +173,10 @@ def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None)
 
 
 def str_table_sparsities() -> list[float]:
-    """Lists the overall sparsities for which the STR table has a row.
+    """Overall sparsities with a row in the STR table.
 
     Returns:
-      The sparsities in rising order.
+      The sparsities (fractions), ascending.
     """
     return sorted(float(key) for key in _str_table()["sparsities"])
 
@@ -187,7 +196,7 @@ def _fixed_sparsities(
 ) -> dict[str, float]:
     unknown = sorted(set(custom) - set(shapes))
     if unknown:
-        raise InputError(f"Custom sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+        raise InputError(f"Custom sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
     for name, value in custom.items():
         _check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}
@@ -201,8 +210,8 @@ def _fixed_sparsities(
     return fixed
 
 
-def _capped(raw: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
-    """Scales raw densities so that the weights add up to `budget`, none denser than 1."""
+def _cap_densities(raw: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
+    """Scales raw densities so that the weights add up to `budget`, with no density above 1."""
     free = dict(raw)
     scale = 0.0
     while free:
@@ -210,8 +219,8 @@ def _capped(raw: Mapping[str, float], sizes: Mapping[str, int], budget: int) -> 
         highest = max(free.values())
         if scale * highest <= 1:
             break
-        # Every kernel that ties for the highest density goes at once. What remains of the budget
-        # stays positive: together they would have got more than all of their weights.
+        # All kernels tied at the highest density become dense at once. The budget stays positive: together they
+        # would have received more than all of their weights.
         for name in [name for name, density in free.items() if density == highest]:
             budget -= sizes[name]
             del free[name]
@@ -226,10 +235,9 @@ def _str_table() -> dict[str, Any]:
 
 
 def _str_orders() -> Iterator[list[str]]:
-    """Yields the orders in which ResNet-50s list their layers.
+    """Yields the layer orders that ResNet-50 implementations use.
 
-    Each group of blocks opens with four layers of which one is the projection; libraries put it
-    first, last or in between.
+    Each group of blocks starts with four layers, one of them the projection, whose place differs between libraries.
     """
     names = list(_str_table()["layers"])
     projections = [i for i, name in enumerate(names) if "bottleneck_projection" in name]
@@ -240,7 +248,7 @@ def _str_orders() -> Iterator[list[str]]:
         yield order
 
 
-def _from_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, float]:
+def _look_up_str_table(shapes: Mapping[str, Shape], sparsity: float) -> dict[str, float]:
     table = _str_table()
     row = table["sparsities"].get(f"{sparsity:.4f}")
     if row is None:

@@ -1,4 +1,4 @@
-"""Gradient flow: norms on and off the mask, the loss decrease they predict, distances."""
+"""Gradient flow: gradient norms on and off the mask, the loss decrease they predict, and distances in weight space."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from sparse_lib.objective import Objective
 
 
 class Norms(NamedTuple):
-    """L2 norms of a list of tensors, split by masks; float64.
+    """L2 norms of a list of tensors on and off their masks, in float64.
 
     Attributes:
-      total: norm over all active entries, scalar.
-      per_tensor: norm over the active entries of each tensor, shape [tensors].
-      off_total: norm over all inactive entries, scalar.
-      off_per_tensor: norm over the inactive entries of each tensor, shape [tensors].
+      total: norm of all active entries, scalar.
+      per_tensor: norm of the active entries of each tensor, [tensors].
+      off_total: norm of all inactive entries, scalar.
+      off_per_tensor: norm of the inactive entries of each tensor, [tensors].
     """
 
     total: tf.Tensor
@@ -30,8 +30,8 @@ class Decrease(NamedTuple):
     """Loss decrease of one step of gradient descent on the active weights; scalars.
 
     Attributes:
-      predicted: to first order, learning_rate * ||g . m||^2.
-      real: L(params) - L(params - learning_rate * g . m).
+      predicted: first-order prediction, learning_rate * ||g . m||^2.
+      real: decrease measured, L(params) - L(params - learning_rate * g . m).
     """
 
     predicted: tf.Tensor
@@ -39,13 +39,13 @@ class Decrease(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """How far a list of tensors is from a reference; float64.
+    """Distances between two lists of tensors, in float64.
 
     Attributes:
       l2: ||params - reference||, scalar.
-      l2_per_tensor: the same for each tensor, shape [tensors].
-      cosine: 1 - cos(params, reference), over all entries together, scalar in [0, 2].
-      cosine_per_tensor: the same for each tensor, shape [tensors].
+      l2_per_tensor: ||params - reference|| of each tensor, [tensors].
+      cosine: 1 - cos(params, reference) over all entries together, scalar in [0, 2].
+      cosine_per_tensor: cosine distance of each tensor, [tensors].
     """
 
     l2: tf.Tensor
@@ -54,12 +54,12 @@ class Distances(NamedTuple):
     cosine_per_tensor: tf.Tensor
 
 
-def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
-    """Sets what the masks leave out to zero.
+def apply_masks(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
+    """Zeroes the inactive entries of tensors: where(m, t, 0).
 
     Args:
       tensors: tensors of any shape.
-      masks: a boolean tensor of the same shape for each, or None for a dense tensor.
+      masks: one boolean tensor of the same shape per tensor, or None for a dense one.
 
     Returns:
       The masked tensors.
@@ -72,24 +72,31 @@ def masked(tensors: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> l
 
 
 def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> Norms:
-    """Norms of the gradient on and off the mask (Evci et al., arXiv 2010.03533).
+    """L2 norms of the gradient on and off the mask (Evci et al. 2022, arXiv 2010.03533).
 
-    Works for any tensors that are aligned with the masks, weights and momentum included.
+    ||g . m||_2 and ||g . (1 - m)||_2; they apply equally to other tensors, such as weights.
 
     Args:
       gradients: dense gradients, one per variable.
-      masks: a boolean tensor for each, or None for a dense variable, all of which is active.
+      masks: one boolean tensor per variable, or None for a dense one, which is active as a whole.
 
     Returns:
       The norms, accumulated in float64.
 
     Raises:
       ValueError: if the lists differ in length or are empty.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import gradient_flow
+      >>> found = gradient_flow.norms([tf.constant([3.0, 4.0, 12.0])], [tf.constant([True, True, False])])
+      >>> float(found.total), float(found.off_total)
+      (5.0, 12.0)
     """
     _check_aligned(gradients, masks, "mask")
     inverse = [tf.zeros_like(g, tf.bool) if m is None else ~m for g, m in zip(gradients, masks, strict=True)]
-    active = tf.stack([_square_sum(t) for t in masked(gradients, masks)])
-    inactive = tf.stack([_square_sum(t) for t in masked(gradients, inverse)])
+    active = tf.stack([_square_sum(t) for t in apply_masks(gradients, masks)])
+    inactive = tf.stack([_square_sum(t) for t in apply_masks(gradients, inverse)])
     return Norms(
         total=tf.sqrt(tf.reduce_sum(active)),
         per_tensor=tf.sqrt(active),
@@ -99,11 +106,11 @@ def norms(gradients: Sequence[tf.Tensor], masks: Sequence[tf.Tensor | None]) -> 
 
 
 def momentum_norms(slots: Sequence[tf.Tensor | None], masks: Sequence[tf.Tensor | None]) -> Norms:
-    """Norms of the optimizer's momentum on and off the mask.
+    """L2 norms of the optimizer's momentum on and off the mask.
 
     Args:
-      slots: the momentum of each variable, or None where the optimizer keeps none (norm 0).
-      masks: a boolean tensor for each, or None for a dense variable.
+      slots: momentum of each variable, or None for a variable without momentum, whose norm is 0.
+      masks: one boolean tensor per variable, or None for a dense one.
 
     Returns:
       The norms, with one entry per variable.
@@ -123,26 +130,26 @@ def effective_gradient_flow(
     p: int = 2,
     normalize: bool = True,
 ) -> tf.Tensor:
-    """Effective gradient flow: the layers' active gradients, each layer weighing the same.
+    """Effective gradient flow: mean over layers of the normalised gradient norm (Tessera et al. 2021).
 
     EGF_p = 1/L sum_l ||g_l . m_l||_p / n_l^(1/p)
 
-    over the L masked tensors, n_l the number of active weights of layer l. With this power the
-    summand is the mean |g| (p = 1) or the root mean square of g (p = 2) over active weights, so a
-    layer does not count more for being wider. Tessera et al. 2021 (arXiv 2102.01670)
-    describe the measure as normalised by the active weights and even over layers.
+    over the L masked tensors, where n_l is the number of active weights of layer l. The summand is the mean of |g|
+    (p = 1) or the root mean square of g (p = 2) over the active weights, so all layers count the same whatever their
+    width. The paper (arXiv 2102.01670) describes the measure as normalised by the number of active weights and averaged
+    over layers.
 
     Args:
       gradients: dense gradients, one per variable.
-      masks: a boolean tensor for each; variables with None are left out.
+      masks: one boolean tensor per variable; variables with None are skipped.
       p: order of the norm, 1 or 2.
-      normalize: whether to divide by n_l^(1/p); without it the norms themselves are averaged.
+      normalize: whether to divide by n_l^(1/p).
 
     Returns:
-      A float64 scalar. A layer without active weights adds 0 and counts in L.
+      A float64 scalar. A layer without active weights contributes 0 and counts in L.
 
     Raises:
-      ValueError: if p is neither 1 nor 2, the lists differ in length, or there is no mask.
+      ValueError: if p is neither 1 nor 2, the lists differ in length, or no variable has a mask.
     """
     if p not in (1, 2):
         raise InputError(f"p must be 1 or 2, got {p}.")
@@ -170,25 +177,25 @@ def loss_decrease(
     x: tf.Tensor,
     y: tf.Tensor,
 ) -> Decrease:
-    """What the gradient promises and what a step along it delivers, on the same batch.
+    """Loss decrease of one masked gradient step, predicted to first order and measured on the same batch.
 
     Args:
-      objective: the loss.
-      params: weights theta, zero off the mask.
-      gradients: dense gradients of that loss at params.
-      masks: a boolean tensor for each, or None for a dense variable.
+      objective: the loss L.
+      params: trainable values, zero off the mask.
+      gradients: dense gradients of that loss at `params`.
+      masks: one boolean tensor per variable, or None for a dense one.
       learning_rate: step size.
-      x: inputs of the batch that the gradients come from.
+      x: inputs of the batch that the gradients are of.
       y: targets of that batch.
 
     Returns:
-      Predicted and real decrease; predicted / real -> 1 as the learning rate goes to 0.
+      Predicted and real decrease; their ratio tends to 1 as the learning rate tends to 0.
 
     Raises:
       ValueError: if the lists differ in length.
     """
     _check_aligned(params, gradients, "gradient")
-    active = masked(gradients, masks)
+    active = apply_masks(gradients, masks)
     rate = tf.convert_to_tensor(learning_rate, dtype_hint=tf.float64)
     moved = [p - tf.cast(rate, p.dtype) * tf.cast(g, p.dtype) for p, g in zip(params, active, strict=True)]
     squares = tf.add_n([_square_sum(g) for g in active])
@@ -197,15 +204,14 @@ def loss_decrease(
 
 
 def distance(params: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> Distances:
-    """Euclidean and cosine distance to a reference such as the initial weights.
+    """Euclidean and cosine distances to a reference such as the initial weights.
 
     Args:
-      params: tensors, one per variable.
+      params: one tensor per variable.
       reference: tensors of the same shapes.
 
     Returns:
-      The distances, accumulated in float64. Where either side is the zero vector the cosine is
-      not defined and its distance is 0.
+      The distances, accumulated in float64. The cosine distance to or from a zero vector is undefined and given as 0.
 
     Raises:
       ValueError: if the lists differ in length or are empty.
@@ -225,8 +231,8 @@ def distance(params: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> Dis
 
 
 def _cosine_distance(dot: tf.Tensor, square: tf.Tensor, other_square: tf.Tensor) -> tf.Tensor:
-    """1 - dot / sqrt(square * other_square), 0 where that is not defined."""
-    # The roots are taken one by one: the product of two small squares may underflow.
+    """1 - dot / sqrt(square * other_square), or 0 where undefined."""
+    # Two roots, because the product of two small squares may underflow.
     scale = tf.sqrt(square) * tf.sqrt(other_square)
     cosine = tf.where(scale > 0, tf.math.divide_no_nan(dot, scale), tf.ones_like(dot))
     return 1.0 - tf.clip_by_value(cosine, -1.0, 1.0)
@@ -238,7 +244,7 @@ def _square_sum(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _check_aligned(tensors: Sequence[object], others: Sequence[object], what: str) -> None:
-    """Refuses empty lists and lists of different length."""
+    """Raises for empty lists and lists of different length."""
     if not tensors or len(tensors) != len(others):
         raise InputError(
             f"Got {len(tensors)} tensors and {len(others)} {what} entries: pass one {what} entry "

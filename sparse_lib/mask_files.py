@@ -1,4 +1,4 @@
-"""Masks as files: one bit a weight, in a NumPy archive that any program can read."""
+"""Mask files: one bit per weight, in a NumPy archive."""
 
 import os
 import zipfile
@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 
 
 class StoredMasks(NamedTuple):
-    """The masks of a file.
+    """Masks read from a file, one per kernel.
 
     Attributes:
       names: of the kernels, such as `conv1/kernel`.
-      values: boolean arrays of the kernels' shapes.
-      structures: what they keep to, such as `2:4`, one a kernel.
+      values: boolean arrays with the shapes of the kernels.
+      structures: of the masks, such as `2:4`.
     """
 
     names: list[str]
@@ -26,19 +26,19 @@ class StoredMasks(NamedTuple):
 
 
 def write(path: str | os.PathLike[str], masks: StoredMasks) -> None:
-    """Writes masks, whole or not at all.
+    """Writes masks atomically.
 
     The archive holds `names`, `structures`, and for the i-th kernel `shape_i` and `bits_i`, the row-major entries
     packed by `np.packbits`.
 
     Args:
-      path: of the file; nothing is appended to its name.
-      masks: what to write.
+      path: of the file; no suffix is appended.
+      masks: to write.
     """
     arrays: dict[str, Any] = {"names": np.array(masks.names, str), "structures": np.array(masks.structures, str)}
     for i, value in enumerate(masks.values):
         arrays |= {f"shape_{i}": np.array(value.shape, np.int64), f"bits_{i}": np.packbits(value)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
@@ -46,18 +46,18 @@ def read(path: str | os.PathLike[str]) -> StoredMasks:
     """Reads masks.
 
     Args:
-      path: of a file from `write`.
+      path: of a file written by `write`.
 
     Returns:
       The masks.
 
     Raises:
-      ValueError: if the file does not hold masks.
+      InputError: if the file does not hold masks.
     """
     try:
         with np.load(path) as archive:
             names, structures = archive["names"].tolist(), archive["structures"].tolist()
-            values = [_unpacked(archive[f"bits_{i}"], archive[f"shape_{i}"]) for i in range(len(names))]
+            values = [_unpack(archive[f"bits_{i}"], archive[f"shape_{i}"]) for i in range(len(names))]
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} holds no masks, or not all of them: give a file that masks.save(path) wrote."
@@ -72,17 +72,17 @@ def check_same_kernels(
     own: Sequence[str],
     own_shapes: Sequence[Sequence[int]],
 ) -> None:
-    """Asserts that masks of one network fit the kernels of another, by order and shape.
+    """Checks that masks of one network fit the kernels of another, by order and shape.
 
     Args:
-      source: where the masks come from, for the message.
-      names: of the kernels that the masks were made for.
-      shapes: theirs.
-      own: names of the kernels that they are put on.
-      own_shapes: theirs.
+      source: origin of the masks, for the message.
+      names: of the kernels that the masks were created for.
+      shapes: of these kernels.
+      own: names of the kernels that the masks are applied to.
+      own_shapes: of those kernels.
 
     Raises:
-      ValueError: names the first kernel that differs, or the numbers of kernels.
+      InputError: names the first kernel that differs, or the numbers of kernels.
     """
     if len(names) != len(own):
         raise InputError(
@@ -97,6 +97,6 @@ def check_same_kernels(
             )
 
 
-def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def _unpack(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
     count = int(np.prod(shape))
     return np.unpackbits(bits, count=count).astype(bool).reshape(shape)

@@ -16,7 +16,7 @@ from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
 def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Variable:
-    """A boolean variable with a copy wherever the kernel has one."""
+    """Creates a boolean variable on the devices that hold the kernel."""
     with getattr(distribute.owner(kernel.value), "scope", contextlib.nullcontext)():
         return tf.Variable(
             value,
@@ -33,33 +33,33 @@ def random_masks(
     seed: int,
     structures: Sequence[Structure] | None = None,
 ) -> list[np.ndarray]:
-    """Masks with given numbers of active weights at random places.
+    """Draws uniformly random masks with given numbers of active weights.
 
     Args:
-      shapes: shape of each kernel.
+      shapes: one shape per kernel.
       active: number of active weights of each kernel (count).
-      seed: seed of the places; kernel i draws from (seed, i).
-      structures: what the masks keep to, one a kernel, with the number of weights that comes nearest; None means
-        single weights.
+      seed: random seed; kernel i draws from (seed, i).
+      structures: one structure per kernel, which gets the nearest number of weights that it allows; None means
+        unstructured.
 
     Returns:
-      One boolean array a kernel.
+      One boolean array per kernel.
 
     Raises:
-      ValueError: names a kernel's number of weights that its structure cannot hold.
+      ValueError: if a structure allows no mask close to the number of active weights.
     """
     structures = [UNSTRUCTURED] * len(shapes) if structures is None else structures
     masks = []
     for index, (shape, count, structure) in enumerate(zip(shapes, active, structures, strict=True)):
         rng = np.random.default_rng([seed, index])
         if isinstance(structure, Unstructured):
-            masks.append(_shuffled(rng, shape, count))
+            masks.append(_shuffle(rng, shape, count))
         else:
             masks.append(structure.select(_noise(rng, shape), structure.budget(shape, count)).numpy())
     return masks
 
 
-def _shuffled(rng: np.random.Generator, shape: Sequence[int], count: int) -> np.ndarray:
+def _shuffle(rng: np.random.Generator, shape: Sequence[int], count: int) -> np.ndarray:
     flat = np.zeros(int(np.prod(shape)), bool)
     flat[:count] = True
     return rng.permutation(flat).reshape(shape)
@@ -70,18 +70,30 @@ def _noise(rng: np.random.Generator, shape: Sequence[int]) -> tf.Tensor:
 
 
 class Masks(tf.Module):
-    """Boolean masks bound to kernels, each kernel once, in the order of `model.trainable_variables`.
+    """Boolean masks bound to the kernels of a model, in the order of `model.trainable_variables`.
 
-    A mask entry says whether a weight is active. The kernel of a masked weight holds exactly 0, so that
-    evaluation, export and curvature all see a plain Keras model.
+    True marks an active weight. Inactive weights are exactly 0 in the kernel, so evaluation, export and curvature see a
+    plain Keras model.
 
     Attributes:
       kernels: the sparse kernels, Keras variables.
-      names: a name for each kernel, such as `conv1/kernel`.
-      structures: what each kernel's mask keeps to, wherever masks are made or change.
-      variables_by_kernel: the boolean mask variable of each kernel, of the kernel's shape.
-      initial: numpy values of the kernels before anything was masked, for growth that returns to them.
-      explored: boolean variables, every weight that was ever active (in-time over-parameterisation, ITOP).
+      names: one name per kernel, such as `conv1/kernel`.
+      structures: one structure per kernel, which all its masks satisfy.
+      variables_by_kernel: one boolean mask variable per kernel, of the kernel's shape.
+      initial: NumPy values of the kernels before masking, for methods that grow weights back to them.
+      explored: one boolean variable per kernel, True for weights that were ever active (in-time over-parameterisation,
+        ITOP).
+
+    Examples:
+      >>> import keras
+      >>> from sparse_lib import Masks
+      >>> layer = keras.layers.Dense(2)
+      >>> layer.build((None, 2))
+      >>> masks = Masks([layer.kernel], [[[True, False], [False, True]]])
+      >>> masks.sparsity()
+      0.5
+      >>> [float(w) for w in layer.kernel.numpy()[~masks.values()[0].numpy()]]  # inactive weights are 0
+      [0.0, 0.0]
     """
 
     def __init__(
@@ -91,17 +103,16 @@ class Masks(tf.Module):
         names: Sequence[str] | None = None,
         structures: Sequence[Structure] | None = None,
     ) -> None:
-        """Creates the masks and zeroes what they leave out.
+        """Creates the masks and zeroes the inactive weights.
 
         Args:
           kernels: Keras variables of any shape.
           values: boolean tensors of the kernels' shapes; None means all active.
-          names: one name a kernel; None takes the variables' paths.
-          structures: one a kernel, see `sparse_lib.structures`; None leaves single weights free.
+          names: one name per kernel; None takes the variables' paths.
+          structures: one per kernel, see `sparse_lib.structures`; None means unstructured.
 
         Raises:
-          ValueError: for a repeated kernel, or a mask of another dtype or shape than its kernel's, or that does not
-            keep to its structure.
+          ValueError: for a repeated kernel, or a mask that has the wrong dtype or shape or violates its structure.
         """
         super().__init__(name="masks")
         self.kernels = list(kernels)
@@ -109,16 +120,16 @@ class Masks(tf.Module):
         if len({id(k) for k in self.kernels}) != len(self.kernels):
             raise InputError(f"Each kernel takes one mask; got a kernel twice among {', '.join(self.names)}.")
         self.structures = [UNSTRUCTURED] * len(self.kernels) if structures is None else list(structures)
-        checked = self._checked([tf.ones(k.shape, tf.bool) for k in self.kernels] if values is None else values)
+        values = self._validate([tf.ones(k.shape, tf.bool) for k in self.kernels] if values is None else values)
         self.initial = [kernel.numpy() for kernel in self.kernels]
-        parts = list(zip(self.kernels, checked, self.names, strict=True))
+        parts = list(zip(self.kernels, values, self.names, strict=True))
         self.variables_by_kernel = [_mask_variable(k, v, f"{n}/mask") for k, v, n in parts]
         self.explored = [_mask_variable(k, v, f"{n}/explored") for k, v, n in parts]
         self.project()
 
-    def _checked(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def _validate(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         if len(values) != len(self.kernels):
-            raise InputError(f"Got {len(values)} masks for {len(self.kernels)} kernels; give one for each.")
+            raise InputError(f"Got {len(values)} masks for {len(self.kernels)} kernels; give one per kernel.")
         tensors = [tf.convert_to_tensor(value) for value in values]
         parts = zip(self.names, self.kernels, tensors, self.structures, strict=True)
         for name, kernel, value, structure in parts:
@@ -147,84 +158,84 @@ class Masks(tf.Module):
         return [tf.convert_to_tensor(mask) for mask in self.variables_by_kernel]
 
     def aligned(self, variables: Sequence[keras.Variable]) -> list[tf.Tensor | None]:
-        """The mask of each variable, None for a dense one.
+        """Masks in the order of the given variables, with None for dense ones.
 
         Args:
           variables: Keras variables, for example `model.trainable_variables`.
 
         Returns:
-          One boolean tensor or None a variable.
+          One boolean tensor or None per variable.
         """
         by_id = {id(kernel): mask for kernel, mask in self}
         return [tf.convert_to_tensor(by_id[id(v)]) if id(v) in by_id else None for v in variables]
 
     def assign(self, values: Sequence[tf.Tensor]) -> None:
-        """Replaces all masks, zeroes what they leave out and starts the exploration record anew.
+        """Replaces all masks, zeroes the inactive weights and resets `explored`.
 
-        For the time before training: the slots of an optimizer stay as they are.
+        Meant for use before training: optimizer slots are left unchanged.
 
         Args:
           values: boolean tensors of the kernels' shapes.
 
         Raises:
-          ValueError: for a mask of another dtype or shape than its kernel's.
+          ValueError: for a mask that has the wrong dtype or shape or violates its structure.
         """
-        checked = self._checked(values)
-        for mask, explored, value in zip(self.variables_by_kernel, self.explored, checked, strict=True):
+        values = self._validate(values)
+        for mask, explored, value in zip(self.variables_by_kernel, self.explored, values, strict=True):
             mask.assign(value)
             explored.assign(value)
         self.project()
 
     def project(self) -> None:
-        """Sets every masked weight to exactly zero: w <- where(mask, w, 0)."""
+        """Sets every inactive weight to exactly zero: w <- where(mask, w, 0)."""
 
-        def zero_masked(strategy: tf.distribute.Strategy) -> None:
+        def zero_inactive(strategy: tf.distribute.Strategy) -> None:
             for kernel, mask in self:
                 distribute.update(strategy, kernel.value, lambda k, m: selection.on_mask(m, k), mask)
 
-        distribute.merge(zero_masked)
+        distribute.merge(zero_inactive)
 
     def shuffled(self, seed: int) -> list[tf.Tensor]:
-        """Masks with the same number of active weights a layer at random places (Frankle et al. 2021).
+        """Randomly shuffles each kernel's mask, a sanity check for pruning at initialisation (Frankle et al. 2021).
 
         Args:
-          seed: seed of the permutations.
+          seed: random seed; kernel i draws from (seed, i).
 
         Returns:
-          One boolean tensor a kernel; the masks themselves stay as they are.
+          One boolean tensor per kernel, with the same number of active weights; the masks themselves do not change.
         """
-        moved = []
+        result = []
         for index, (mask, count, structure) in enumerate(
             zip(self.values(), self.active(), self.structures, strict=True)
         ):
             rng = np.random.default_rng([seed, index])
             if isinstance(structure, Unstructured):
-                moved.append(tf.constant(_shuffled(rng, mask.shape, count)))
+                result.append(tf.constant(_shuffle(rng, mask.shape, count)))
             else:
-                moved.append(structure.reshuffle(_noise(rng, mask.shape), mask))
-        return moved
+                result.append(structure.reshuffle(_noise(rng, mask.shape), mask))
+        return result
 
     def stored(self) -> mask_files.StoredMasks:
-        """The masks as a file has them: names, arrays and structures."""
+        """Names, arrays and structures of the masks, as `save` writes them."""
         values = [np.array(value) for value in self.values()]
         return mask_files.StoredMasks(list(self.names), values, [str(structure) for structure in self.structures])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the masks to a file, one bit a weight; whole or not at all.
+        """Writes the masks to a file atomically, one bit per weight.
 
         Args:
-          path: of the file, a NumPy archive (`.npz`).
+          path: a NumPy archive (`.npz`).
         """
         mask_files.write(path, self.stored())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Takes the masks of a file for those of these kernels, by order and shape, as `assign` does.
+        """Assigns the masks of a file, matched to the kernels by order and shape.
 
         Args:
-          path: of a file from `save`.
+          path: a file from `save`.
 
         Raises:
-          ValueError: if the file holds no masks, or those of other kernels, or they do not keep to the structures.
+          ValueError: if the file contains no masks, or masks of other kernels, or they violate the structures.
         """
         stored = mask_files.read(path)
         shapes = [kernel.shape for kernel in self.kernels]
@@ -232,7 +243,7 @@ class Masks(tf.Module):
         self.assign(stored.values)
 
     def active(self) -> list[int]:
-        """Exact number of active weights of each kernel (count)."""
+        """Number of active weights of each kernel (count)."""
         return [int(np.count_nonzero(mask.numpy())) for mask in self.variables_by_kernel]
 
     def sizes(self) -> list[int]:
@@ -245,15 +256,15 @@ class Masks(tf.Module):
         return 1.0 - sum(self.active()) / size if size else 0.0
 
     def exploration_rate(self) -> list[float]:
-        """Share of each kernel's weights that were ever active, R_s of ITOP (Liu et al. 2021) (fraction)."""
+        """Share of each kernel's weights that were ever active (fraction); R_s of ITOP (Liu et al. 2021)."""
         explored = [variable.numpy() for variable in self.explored]
         return [int(np.count_nonzero(ever)) / ever.size for ever in explored]
 
     def check(self) -> None:
-        """Asserts that every masked weight is exactly zero.
+        """Asserts that every inactive weight is exactly zero.
 
         Raises:
-          AssertionError: names the kernels that are not.
+          AssertionError: names the kernels with other values.
         """
         broken = [
             name
@@ -267,7 +278,19 @@ class Masks(tf.Module):
             )
 
     def report(self) -> str:
-        """A table: kernel, shape, active weights, sparsity, and the structure where there is one."""
+        """Formats a table of kernels: shape, active weights, sparsity and structure, if any.
+
+        Examples:
+          >>> import keras
+          >>> import sparse_lib
+          >>> layers = [keras.layers.Dense(50, name="hidden"), keras.layers.Dense(10, name="logits")]
+          >>> model = keras.Sequential([keras.Input((100,)), *layers])
+          >>> print(sparse_lib.sparsify(model, 0.9).report())
+          kernel          shape       active           of  sparsity
+          hidden/kernel  100x50          393        5,000    0.9214
+          logits/kernel   50x10          158          500    0.6840
+          total                          551        5,500    0.8998
+        """
         shapes = ["x".join(map(str, kernel.shape)) for kernel in self.kernels]
         rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
         rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))

@@ -1,8 +1,10 @@
-"""The measurements of the suite for a model and data of one's own, one call each.
+"""The suite's measurements for any model and data, one call each.
 
-Data are `(x, y)` arrays, a `tf.data.Dataset` of batches, or a list of batches. A loss maps `(y_true, outputs)` to one
-loss an example, or is a Keras loss; None is cross-entropy of integer labels and logits. Nothing moves the model: no
-weight, batch-norm average, seed or mask.
+`data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss or a
+function (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels and logits. `masks` are
+those of the model's sparse kernels; None means that all weights are active. `batch_size` is the number of examples per
+pass, which bounds the memory and does not change the result. No measurement changes the model: its weights, batch-norm
+averages, seeds and masks stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
+from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
 from sparse_lib.masks import Masks
@@ -23,12 +26,12 @@ Loss: TypeAlias = LossFunction | keras.losses.Loss | None
 
 
 class GradientFlow(NamedTuple):
-    """Gradient of the mean loss at the model's weights.
+    """Norms of the gradient of the mean loss.
 
     Attributes:
       loss: mean over the examples.
-      norm: of the gradient of active weights and dense variables.
-      norm_off_mask: of the gradient of masked weights, which RigL grows by.
+      norm: L2 norm over active weights and dense variables.
+      norm_off_mask: L2 norm over inactive weights, by which RigL grows.
       effective: mean over sparse kernels of the root mean square of their active gradient (Tessera et al. 2021); None
         without masks.
       norm_by_variable: `norm` of each trainable variable, by path.
@@ -45,11 +48,11 @@ class Path(NamedTuple):
     """Loss and accuracy on the line between two solutions.
 
     Attributes:
-      coefficients: 0 is the start and 1 the end, [points].
+      coefficients: positions on the line, 0 at the start and 1 at the end, [points].
       losses: mean over the examples, [points].
-      accuracies: fractions, [points].
-      loss_barrier: of the losses.
-      error_barrier: of 1 - accuracy.
+      accuracies: share of correct predictions (fraction), [points].
+      loss_barrier: barrier of the losses.
+      error_barrier: barrier of 1 - accuracy.
     """
 
     coefficients: list[float]
@@ -60,14 +63,14 @@ class Path(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a model costs for one example, counted as `sparse_lib.counting` does by its honest rule.
+    """Inference cost of a model for one example, by the honest rule of `sparse_lib.counting`.
 
     Attributes:
-      inference_flops: multiplications and additions with active weights.
-      dense_inference_flops: the same with all weights.
-      size_bytes: of active weights in 32 bits, biases, and one bit a weight for the mask.
+      inference_flops: multiplications and additions with active weights (count).
+      dense_inference_flops: multiplications and additions with all weights (count).
+      size_bytes: active weights and biases in 32 bits, and one bit per weight for the mask.
       active_weights: active entries of all kernels (count).
-      weights: all their entries (count).
+      weights: entries of all kernels (count).
     """
 
     inference_flops: int
@@ -77,24 +80,70 @@ class Cost(NamedTuple):
     weights: int
 
 
+class _Problem:
+    """A model with its data, masks and loss, as the measurements take them."""
+
+    def __init__(self, model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int) -> None:
+        # `call` is the loss of each example; reduction and sample weights come after it.
+        per_example = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        self.model, self.masks, self.objective = model, masks, Objective(model, per_example)
+        self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
+        self._mean_gradient = DataMean(self._differentiate, model)
+
+    def hessian(self) -> curvature.HessianOperator:
+        """Hessian of the active weights."""
+        subspace = curvature.Subspace.active(self.model, self.masks)
+        return curvature.HessianOperator(self.objective, self.objective.params(), self.batches, subspace)
+
+    def gradient_flow(self) -> GradientFlow:
+        """Norms of the gradient; the graph is compiled at the first call."""
+        value, *gradient = self._mean_gradient(self.batches, self.objective.params())
+        variables, masks = self.model.trainable_variables, self.masks
+        aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
+        norms = flow.norms(gradient, aligned)
+        return GradientFlow(
+            loss=float(value),
+            norm=float(norms.total),
+            norm_off_mask=float(norms.off_total),
+            effective=float(flow.effective_gradient_flow(gradient, aligned)) if masks is not None else None,
+            norm_by_variable={v.path: float(norm) for v, norm in zip(variables, norms.per_tensor, strict=True)},
+        )
+
+    def _differentiate(self, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+        del index
+        value, gradient = self.objective.loss_and_gradient(params, x, y)
+        return [value, *gradient]
+
+
 def gradient_flow(
     model: keras.Model, data: Any, *, masks: Masks | None = None, loss: Loss = None, batch_size: int = 1000
 ) -> GradientFlow:
-    """Gradient norms on and off the masks, at the model's weights.
+    """Gradient norms on and off the masks.
 
     ||grad L * m||_2, with L the mean loss over all data, without regularisation (Evci et al. 2022, section 3)
 
     Args:
       model: a built model.
-      data: examples.
-      masks: of its sparse kernels; None means that everything is active.
+      data: examples, see the module.
+      masks: of the sparse kernels, see the module.
       loss: see the module.
-      batch_size: examples of one pass (count); it bounds the memory and changes nothing.
+      batch_size: examples per pass (count).
 
     Returns:
       Norms, in total and by variable.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[1.0], [0.0]], np.float32)
+      >>> model.set_weights([np.zeros((2, 1))])
+      >>> found = measure.gradient_flow(model, (x, y), loss=keras.losses.MeanSquaredError())
+      >>> round(found.loss, 6), round(found.norm, 6)
+      (0.5, 1.0)
     """
-    return _FlowMeter(model, masks, loss)(curvature.Batches.of(data, batch_size))
+    return _Problem(model, data, masks, loss, batch_size).gradient_flow()
 
 
 def top_eigenvalues(
@@ -108,22 +157,32 @@ def top_eigenvalues(
     batch_size: int = 1000,
     seed: int = 0,
 ) -> curvature.Eigenpairs:
-    """The outermost eigenvalues of the Hessian in the space of the active weights.
+    """Outermost eigenvalues of the Hessian of the active weights, by Lanczos iteration.
 
     Args:
       model: a built model.
-      data: examples.
-      k: how many (count).
+      data: examples, see the module.
+      k: number of eigenvalues (count).
       which: `largest`, `smallest`, or largest in `magnitude`.
-      masks: of its sparse kernels; None means that everything is active.
+      masks: of the sparse kernels, see the module.
       loss: see the module.
-      batch_size: examples of one pass (count).
-      seed: of the start vector.
+      batch_size: examples per pass (count).
+      seed: seed of the start vector.
 
     Returns:
       Eigenvalues with eigenvectors and residuals.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[1.0], [0.0]], np.float32)
+      >>> pairs = measure.top_eigenvalues(model, (x, y), loss=keras.losses.MeanSquaredError())
+      >>> pairs.values.round(4).tolist()  # the Hessian is x^T x
+      [4.0]
     """
-    return curvature.extreme(_hessian(model, data, masks, loss, batch_size), k, which, seed=seed)
+    return curvature.extreme(_Problem(model, data, masks, loss, batch_size).hessian(), k, which, seed=seed)
 
 
 def spectral_density(
@@ -137,23 +196,33 @@ def spectral_density(
     max_probes: int = 20,
     seed: int = 0,
 ) -> curvature.Density:
-    """The density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
+    """Density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
 
     Args:
       model: a built model.
-      data: examples.
-      masks: of its sparse kernels; None means that everything is active.
+      data: examples, see the module.
+      masks: of the sparse kernels, see the module.
       loss: see the module.
-      batch_size: examples of one pass (count).
-      precision: standard error of the trace at which it stops, relative to the sum of magnitudes (fraction).
-      max_probes: random vectors at most (count).
-      seed: of the random vectors.
+      batch_size: examples per pass (count).
+      precision: target standard error of the trace, relative to the sum of |eigenvalues| (fraction).
+      max_probes: largest number of random probes (count).
+      seed: seed of the probes.
 
     Returns:
       Grid, density and its standard error.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[1.0], [0.0]], np.float32)
+      >>> density = measure.spectral_density(model, (x, y), loss=keras.losses.MeanSquaredError())
+      >>> round(float(np.trapezoid(density.values, density.grid)), 3)
+      1.0
     """
-    operator = _hessian(model, data, masks, loss, batch_size)
-    return curvature.quadrature(operator, precision=precision, max_probes=max_probes, seed=seed).density()
+    hessian = _Problem(model, data, masks, loss, batch_size).hessian()
+    return curvature.quadrature(hessian, precision=precision, max_probes=max_probes, seed=seed).density()
 
 
 def trace(
@@ -167,23 +236,33 @@ def trace(
     max_probes: int = 100,
     seed: int = 0,
 ) -> curvature.Estimate:
-    """The trace of the Hessian, by Hutchinson's estimator.
+    """Trace of the Hessian of the active weights, by Hutchinson's estimator.
 
     Args:
       model: a built model.
-      data: examples.
-      masks: of its sparse kernels; None means that everything is active.
+      data: examples, see the module.
+      masks: of the sparse kernels, see the module.
       loss: see the module.
-      batch_size: examples of one pass (count).
-      precision: relative standard error at which it stops (fraction).
-      max_probes: random vectors at most (count).
-      seed: of the random vectors.
+      batch_size: examples per pass (count).
+      precision: target relative standard error (fraction).
+      max_probes: largest number of random probes (count).
+      seed: seed of the probes.
 
     Returns:
       Value, standard error and number of probes.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[1.0], [0.0]], np.float32)
+      >>> estimate = measure.trace(model, (x, y), loss=keras.losses.MeanSquaredError())
+      >>> round(estimate.value, 3), round(estimate.error, 3)  # a diagonal matrix: the estimate is exact
+      (5.0, 0.0)
     """
-    operator = _hessian(model, data, masks, loss, batch_size)
-    return curvature.traces(operator, precision=precision, max_probes=max_probes, seed=seed).trace
+    hessian = _Problem(model, data, masks, loss, batch_size).hessian()
+    return curvature.traces(hessian, precision=precision, max_probes=max_probes, seed=seed).trace
 
 
 def interpolation(
@@ -198,45 +277,57 @@ def interpolation(
     last: float = 1.2,
     batch_size: int = 1000,
 ) -> Path:
-    """Loss and accuracy on the line (1 - a) start + a end, and its barriers.
+    """Loss and accuracy on the line (1 - a) start + a end, and their barriers.
 
-    Batch-norm statistics are those of the model. `sparse_lib.landscape` has curves, masks and statistics on the way.
+    Batch-norm statistics are those of the model. `sparse_lib.landscape` also has curves, masks along the path and
+    re-estimated statistics.
 
     Args:
-      model: a built classifier with one score a class.
+      model: a built classifier with one score per class.
       start: values of the trainable variables at a = 0, such as `[v.numpy() for v in model.trainable_variables]`.
-      end: the same at a = 1.
-      data: examples with integer labels.
+      end: values of the trainable variables at a = 1.
+      data: examples with integer labels, see the module.
       loss: see the module.
-      points: on an even grid, to which 0 and 1 are added (count); 29 as in the gradient-flow paper.
-      first: smallest a; -0.2 there.
-      last: largest a; 1.2 there.
-      batch_size: examples of one pass (count).
+      points: size of the even grid, to which 0 and 1 are added (count); 29 as in the gradient-flow paper.
+      first: smallest a; -0.2 as there.
+      last: largest a; 1.2 as there.
+      batch_size: examples per pass (count).
 
     Returns:
       The path.
+
+    Raises:
+      ValueError: if the number or the shapes of the values are not those of the trainable variables.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+      >>> x, y = np.eye(2, dtype=np.float32), np.array([0, 1])
+      >>> path = measure.interpolation(model, [x], [-x], (x, y), points=3)  # from the kernel x to -x
+      >>> list(zip(path.coefficients, path.accuracies))
+      [(-0.2, 1.0), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0), (1.2, 0.0)]
     """
-    objective, batches = _objective(model, loss), curvature.Batches.of(data, batch_size)
+    problem, variables = _Problem(model, data, None, loss, batch_size), model.trainable_variables
+    if len(start) != len(variables):
+        raise InputError(
+            f"Got {len(start)} values for {len(variables)} trainable variables: give one for each, in the order of "
+            "model.trainable_variables."
+        )
 
-    def of_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+    def score_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
         del index
-        outputs = objective.outputs(params, x)
-        losses = objective.losses_of(outputs, y)
-        right = tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
-        return [tf.reduce_mean(losses), tf.reduce_mean(tf.cast(right, tf.float64))]
+        found = landscape.evaluate_batch(problem.objective, x, y, variables, params)
+        return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
 
-    evaluate = DataMean(of_batch, model)
+    score = DataMean(score_batch, model)
     line = landscape.linear_path([np.asarray(v) for v in start], [np.asarray(v) for v in end])
     grid = landscape.coefficients(first, last, points)
-    values = np.array([[float(v) for v in evaluate(batches, [tf.constant(p) for p in line(a)])] for a in grid])
-    losses, accuracies = values.T
-    return Path(
-        list(grid),
-        losses.tolist(),
-        accuracies.tolist(),
-        landscape.barrier(grid, losses),
-        landscape.barrier(grid, 1 - accuracies),
-    )
+    scores = np.array([[float(v) for v in score(problem.batches, [tf.constant(p) for p in line(a)])] for a in grid])
+    losses, accuracies = scores.T
+    barriers = landscape.barrier(grid, losses), landscape.barrier(grid, 1 - accuracies)
+    return Path(list(grid), losses.tolist(), accuracies.tolist(), *barriers)
 
 
 def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[int, ...] | None = None) -> Cost:
@@ -244,11 +335,20 @@ def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[i
 
     Args:
       model: a built model.
-      masks: of its sparse kernels; None means that everything is active.
-      input_shape: of one example, without the batch; needed for subclassed models.
+      masks: of the sparse kernels, see the module.
+      input_shape: shape of one example, without the batch; required for subclassed models.
 
     Returns:
       The cost of one example.
+
+    Examples:
+      >>> import keras
+      >>> import sparse_lib
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(300), keras.layers.Dense(10)])
+      >>> cost = measure.cost(model, sparse_lib.sparsify(model, 0.9))
+      >>> cost.active_weights, cost.inference_flops, cost.dense_inference_flops
+      (23820, 47640, 476400)
     """
     active: Mapping[str, int | None] = {}
     if masks is not None:
@@ -263,88 +363,50 @@ def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[i
     )
 
 
-class _FlowMeter:
-    """Gradient flow again and again, with one compiled graph."""
-
-    def __init__(self, model: keras.Model, masks: Masks | None, loss: Loss) -> None:
-        self._variables, self._masks = model.trainable_variables, masks
-        self._objective = _objective(model, loss)
-        self._mean = DataMean(self._of_batch, model)
-
-    def _of_batch(self, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
-        del index
-        value, gradient = self._objective.loss_and_gradient(params, x, y)
-        return [value, *gradient]
-
-    def __call__(self, batches: curvature.Batches) -> GradientFlow:
-        value, *gradient = self._mean(batches, self._objective.params())
-        variables, masks = self._variables, self._masks
-        aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
-        norms = flow.norms(gradient, aligned)
-        return GradientFlow(
-            loss=float(value),
-            norm=float(norms.total),
-            norm_off_mask=float(norms.off_total),
-            effective=float(flow.effective_gradient_flow(gradient, aligned)) if masks is not None else None,
-            norm_by_variable={v.path: float(norm) for v, norm in zip(variables, norms.per_tensor, strict=True)},
-        )
-
-
 class GradientFlowLogger(keras.callbacks.Callback):
-    """A Keras callback that adds gradient flow and sparsity to the logs of every epoch.
+    """Keras callback that adds gradient flow and sparsity to the logs at the end of an epoch.
 
-    `gradient_norm`, `gradient_norm_off_mask`, and with masks `effective_gradient_flow` and `sparsity`, appear in the
-    history, and wherever later callbacks such as TensorBoard or CSVLogger put the logs.
+    The logs get `gradient_norm`, `gradient_norm_off_mask`, and with masks `effective_gradient_flow` and `sparsity`; the
+    history and later callbacks such as TensorBoard or CSVLogger record them.
     """
 
     def __init__(
         self, data: Any, masks: Masks | None = None, *, loss: Loss = None, batch_size: int = 1000, every: int = 1
     ) -> None:
-        """Takes what to measure on.
+        """Creates the callback.
 
         Args:
-          data: examples, the same at every measurement.
-          masks: of the model's sparse kernels; None means that everything is active.
+          data: examples, see the module; the same at every measurement.
+          masks: of the sparse kernels, see the module.
           loss: see the module.
-          batch_size: examples of one pass (count).
+          batch_size: examples per pass (count).
           every: epochs between measurements (count).
         """
         super().__init__()
         self._batches, self._masks, self._loss, self._every = curvature.Batches.of(data, batch_size), masks, loss, every
-        self._meter: _FlowMeter
+        self._problem: _Problem
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Prepares the measurement of the model that trains."""
-        del logs
-        self._meter = _FlowMeter(self.model, self._masks, self._loss)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measures.
+        """Prepares the measurement.
 
         Args:
-          epoch: its number, from 0.
-          logs: to which the values are added.
+          logs: not used.
+        """
+        del logs
+        self._problem = _Problem(self.model, self._batches, self._masks, self._loss, self._batches.batch_size)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Measures and logs.
+
+        Args:
+          epoch: index of the epoch, from 0.
+          logs: metrics of the epoch, to which the values are added.
         """
         if logs is None or (epoch + 1) % self._every:
             return
-        found = self._meter(self._batches)
+        found = self._problem.gradient_flow()
         logs["gradient_norm"] = found.norm
         logs["gradient_norm_off_mask"] = found.norm_off_mask
         if self._masks is not None and found.effective is not None:
             logs["effective_gradient_flow"] = found.effective
             logs["sparsity"] = self._masks.sparsity()
-
-
-def _objective(model: keras.Model, loss: Loss) -> Objective:
-    if isinstance(loss, keras.losses.Loss):
-        # `call` is the loss of each example; reduction and sample weights come after it.
-        return Objective(model, loss.call)
-    return Objective(model, loss)
-
-
-def _hessian(
-    model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int
-) -> curvature.HessianOperator:
-    objective = _objective(model, loss)
-    subspace = curvature.Subspace.active(model, masks)
-    return curvature.HessianOperator(objective, objective.params(), curvature.Batches.of(data, batch_size), subspace)

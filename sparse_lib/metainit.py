@@ -1,8 +1,7 @@
-"""MetaInit: learns the norms of initial kernels from random data (Dauphin & Schoenholz 2019).
+"""MetaInit: learns the norms of the initial kernels from random data (Dauphin & Schoenholz 2019).
 
-A good initialisation changes its gradient little when it takes a gradient step. The gradient
-quotient measures that change; MetaInit lowers it by moving the norm of each kernel, and nothing
-else, so directions and masks stay.
+At a good initialisation a gradient step changes the gradient little. The gradient quotient measures that change, and
+MetaInit minimises it over the norm of each kernel; directions and masks stay fixed.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,43 +13,44 @@ from sparse_lib import gradient_flow, initializers
 from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 
-Masks = Sequence[tf.Tensor | None]
+MaskList = Sequence[tf.Tensor | None]
 
 
 def gradient_quotient(
     objective: Objective,
     params: Sequence[tf.Tensor],
-    masks: Masks,
+    masks: MaskList,
     x: tf.Tensor,
     y: tf.Tensor,
     *,
     epsilon: float = 1e-5,
 ) -> tf.Tensor:
-    """Measures by how much a gradient step changes the gradient, on average over active weights.
+    """Gradient quotient: relative change of the gradient by a gradient step, averaged over the active weights.
 
-    `mean(|(g - H g) / (g + epsilon * sign(g)) - 1|)`, with sign(0) = 1, over gradient g and Hessian
-    H of the mean loss by the active weights (Dauphin & Schoenholz 2019). Near 0 where the loss is
-    linear; a weight whose gradient stays 0 counts as 1.
+    mean(|(g - H g) / (g + epsilon * sign(g)) - 1|),  sign(0) = 1
+
+    with the gradient g and Hessian H of the mean loss in the active weights (Dauphin & Schoenholz 2019). It is near 0
+    where the loss is linear; a weight with zero gradient before and after the step counts as 1.
 
     Args:
       objective: the loss.
-      params: trainable values, in order of the model's trainable variables, 0 off their masks.
-      masks: for each of them a boolean mask of its shape, or None where all weights are active.
+      params: trainable values, in the order of `model.trainable_variables`, 0 off their masks.
+      masks: one boolean mask per variable, of its shape, or None where all weights are active.
       x: inputs, [n, ...].
       y: labels, [n].
       epsilon: guards the division; 1e-5 in the paper's code.
 
     Returns:
-      The quotient, a scalar of the params' type.
+      The quotient, a scalar of the parameters' dtype.
     """
-    gradients = gradient_flow.masked(objective.gradient(params, x, y), masks)
+    gradients = gradient_flow.apply_masks(objective.gradient(params, x, y), masks)
     products = objective.hvp(params, x, y, gradients)
     return _mean_change(gradients, products, masks, epsilon)
 
 
 def metainit(
     model: keras.Model,
-    masks: Masks,
+    masks: MaskList,
     *,
     num_classes: int,
     seed: initializers.Seed,
@@ -61,38 +61,37 @@ def metainit(
     epsilon: float = 1e-5,
     input_shape: Sequence[int] | None = None,
 ) -> list[tf.Tensor]:
-    """Rescales the kernels of a model so that the gradient quotient falls.
+    """Rescales the kernels of a model to minimise the gradient quotient of the cross-entropy loss.
 
-    Each step draws inputs from N(0, 1) and uniform labels, and moves the norm of every kernel (of
-    rank 2 or more) by signed gradient descent with momentum on the quotient of cross-entropy:
-    `v <- momentum * v - learning_rate * sign(d quotient / d norm); norm <- norm + v`
-    (Dauphin & Schoenholz 2019). Norms stay above `epsilon`: no kernel changes its sign.
+    Each step draws inputs from N(0, 1) and uniform labels, and updates the norm of every kernel (of rank 2 or higher)
+    by signed gradient descent with momentum (Dauphin & Schoenholz 2019):
+
+      v <- momentum * v - learning_rate * sign(d quotient / d norm)
+      norm <- max(norm + v, epsilon)
 
     Args:
-      model: a built model that maps one batch of inputs to logits. It is not changed.
-      masks: for each of its trainable variables, in order, a boolean mask of its shape, or None
-        where all weights are active.
-      num_classes: number of logits.
-      seed: an integer, or two as for `tf.random.stateless_normal`.
-      steps: number of steps; 1,000 as in the code of the gradient-flow paper (arXiv 2010.03533).
+      model: a built model from a batch of inputs to logits; it is left unchanged.
+      masks: one boolean mask per trainable variable, of its shape, or None where all weights are active.
+      num_classes: number of logits (count).
+      seed: one integer, or two as for `tf.random.stateless_normal`.
+      steps: optimisation steps (count); 1,000 as in the code of the gradient-flow paper (arXiv 2010.03533).
       learning_rate: change of a norm per step; 1e-3 as there.
-      momentum: share of the last change that is repeated; 0.9 in the paper's code.
-      batch_size: inputs per step.
-      epsilon: see `gradient_quotient`.
-      input_shape: shape of one input; None takes the model's.
+      momentum: momentum of the norms; 0.9 in the paper's code.
+      batch_size: inputs per step (count).
+      epsilon: see `gradient_quotient`; also the smallest norm, so no kernel changes its sign.
+      input_shape: shape of one input, without the batch; None takes the model's.
 
     Returns:
-      New values in order of `model.trainable_variables`: kernels with new norms, exactly 0 off
-      their masks, and all other variables as they are.
+      New values in the order of `model.trainable_variables`: kernels with new norms, exactly 0 off their masks, and
+      all other variables unchanged.
 
     Raises:
-      ValueError: if masks do not fit the variables, the shape of an input is not known or the
-        loss is not finite.
+      ValueError: if the masks do not fit the variables, the input shape is unknown or the loss is not finite.
     """
     _check_masks(masks, model.trainable_variables)
     shape = (batch_size, *_input_shape(model, input_shape))
     objective = Objective(model)
-    kernels = KernelNorms(gradient_flow.masked(objective.params(), masks))
+    kernels = KernelNorms(gradient_flow.apply_masks(objective.params(), masks))
     slope_of = norm_slope(objective, kernels, masks, epsilon)
 
     norms, velocity = kernels.start, tf.zeros_like(kernels.start)
@@ -105,13 +104,22 @@ def metainit(
         norms = tf.maximum(norms + velocity, epsilon)
     if not bool(tf.reduce_all(tf.math.is_finite(norms))):
         raise InputError(f"MetaInit met losses of {model.name!r} that are not finite; start from smaller weights.")
-    return kernels.rescaled(norms)
+    return kernels.rescale(norms)
 
 
 class KernelNorms:
-    """Trainable values as a function of their kernels' norms; directions are fixed."""
+    """Trainable values as a function of the kernels' norms, with fixed directions.
+
+    Attributes:
+      start: norms of the given values, [kernels].
+    """
 
     def __init__(self, values: Sequence[tf.Tensor]) -> None:
+        """Splits kernels into norms and directions.
+
+        Args:
+          values: trainable values, of which those of rank 2 or higher are kernels.
+        """
         self._values = list(values)
         self._places = [i for i, value in enumerate(values) if value.shape.rank > 1]
         lengths = [tf.norm(values[i]) for i in self._places]
@@ -120,8 +128,15 @@ class KernelNorms:
         ]
         self.start = tf.stack([tf.cast(length, tf.float32) for length in lengths])
 
-    def rescaled(self, norms: tf.Tensor) -> list[tf.Tensor]:
-        """Values whose kernels have the given norms, a vector in their order."""
+    def rescale(self, norms: tf.Tensor) -> list[tf.Tensor]:
+        """Replaces the norms of the kernels.
+
+        Args:
+          norms: new norms, [kernels].
+
+        Returns:
+          Trainable values, in the order of the variables.
+        """
         values = list(self._values)
         for k, (place, direction) in enumerate(zip(self._places, self._directions, strict=True)):
             values[place] = direction * tf.cast(norms[k], direction.dtype)
@@ -129,25 +144,34 @@ class KernelNorms:
 
 
 def norm_slope(
-    objective: Objective, kernels: KernelNorms, masks: Masks, epsilon: float
+    objective: Objective, kernels: KernelNorms, masks: MaskList, epsilon: float
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Makes a function (norms, x, y) -> derivative of the gradient quotient by the norms.
+    """Builds the function (norms, x, y) -> gradient of the gradient quotient in the norms.
 
-    The quotient is q(g, p) with p = H g. With a and b the derivatives of q by g and p, its
-    derivative is that of `<a + H b, g> + <b, H v>`, where v = g and the other vectors stay fixed.
+    The quotient is q(g, p) with p = H g. With a and b its derivatives in g and p, the gradient is that of
+    `<a + H b, g> + <b, H v>` in the norms, where v = g and all vectors but g and H v are constant.
 
-    Each pass is a graph of its own, which takes the vectors from outside: with oneDNN, TensorFlow
-    2.21 fuses the gradients of a convolution's bias and kernel, and where one graph both computes
-    the gradient and multiplies it by the Hessian, that can close a cycle ("nodes in a cycle").
+    Each pass is a separate graph that takes the vectors as arguments: with oneDNN, TensorFlow 2.21 fuses the gradients
+    of a convolution's bias and kernel, which can close a cycle ("nodes in a cycle") in a graph that both computes the
+    gradient and multiplies it by the Hessian.
+
+    Args:
+      objective: the loss.
+      kernels: trainable values as a function of the norms.
+      masks: one boolean mask per variable, or None where all weights are active.
+      epsilon: see `gradient_quotient`.
+
+    Returns:
+      A compiled function of norms [kernels], inputs and labels to the gradient [kernels].
     """
 
     @tf.function
     def gradient(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-        return gradient_flow.masked(objective.gradient(kernels.rescaled(norms), x, y), masks)
+        return gradient_flow.apply_masks(objective.gradient(kernels.rescale(norms), x, y), masks)
 
     @tf.function
     def product(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor, vectors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return gradient_flow.masked(objective.hvp(kernels.rescaled(norms), x, y, vectors), masks)
+        return gradient_flow.apply_masks(objective.hvp(kernels.rescale(norms), x, y, vectors), masks)
 
     @tf.function
     def partials(gradients: list[tf.Tensor], products: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -168,7 +192,7 @@ def norm_slope(
     ) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(norms)
-            params = kernels.rescaled(norms)
+            params = kernels.rescale(norms)
             first = _inner(objective.gradient(params, x, y), by_gradient)
             second = _inner(objective.hvp(params, x, y, vectors), by_product)
             total = first + second
@@ -177,21 +201,21 @@ def norm_slope(
     def slope_of(norms: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         gradients = gradient(norms, x, y)
         by_gradient, by_product = partials(gradients, product(norms, x, y, gradients))
-        passed_on = product(norms, x, y, by_product)
-        by_gradient = [a + p for a, p in zip(by_gradient, passed_on, strict=True)]
+        pulled = product(norms, x, y, by_product)
+        by_gradient = [a + p for a, p in zip(by_gradient, pulled, strict=True)]
         return slope(norms, x, y, gradients, by_gradient, by_product)
 
     return slope_of
 
 
 def _mean_change(
-    gradients: Sequence[tf.Tensor], products: Sequence[tf.Tensor], masks: Masks, epsilon: float
+    gradients: Sequence[tf.Tensor], products: Sequence[tf.Tensor], masks: MaskList, epsilon: float
 ) -> tf.Tensor:
     changes = [
         tf.abs((g - p) / tf.where(g >= 0, g + epsilon, g - epsilon) - 1)
         for g, p in zip(gradients, products, strict=True)
     ]
-    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.masked(changes, masks)])
+    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.apply_masks(changes, masks)])
     counts = [
         tf.size(change, tf.int64) if mask is None else tf.math.count_nonzero(mask)
         for change, mask in zip(changes, masks, strict=True)
@@ -203,11 +227,11 @@ def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
 
 
-def _check_masks(masks: Masks, variables: Sequence[keras.Variable]) -> None:
+def _check_masks(masks: MaskList, variables: Sequence[keras.Variable]) -> None:
     if len(masks) != len(variables):
         raise InputError(
-            f"There are {len(masks)} masks for {len(variables)} trainable variables; give one for "
-            "each, None where all weights are active."
+            f"Got {len(masks)} masks for {len(variables)} trainable variables; give one for each, None where all "
+            "weights are active."
         )
     for mask, variable in zip(masks, variables, strict=True):
         if mask is not None and tuple(mask.shape) != tuple(variable.shape):

@@ -1,19 +1,15 @@
-"""The loss of a Keras model as a pure function of its trainable values, with derivatives."""
+"""The loss of a Keras model as a pure function of its parameters, with derivatives."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from sparse_lib._keras.patches import exact_derivatives
 from sparse_lib._utils.errors import InputError
 
 LossFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-_TF_MOMENTS, _TF_MAX_POOL = tf.nn.moments, tf.nn.max_pool
-_open_contexts: list[None] = []
 
 
 def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -23,7 +19,7 @@ def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Args:
       y_true: class indices, integers of shape [n] or [n, 1].
-      logits: unnormalised scores of shape [n, classes].
+      logits: unnormalized scores of shape [n, classes].
 
     Returns:
       Losses in nats, shape [n]; float64 logits give float64, all others float32.
@@ -35,66 +31,6 @@ def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-@contextmanager
-def exact_derivatives() -> Iterator[None]:
-    """Lets second derivatives through normalisation and max-pooling layers be right inside the context.
-
-    `tf.nn.moments`, which Keras' LayerNormalization, GroupNormalization and (in training)
-    BatchNormalization use, stops the gradient at the mean inside the variance. First derivatives
-    do not notice, since that term is zero; second derivatives lose it and come out wrong.
-
-    The second derivative of `tf.nn.max_pool` overwrites what it reads where input and output have one shape.
-    """
-    tf.nn.moments, tf.nn.max_pool = _moments, _max_pool
-    _open_contexts.append(None)
-    try:
-        yield
-    finally:
-        # Contexts may be nested, or interleave where replicas run in threads: the last one out
-        # puts TensorFlow's function back.
-        _open_contexts.pop()
-        if not _open_contexts:
-            tf.nn.moments, tf.nn.max_pool = _TF_MOMENTS, _TF_MAX_POOL
-
-
-def _moments(
-    x: tf.Tensor,
-    axes: Sequence[int],
-    shift: object = None,
-    keepdims: bool = False,
-    name: str | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance as from `tf.nn.moments`, differentiable any number of times."""
-    del shift, name
-    x = tf.convert_to_tensor(x)
-    wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
-    mean = tf.reduce_mean(wide, axes, keepdims=True)
-    variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=keepdims)
-    mean = mean if keepdims else tf.squeeze(mean, axes)
-    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
-
-
-def _max_pool(
-    input: tf.Tensor,  # noqa: A002  (TensorFlow's name)
-    ksize: int | Sequence[int],
-    strides: int | Sequence[int],
-    padding: str | Sequence[Sequence[int]],
-    data_format: str | None = None,
-    name: str | None = None,
-) -> tf.Tensor:
-    """What `tf.nn.max_pool` returns, from an operation whose output has another shape than its input."""
-    sizes, windows, steps = input.shape[1:-1], *(np.broadcast_to(n, len(input.shape) - 2) for n in (ksize, strides))
-    is_same_shape = None not in sizes and all(-(-n // step) == n for n, step in zip(sizes, steps, strict=True))
-    if is_same_shape and np.all(windows == 1):
-        return tf.identity(input, name)
-    if is_same_shape and padding == "SAME":
-        around = [(window - 1) // 2 for window in windows]
-        padded = [(0, 0), *((n, window - 1 - n) for n, window in zip(around, windows, strict=True)), (0, 0)]
-        wide = tf.pad(input, padded, constant_values=input.dtype.min)
-        return _TF_MAX_POOL(wide, ksize, strides, "VALID", data_format, name)
-    return _TF_MAX_POOL(input, ksize, strides, padding, data_format, name)
-
-
 def call(
     model: keras.Model,
     variables: Sequence[keras.Variable],
@@ -103,11 +39,10 @@ def call(
     *,
     training: bool = False,
 ) -> tf.Tensor:
-    """Calls a model with other values in place of some variables, and moves no state.
+    """Calls a model with given values in place of some variables, and changes no state.
 
-    What the call would write (batch-norm averages, seeds, metrics) is thrown away; variables that
-    are not listed are read as they are at call time. The result can be differentiated twice, also
-    through normalisation and max-pooling layers (`exact_derivatives`).
+    Writes of the call (batch-norm averages, seeds, metrics) are discarded; all other variables are read at call time.
+    The result can be differentiated twice, also through normalization and max-pooling layers.
 
     Args:
       model: a built model.
@@ -119,8 +54,8 @@ def call(
     Returns:
       The model's outputs.
     """
-    # The model is called as a layer, not through `stateless_call`: only `__call__` hands
-    # `training` down through subclassed models whose `call` does not take it.
+    # The model is called as a layer, not through `stateless_call`: only `__call__` passes `training` through subclassed
+    # models whose `call` does not take it.
     replaced = list(zip(variables, values, strict=True))
     with exact_derivatives(), keras.StatelessScope(state_mapping=replaced):
         return model(inputs, training=training)
@@ -128,17 +63,31 @@ def call(
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss L(params; x, y) of a model; no method ever moves the model's state.
+    """The loss L(params; x, y) of a model; no method changes the model's state.
 
     Parameters are lists of tensors in the order of `model.trainable_variables`. Everything else
     (batch-norm statistics, seeds) is read from the model at call time, so with `training=True`
-    repeated calls see the same dropout noise until real training moves the seeds. Works in eager
+    repeated calls use the same dropout noise until training moves the seeds. Works in eager
     mode, `tf.function`, XLA and inside a replica context.
 
     Attributes:
       model: a built model, functional, sequential or subclassed.
       loss: maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
-        Regularisation is not included unless it is part of this function.
+        Regularization is not included unless it is part of this function.
+
+    Examples:
+      >>> import keras
+      >>> import tensorflow as tf
+      >>> from sparse_lib.objective import Objective
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+      >>> model.set_weights([tf.constant([[3.0]])])
+      >>> objective = Objective(model, loss=lambda y, outputs: (outputs[:, 0] - y) ** 2)
+      >>> x, y = tf.constant([[1.0], [2.0]]), tf.constant([1.0, 0.0])
+      >>> float(objective.mean_loss(objective.params(), x, y))  # the mean of 2^2 and 6^2
+      20.0
+      >>> (product,) = objective.hvp(objective.params(), x, y, [tf.ones((1, 1))])
+      >>> product.numpy().tolist()  # the second derivative, 2 mean(x^2)
+      [[5.0]]
     """
 
     model: keras.Model
@@ -152,7 +101,7 @@ class Objective:
         """
         if not self.model.built:
             raise InputError(
-                f"Model {self.model.name!r} is not built: call it on a batch once before it is given to Objective."
+                f"Model {self.model.name!r} is not built: call it on a batch once before passing it to Objective."
             )
 
     def params(self) -> list[tf.Tensor]:
@@ -164,7 +113,7 @@ class Objective:
         return [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
 
     def outputs(self, params: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool = False) -> tf.Tensor:
-        """The model's outputs at some parameters.
+        """The model's outputs at given parameters.
 
         Args:
           params: trainable values, as from `params`.
@@ -172,7 +121,7 @@ class Objective:
           training: whether layers behave as in training (batch statistics, dropout).
 
         Returns:
-          What the model returns.
+          The outputs, in the structure of the model.
 
         Raises:
           ValueError: if the number of parameters differs from that of the model.
@@ -203,11 +152,11 @@ class Objective:
         return self.losses_of(self.outputs(params, x, training=training), y)
 
     def losses_of(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Loss of each example whose outputs are known.
+        """Loss of each example from given outputs.
 
         Args:
-          outputs: of the model for n examples.
-          y: their targets.
+          outputs: model outputs of n examples.
+          y: targets of n examples.
 
         Returns:
           Losses of shape [n].
@@ -252,7 +201,7 @@ class Objective:
 
         Returns:
           The scalar loss, and one gradient per parameter of its shape; zeros where the loss does
-          not depend on it.
+          not depend on the parameter.
         """
         params = [tf.convert_to_tensor(p) for p in params]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -301,6 +250,16 @@ class Objective:
 
         Raises:
           ValueError: if the number of vectors differs from the number of parameters.
+
+        Examples:
+          >>> import keras
+          >>> import numpy as np
+          >>> from sparse_lib import Objective
+          >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+          >>> objective = Objective(model, keras.losses.mean_squared_error)
+          >>> x, y = np.float32([[1, 2]]), np.zeros((1, 1), np.float32)  # L(w) = (w_1 + 2 w_2)^2
+          >>> objective.hvp(objective.params(), x, y, [np.float32([[1], [0]])])[0].numpy().tolist()
+          [[2.0], [4.0]]
         """
         if len(vectors) != len(params):
             raise InputError(f"Got {len(vectors)} vectors for {len(params)} parameters: pass one for each.")

@@ -29,6 +29,11 @@ class UpdateSchedule:
 
     Raises:
       ValueError: if a number is out of range or no update lies between begin and end.
+
+    Examples:
+      >>> from sparse_lib import UpdateSchedule
+      >>> UpdateSchedule(begin=100, end=300, frequency=100).steps(0, 1000)
+      [100, 200, 300]
     """
 
     begin: int = 0
@@ -143,6 +148,12 @@ class Cosine:
 
     Raises:
       ValueError: if the fraction is not in [0, 1] or the end is not set.
+
+    Examples:
+      >>> from sparse_lib import schedules
+      >>> drop_fraction = schedules.Cosine(0.3, end=100)
+      >>> [round(float(drop_fraction(step)), 3) for step in (0, 50, 100)]
+      [0.3, 0.15, 0.0]
     """
 
     init: float
@@ -240,6 +251,12 @@ class PolynomialSparsity:
 
     Raises:
       ValueError: if a number is out of range or the end is not set.
+
+    Examples:
+      >>> from sparse_lib import PolynomialSparsity
+      >>> target = PolynomialSparsity(initial=0.0, final=0.8, begin=0, end=100)
+      >>> [round(float(target(step)), 3) for step in (0, 50, 100)]
+      [0.0, 0.7, 0.8]
     """
 
     initial: float

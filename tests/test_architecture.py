@@ -48,7 +48,7 @@ PARTS = {
 }
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
-    "measure": {"counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
+    "measure": {"_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "masks", "objective"},
     "landscape": {"_keras", "_utils", "masks", "objective", "selection"},
@@ -341,3 +341,81 @@ def test_cycle_is_found():
     }
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(import_graph(sources)).prepare()
+
+
+# Attributes of Keras and TensorFlow objects that their authors may change without notice.
+PRIVATE_API = {
+    "_all_reduce_sum_gradients",
+    "_distribution_strategy",
+    "_dtype",
+    "_dtype_policy",
+    "_flatten_layers",
+    "_functional",
+    "_inbound_nodes",
+    "_inputs_struct",
+    "_iterations",
+    "_keras_history",
+    "_layers",
+    "_nodes",
+    "_nodes_by_depth",
+    "_operations",
+    "_outbound_nodes",
+    "_outputs_struct",
+    "_run_through_graph",
+    "_tracker",
+}
+PRIVATE_MODULES = ("keras.src", "tensorflow.python", "tensorflow.core")
+PATCHED_MODULES = ("keras.", "tf.")
+
+
+def private_uses(source: str) -> list[str]:
+    """Returns the expressions of a source text that touch the private side of Keras or TensorFlow, or patch it."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            is_private = node.attr in PRIVATE_API and not is_own
+            is_patch = isinstance(node.ctx, ast.Store) and ast.unparse(node).startswith(PATCHED_MODULES)
+            if is_private or is_patch:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            # Past an object's own __setattr__.
+            if ast.unparse(node.value).endswith("__dict__"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if any(_is_in(alias.name, m) for m in PRIVATE_MODULES)]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module] if any(_is_in(node.module, m) for m in PRIVATE_MODULES) else []
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+            found += [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant) and arg.value in PRIVATE_API]
+    return found
+
+
+def test_private_api_is_touched_in_one_room_only():
+    users = {
+        module: found
+        for module, source in house().items()
+        if not _is_in(module, "sparse_lib._keras") and (found := private_uses(source))
+    }
+    assert not users
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "layers = list(model._flatten_layers())",
+        "node = self.layer._inbound_nodes[0]",
+        "from keras.src.models.functional import Functional",
+        "import tensorflow.python.framework as framework",
+        "tf.nn.moments = moments",
+        "layer.__dict__['call'] = call",
+        "has_graph = hasattr(model, '_nodes_by_depth')",
+    ],
+)
+def test_private_api_is_found(source):
+    assert private_uses(source)
+
+
+@pytest.mark.parametrize("source", ["self._operations = []", "keras.Model(x, y)", "kernel._replace(a=1)"])
+def test_own_names_are_no_private_api(source):
+    assert not private_uses(source)

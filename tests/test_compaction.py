@@ -434,6 +434,21 @@ def test_mobilenet_of_keras():
     assert widths["conv_dw_13"] == (256, 128)
 
 
+def test_a_layer_called_with_arguments_keeps_its_channels():
+    inputs = keras.Input((3,))
+    dense = L.Dense(4)
+    model = keras.Model(inputs, L.Dense(2)(L.BatchNormalization()(dense(inputs), training=True)))
+    kernel = np.random.default_rng(0).normal(size=(3, 4))
+    kernel[:, 1] = 0
+    dense.set_weights([kernel, np.array([0.1, 0.7, -0.2, 0.3])])
+    model.layers[-1].bias.assign([1.0, 2.0])
+    x = np.random.default_rng(1).normal(size=(6, 3))
+    # In training a constant channel is normalized by its own mean, whatever the moving averages are.
+    model.layers[-2].moving_mean.assign([5.0, 5.0, 5.0, 5.0])
+    smaller = remove_dead_channels(model).model
+    np.testing.assert_allclose(smaller(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_subclassed_model_is_refused():
     class Subclassed(keras.Model):
         def __init__(self) -> None:

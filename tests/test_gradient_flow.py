@@ -52,7 +52,7 @@ def test_norms_survive_infinities_off_the_mask_and_tiny_gradients():
     norms = gradient_flow.norms(gradients, [tf.constant([True, False]), None])
     np.testing.assert_allclose(norms.total, 5e-30, rtol=1e-6)
     assert np.isinf(norms.off_total)
-    (clean, _) = gradient_flow.masked(gradients, [tf.constant([True, False]), None])
+    (clean, _) = gradient_flow.apply_masks(gradients, [tf.constant([True, False]), None])
     np.testing.assert_array_equal(clean, np.float32([3e-30, 0.0]))
 
 
@@ -99,7 +99,7 @@ def make_objective():
     rng = np.random.default_rng(0)
     masks = [tf.constant(rng.random(v.shape) < 0.5) if v.shape[1:] else None for v in model.trainable_variables]
     objective = Objective(model)
-    params = gradient_flow.masked(objective.params(), masks)
+    params = gradient_flow.apply_masks(objective.params(), masks)
     x, y = tf.constant(rng.normal(size=(8, 5))), tf.constant(rng.integers(0, 3, 8))
     return objective, params, masks, x, y
 
@@ -127,7 +127,7 @@ def test_predicted_decrease_is_the_squared_active_norm_and_graph_agrees():
         gradients,
     )
     norm = gradient_flow.norms(gradients, masks).total
-    active = gradient_flow.masked(gradients, masks)
+    active = gradient_flow.apply_masks(gradients, masks)
     assert float(step.predicted) == pytest.approx(0.3 * float(norm) ** 2, rel=1e-14)
     moved = [p - 0.3 * g for p, g in zip(params, active, strict=True)]
     expected = objective.mean_loss(params, x, y) - objective.mean_loss(moved, x, y)

@@ -143,7 +143,7 @@ def test_bad_input_is_told(tmp_path):
         deployment.outputs(content, np.zeros((6, 64)))
     with pytest.raises(ValueError, match="nothing to measure in 0 models"):
         deployment.latency({})
-    with pytest.raises(FileNotFoundError, match="is no folder to write model.tflite to: make it first"):
+    with pytest.raises(FileNotFoundError, match="model.tflite cannot be written there: create the folder"):
         deployment.export(dense(), tmp_path / "missing" / "model.tflite")
 
 

@@ -102,6 +102,12 @@ def test_interpolation_has_plain_evaluation_at_its_ends(model):
     np.testing.assert_array_equal(start[0], model.trainable_variables[0].numpy())
 
 
+def test_interpolation_needs_a_value_for_each_variable(model):
+    start = [v.numpy() for v in model.trainable_variables]
+    with pytest.raises(ValueError, match="Got 3 values for 4 trainable variables"):
+        measure.interpolation(model, start[:3], start[:3], (X, Y))
+
+
 def test_cost(model, masks):
     found = measure.cost(model, masks)
     assert (found.weights, found.active_weights) == (45, sum(masks.active()))

@@ -114,12 +114,12 @@ def test_slope_by_the_norms_equals_finite_differences_of_the_quotient(density):
     model = _mlp("tanh", "float64", units=(5,))
     masks = _masks(model, density) if density else [None] * 4
     objective = Objective(model)
-    kernels = metainit.KernelNorms(gradient_flow.masked(objective.params(), masks))
+    kernels = metainit.KernelNorms(gradient_flow.apply_masks(objective.params(), masks))
     x, y = _batch(model, 20, 2, 4)
     slope_of = metainit.norm_slope(objective, kernels, masks, 1e-2)
 
     def quotient(norms):
-        params = kernels.rescaled(tf.constant(norms, tf.float64))
+        params = kernels.rescale(tf.constant(norms, tf.float64))
         value = metainit.gradient_quotient(objective, params, masks, x, y, epsilon=1e-2)
         return float(value)
 
@@ -226,7 +226,7 @@ def test_inputs_of_any_rank_and_subclassed_models():
 
 def test_bad_arguments():
     model = _mlp()
-    with pytest.raises(ValueError, match="There are 1 masks for 6 trainable variables"):
+    with pytest.raises(ValueError, match="Got 1 masks for 6 trainable variables"):
         metainit.metainit(model, [None], num_classes=4, seed=0)
     masks = [None, None, tf.ones([3, 3], tf.bool), None, None, None]
     with pytest.raises(ValueError, match=r"has shape \(3, 3\), its variable \(20, 16\); give"):

@@ -1,1 +1,1 @@
-"""The claims of the papers, as tests on measured quantities."""
+"""Claims of the papers, as statistical tests on measured quantities."""

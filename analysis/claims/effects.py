@@ -1,4 +1,4 @@
-"""How a claim is measured: one quantity, two methods, an interval, and the side that it lies on."""
+"""Effects that claims are about, with confidence intervals: contrasts of methods, means, rank correlations."""
 
 import dataclasses
 import math
@@ -21,19 +21,19 @@ NOT_SUPPORTED: Status = "not supported"
 UNDECIDED: Status = "undecided"
 NOT_ENOUGH: Status = "not enough data"
 Unit = Literal["points", "times", "nats", "count", "eigenvalue", "rank correlation"]
-# A ratio to nothing is read as a ratio to this (nats, or units of weights).
+# Lower bound of quantities in ratios (nats, or units of weights).
 _NEXT_TO_NOTHING = 1e-12
 _RESAMPLES = 2000
 
 
 class Measured(NamedTuple):
-    """What a claim says, measured.
+    """A measured effect.
 
     Attributes:
-      interval: of the effect, in the unit.
-      unit: `points` are hundredths, `times` a ratio.
-      sides: what was compared, with means.
-      missing: what would be needed, where there is no interval.
+      interval: estimate and confidence interval, in the unit; fractions for `points`.
+      unit: `points` are percentage points, `times` is a ratio.
+      sides: the methods compared, with means, as text.
+      missing: data needed for an interval; empty if there is one.
     """
 
     interval: Interval
@@ -48,12 +48,12 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "")
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """A quantity of one method against that of another, over seeds.
+    """A quantity of one method relative to that of another, over seeds.
 
     Attributes:
-      quantity: one number a run.
-      pairs: methods to compare, first - second or first / second; the first pair of which both have runs is taken.
-      unit: a ratio for `times`, else a difference.
+      quantity: one number per run.
+      pairs: methods to compare, first - second or first / second, by preference; both need runs.
+      unit: `times` for the ratio, any other for the difference.
     """
 
     quantity: Quantity
@@ -61,16 +61,16 @@ class Contrast:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures the difference, paired by seed where seeds are common."""
+        """Measures difference or ratio, paired by seed if seeds are common."""
         frame = self.quantity(evidence)
         known = [(pair, by_seed(frame, pair[0]), by_seed(frame, pair[1])) for pair in self.pairs]
         complete = [item for item in known if item[1] and item[2]]
         if not complete:
             wanted = " and ".join(map(methods.label, self.pairs[0]))
             return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
-        # More seeds decide more than the order of preference.
+        # Two seeds rather than one come before the order of preference.
         pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
-        sides = f"{_side(pair[0], first, self.unit)}, {_side(pair[1], second, self.unit)}"
+        sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
         if self.unit == "times":
             found = statistics.paired(_logarithms(first), _logarithms(second))
             found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
@@ -81,11 +81,11 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """A quantity of one method by itself, over seeds.
+    """Mean of a quantity of one method, over seeds.
 
     Attributes:
-      quantity: one number a run.
-      choices: methods; the first that has runs is taken.
+      quantity: one number per run.
+      choices: methods by preference; the first with runs is taken.
       unit: of the quantity.
     """
 
@@ -106,7 +106,7 @@ class Single:
 
 @dataclasses.dataclass(frozen=True)
 class PairContrast:
-    """A measure of pairs of runs within one method against that within another.
+    """A measure of pairs of runs within one method relative to that within another.
 
     Attributes:
       measure: column of `tables.within_methods`.
@@ -121,25 +121,27 @@ class PairContrast:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures the difference of the means over pairs; intervals by the jackknife, as pairs share runs."""
+        """Measures the difference of the means over pairs, with a jackknife interval, as pairs share runs."""
         frame = evidence.pairs[evidence.pairs["label"] == evidence.pairs["method"].map(methods.label)]
         first = frame[(frame["method"] == self.first) & frame["same_masks"].astype(bool)]
         second = frame[(frame["method"] == self.second) & ~frame["same_masks"].astype(bool)]
         if first.empty or second.empty:
             wanted = f"three runs of {methods.label(self.first)} from one pruned network, and three pruned networks"
             return Measured(NOTHING, self.unit, "", wanted)
-        one, other = self._jackknife(first), self._jackknife(second)
+        matrices = [self._matrix_of_largest_family(pairs) for pairs in (first, second)]
+        one, other = map(statistics.pseudo_values, matrices)
         names = ((self.first, one), (self.second, other))
-        text = ", ".join(f"{methods.label(name)} {told(side.mean, self.unit, sign=False)}" for name, side in names)
-        found = statistics.welch(one, other)._replace(kind="jackknife over runs, Welch")
-        missing = "" if min(one.n, other.n) > 2 else "a third run of each"
-        return Measured(found, self.unit, text, missing)
+        sides = ", ".join(
+            f"{methods.label(name)} {format_effect(float(np.mean(values)), self.unit, sign=False)}"
+            for name, values in names
+        )
+        n = min(map(len, matrices))
+        found = statistics.welch(one, other)._replace(n=n, kind="jackknife over runs, Welch")
+        return Measured(found, self.unit, sides, "" if n > 2 else "a third run of each")
 
-    def _jackknife(self, pairs: pd.DataFrame) -> Interval:
-        """The largest family of runs with common masks."""
-        families = _families(pairs)
-        largest = max(families, key=len)
-        return statistics.jackknife(function.matrix(pairs, self.measure, sorted(largest)))
+    def _matrix_of_largest_family(self, pairs: pd.DataFrame) -> np.ndarray:
+        largest = max(_families(pairs), key=len)
+        return function.matrix(pairs, self.measure, sorted(largest))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +149,9 @@ class RankCorrelation:
     """Spearman's correlation of two quantities over the means of sparse methods.
 
     Attributes:
-      first: one number a run.
-      second: one number a run.
-      fewest: methods that are needed (count).
+      first: one number per run.
+      second: one number per run.
+      fewest: least number of methods (count).
     """
 
     first: Quantity
@@ -157,38 +159,39 @@ class RankCorrelation:
     fewest: int = 4
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures it; the interval comes from resampling the seeds of each method."""
+        """Measures the correlation, with an interval from resampling the seeds of each method."""
         x, y = (quantity(evidence) for quantity in (self.first, self.second))
         both = x.merge(y, on=["run", "method", "label"], suffixes=("_x", "_y")).dropna(subset=["value_x", "value_y"])
         sparse = both[~both["method"].map(methods.base_of).isin([*methods.DENSE, *methods.PRUNING])]
-        groups = [own[["value_x", "value_y"]].to_numpy() for _, own in sparse.groupby("label")]
+        groups = [own[["value_x", "value_y"]].to_numpy().T for _, own in sparse.groupby("label")]
         if len(groups) < self.fewest:
             return Measured(NOTHING, "rank correlation", "", f"at least {self.fewest} sparse methods")
-        rho = float(_spearman(np.array([[group.mean(0) for group in groups]]))[0])
-        if min(map(len, groups)) < 2:
+        sides, n = f"{len(groups)} methods", min(group.shape[1] for group in groups)
+        rho = float(_spearman_of_means(*groups))
+        if n < 2:
             missing = "a second seed of every method"
-            return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", f"{len(groups)} methods", missing)
+            return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", sides, missing)
         rng = np.random.default_rng([0, len(groups)])
-        resampled = [group[rng.integers(len(group), size=(_RESAMPLES, len(group)))].mean(1) for group in groups]
-        drawn = _spearman(np.stack(resampled, axis=1))
+        # `stats.bootstrap` would warn of draws in which a side is constant, and return no interval.
+        picked = [rng.integers(group.shape[1], size=(_RESAMPLES, group.shape[1])) for group in groups]
+        drawn = _spearman_of_means(*(group[:, own] for group, own in zip(groups, picked, strict=True)))
         tail = 50 * (1 - statistics.LEVEL)
         low, high = np.nanpercentile(drawn, [tail, 100 - tail])
-        n = min(map(len, groups))
         found = Interval(rho, float(low), float(high), n, "bootstrap over seeds within methods")
-        return Measured(found, "rank correlation", f"{len(groups)} methods")
+        return Measured(found, "rank correlation", sides)
 
 
 def decide(measured: Measured, low: float, high: float) -> Status:
-    """Compares an interval with the range that a claim allows.
+    """Compares an interval with the range in which a claim holds.
 
     Args:
-      measured: the effect with its interval.
+      measured: effect with its interval.
       low: lower end of the range, in the unit of the effect.
       high: upper end of the range.
 
     Returns:
-      Supported if the interval lies in the range, not supported if it lies outside, undecided if it reaches over a
-      border, and not enough data where there is no interval.
+      Supported if the interval lies in the range, not supported if it lies outside, undecided if it crosses a border,
+      not enough data if there is no interval.
     """
     interval = measured.interval
     if math.isnan(interval.low) or math.isnan(interval.high):
@@ -200,16 +203,16 @@ def decide(measured: Measured, low: float, high: float) -> Status:
     return UNDECIDED
 
 
-def told(value: float, unit: Unit, *, sign: bool = True) -> str:
-    """A value with its unit.
+def format_effect(value: float, unit: Unit, *, sign: bool = True) -> str:
+    """Formats a value with its unit.
 
     Args:
-      value: in the unit; points as a fraction.
+      value: in the unit; a fraction for `points`.
       unit: of the value.
-      sign: whether to write the sign of a positive difference.
+      sign: whether the value is a difference, whose sign is always shown.
 
     Returns:
-      Text; nothing for NaN.
+      Text; empty for NaN.
     """
     if math.isnan(value):
         return ""
@@ -221,8 +224,8 @@ def told(value: float, unit: Unit, *, sign: bool = True) -> str:
     return f"{value:{plus}.3g}{' nats' if unit == 'nats' else ''}"
 
 
-def _side(method: str, values: dict[int, float], unit: Unit) -> str:
-    return f"{methods.label(method)} {told(float(np.mean(list(values.values()))), unit, sign=False)}"
+def _format_side(method: str, values: dict[int, float], unit: Unit) -> str:
+    return f"{methods.label(method)} {format_effect(float(np.mean(list(values.values()))), unit, sign=False)}"
 
 
 def _logarithms(values: dict[int, float]) -> dict[int, float]:
@@ -234,7 +237,7 @@ def _exp(value: float) -> float:
 
 
 def _families(pairs: pd.DataFrame) -> list[set[str]]:
-    """Runs that are compared with one another."""
+    """Groups runs that are connected by pairs."""
     families: list[set[str]] = []
     for first, second in zip(pairs["first"], pairs["second"], strict=True):
         touching = [family for family in families if first in family or second in family]
@@ -243,10 +246,13 @@ def _families(pairs: pd.DataFrame) -> list[set[str]]:
     return families
 
 
-def _spearman(means: np.ndarray) -> np.ndarray:
-    """Rank correlations [n] of n sets of pairs, [n, methods, 2]; NaN where one side has a single value."""
-    ranks = stats.rankdata(means, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    both = np.prod(centred, axis=2).sum(1)
-    sizes = np.sqrt(np.prod(np.sum(centred**2, axis=1), axis=1))
-    return np.divide(both, sizes, out=np.full(len(both), np.nan), where=sizes > 0)
+def _spearman_of_means(*groups: np.ndarray) -> np.ndarray:
+    """Rank correlation of the means of groups of pairs, [2, ..., seeds] each; NaN where one side is constant.
+
+    `stats.spearmanr` takes one set of pairs at a time.
+    """
+    means = np.stack([group.mean(axis=-1) for group in groups])
+    ranks = stats.rankdata(means, axis=0)
+    x, y = np.moveaxis(ranks - ranks.mean(0), 1, 0)
+    sizes = np.sqrt(np.sum(x**2, axis=0) * np.sum(y**2, axis=0))
+    return np.divide(np.sum(x * y, axis=0), sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0)

@@ -1,4 +1,4 @@
-"""The claims of the gradient-flow paper (arXiv 2010.03533), as checks on data."""
+"""Claims of the gradient-flow paper (arXiv 2010.03533), as statistical tests."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ from analysis.claims.effects import (
     Single,
     Status,
     decide,
-    told,
+    format_effect,
 )
 from analysis.claims.quantities import Evidence
 
-# Methods stand for one another where a study has left one out: first the paper's, then the nearest.
+# Methods by preference: the paper's, then its nearest relatives, for studies without it.
 _RIGL = ("rigl.plus", "rigl", "rigl.plus.erk", "rigl.erk")
 _RIGL_SCRATCH = (("rigl.plus", "scratch.plus"), ("rigl", "scratch"), ("rigl.plus.erk", "static.plus.erk"))
 _RIGL_SET = (("rigl.plus", "set.plus"), ("rigl", "set"), ("rigl.plus.erk", "set.plus.erk"))
@@ -36,16 +36,16 @@ _INFINITY = float("inf")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence that data can speak for or against.
+    """A claim, and the range of effects for which it holds.
 
     Attributes:
-      name: for files.
-      part: of the paper's argument.
-      statement: what is claimed.
-      paper: what the paper reports.
-      measure: from evidence to an effect with its interval.
-      low: the claim holds for effects above it, in the unit of the effect; points as fractions.
-      high: the claim holds for effects below it.
+      name: identifier in files.
+      part: part of the paper's argument.
+      statement: the claim.
+      paper: values reported in the paper.
+      measure: measures the effect with its interval.
+      low: lower end of the range, exclusive, in the unit of the effect; a fraction for points.
+      high: upper end of the range, exclusive.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the data of a case say about a claim.
+    """Result of testing a claim on a case.
 
     Attributes:
       claim: the claim.
-      status: whether they support it.
-      measured: by how much, and how that was found.
+      status: whether the data support it.
+      measured: the effect.
     """
 
     claim: Claim
@@ -73,11 +73,11 @@ class Verdict:
 
     @property
     def effect(self) -> str:
-        """The effect in words, with the interval."""
+        """Text of the effect with its interval."""
         interval, unit = self.measured.interval, self.measured.unit
         if math.isnan(interval.mean):
             return ""
-        text = told(interval.mean, unit)
+        text = format_effect(interval.mean, unit)
         if math.isnan(interval.low):
             return text
         scale = 100 if unit == "points" else 1
@@ -276,14 +276,14 @@ CLAIMS = (
 
 
 def judge(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-    """Compares every claim with the data of a case.
+    """Tests all claims on a case.
 
     Args:
-      evidence: of the case.
-      claims: to compare.
+      evidence: frames of the case.
+      claims: claims to test.
 
     Returns:
-      One verdict a claim.
+      One verdict per claim.
     """
     verdicts = []
     for claim in claims:
@@ -294,7 +294,7 @@ def judge(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]
 
 
 def as_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Verdicts as a table, one row each; fractions stay fractions."""
+    """Converts verdicts to one row each; points are fractions."""
     return pd.DataFrame(
         [
             {

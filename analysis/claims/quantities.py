@@ -1,4 +1,4 @@
-"""Everything that claims are judged by: one number a run, from the frames of a case."""
+"""Quantities that claims are about: one number per run, from the frames of a case."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import methods
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.landscapes import Paths
 from analysis.records.runs import EARLY, Runs
 from analysis.records.spectra import Spectra
@@ -19,7 +19,7 @@ class Evidence:
     """The frames of one case.
 
     Attributes:
-      runs: the runs of one setting and sparsity, and the dense ones.
+      runs: runs of one setting and sparsity, and the dense ones.
       pairs: from `tables.within_methods`.
       to_parents: from `tables.to_parents`.
       distances: from `tables.distances`.
@@ -35,21 +35,21 @@ class Evidence:
     curvature_changes: pd.DataFrame
 
 
-# From the evidence to one row a run: method, seed, value.
+# Returns one row per run: method, seed, value.
 Quantity = Callable[[Evidence], pd.DataFrame]
 
 
 def gather(
-    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, shelf: Shelf | None = None
+    runs: Runs, predicted: tables.Predictions, paths: Paths, spectra: Spectra, reader: CheckpointReader | None = None
 ) -> Evidence:
-    """Computes what the claims need of a case.
+    """Computes the frames of a case that the claims need.
 
     Args:
-      runs: of the case.
+      runs: runs of the case.
       predicted: their logits.
-      paths: interpolations, also of other cases.
-      spectra: also of other cases.
-      shelf: reads the checkpoints.
+      paths: interpolations, including those of other cases.
+      spectra: Hessian spectra, including those of other cases.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
       The evidence.
@@ -59,21 +59,21 @@ def gather(
         runs=runs,
         pairs=tables.within_methods(runs, predicted),
         to_parents=tables.to_parents(runs, predicted),
-        distances=tables.distances(runs, shelf),
+        distances=tables.distances(runs, reader),
         barriers=paths.barriers[paths.barriers["run"].isin(names)],
         curvature_changes=spectra.updates[spectra.updates["run"].isin(names)],
     )
 
 
 def by_seed(frame: pd.DataFrame, method: str) -> dict[int, float]:
-    """Values of a method, the mean where a seed has several runs.
+    """Selects the values of a method, averaged over runs of one seed.
 
     Args:
-      frame: method, label, seed, value.
-      method: without a variant: runs that differ in other settings have another label.
+      frame: columns method, label, seed, value.
+      method: name of the method; its variants, which have other labels, are excluded.
 
     Returns:
-      Value by seed; NaN is left out.
+      Value by seed, without NaN.
     """
     own = frame[(frame["method"] == method) & (frame["label"] == methods.label(method))].dropna(subset="value")
     return {int(seed): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
@@ -81,26 +81,26 @@ def by_seed(frame: pd.DataFrame, method: str) -> dict[int, float]:
 
 def accuracy(evidence: Evidence) -> pd.DataFrame:
     """Test accuracy of finished runs (fraction)."""
-    return _named(evidence.runs.results, "test_accuracy")
+    return _select_value(evidence.runs.results, "test_accuracy")
 
 
 def accuracy_above_parent(evidence: Evidence) -> pd.DataFrame:
-    """Test accuracy of finished runs above that of the pruned network whose masks they take (fraction)."""
+    """Test accuracy of finished runs minus that of the pruned network whose masks they take (fraction)."""
     results = evidence.runs.results
     known = results.set_index("run")["test_accuracy"]
     parents = results["run"].map(evidence.runs.runs.set_index("run")["parent"])
     above = results["test_accuracy"] - parents.map(known).astype(float)
-    return _named(results.assign(above=above), "above")
+    return _select_value(results.assign(above=above), "above")
 
 
 def initial_gradient_norm(evidence: Evidence) -> pd.DataFrame:
     """Gradient norm before the first step (nats)."""
     metrics = evidence.runs.metrics
-    return _named(metrics[metrics["step"] == 0], "gradient_norm")
+    return _select_value(metrics[metrics["step"] == 0], "gradient_norm")
 
 
 def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
-    """Mean gradient norm over the first tenth of training, the start left out (nats)."""
+    """Mean gradient norm over the first tenth of training, without step 0 (nats)."""
     return _early_mean(evidence, evidence.runs.metrics, "gradient_norm")
 
 
@@ -111,39 +111,39 @@ def update_change(evidence: Evidence) -> pd.DataFrame:
 
 def negative_change(evidence: Evidence) -> pd.DataFrame:
     """Mean change of the number of negative eigenvalues of the Hessian by mask updates (count)."""
-    return _mean_of_runs(_named(evidence.curvature_changes, "negative_change"))
+    return _mean_of_runs(_select_value(evidence.curvature_changes, "negative_change"))
 
 
 def lowest_change(evidence: Evidence) -> pd.DataFrame:
     """Mean change of the smallest eigenvalue of the Hessian by mask updates."""
-    return _mean_of_runs(_named(evidence.curvature_changes, "lambda_min_change"))
+    return _mean_of_runs(_select_value(evidence.curvature_changes, "lambda_min_change"))
 
 
 def disagreement_with_parent(evidence: Evidence) -> pd.DataFrame:
-    """Share of test images that a run and the pruned network classify differently (fraction)."""
-    return _named(evidence.to_parents, "disagreement")
+    """Fraction of test images that a run and the pruned network classify differently."""
+    return _select_value(evidence.to_parents, "disagreement")
 
 
 def start_distance(evidence: Evidence) -> pd.DataFrame:
     """L2 distance of initial weights to the pruned network."""
-    return _named(evidence.distances, "start_l2")
+    return _select_value(evidence.distances, "start_l2")
 
 
 def end_distance(evidence: Evidence) -> pd.DataFrame:
     """L2 distance of final weights to the pruned network."""
-    return _named(evidence.distances, "end_l2")
+    return _select_value(evidence.distances, "end_l2")
 
 
 def loss_barrier(evidence: Evidence) -> pd.DataFrame:
-    """Highest training loss on the line to the pruned network above the line between the ends' losses (nats).
+    """Highest training loss on the line to the pruned network, minus the linear interpolation of the ends (nats).
 
-    Not above the higher end: a run that never trained ends so high that nothing on its way is higher.
+    The higher end is no reference: nothing is higher than the end of a run that did not train.
     """
     return _barrier(evidence, "loss", "above_line")
 
 
 def error_barrier(evidence: Evidence) -> pd.DataFrame:
-    """Highest training error on the line to the pruned network above the mean of the ends (fraction)."""
+    """Highest training error on the line to the pruned network, minus the mean of the ends (fraction)."""
     return _barrier(evidence, "error", "above_mean")
 
 
@@ -151,23 +151,23 @@ def _barrier(evidence: Evidence, quantity: str, measure: str) -> pd.DataFrame:
     frame = evidence.barriers
     is_meant = (
         (frame["path"] == "line")
-        & (frame["to_parent"] == True)  # noqa: E712
-        & (frame["from_start"] == False)  # noqa: E712
+        & frame["to_parent"].eq(True)
+        & frame["from_start"].eq(False)
         & (frame["split"] == "train")
         & (frame["quantity"] == quantity)
     )
-    return _mean_of_runs(_named(frame[is_meant], measure))
+    return _mean_of_runs(_select_value(frame[is_meant], measure))
 
 
 def _early_mean(evidence: Evidence, frame: pd.DataFrame, column: str) -> pd.DataFrame:
     about = evidence.runs.runs.set_index("run")
     until = frame["run"].map(about["total_steps"]).astype(float) * EARLY
-    # A run that has not come so far would be compared with others by its very first steps.
+    # An unfinished run that is not past early training would enter with its first steps alone.
     is_beyond = frame["run"].map(about["step"]).astype(float) >= until
-    return _mean_of_runs(_named(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
+    return _mean_of_runs(_select_value(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
 
 
-def _named(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _select_value(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     kept = ["run", "method", "label", "seed"]
     if column not in frame.columns:
         return pd.DataFrame(columns=[*kept, "value"])

@@ -1,12 +1,14 @@
-"""Means with intervals over seeds."""
+"""Means and differences of means with confidence intervals over seeds."""
 
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+_NAN = float("nan")
 
 
 class Interval(NamedTuple):
@@ -14,10 +16,10 @@ class Interval(NamedTuple):
 
     Attributes:
       mean: the estimate.
-      low: lower end; NaN where too few values give no interval.
+      low: lower end; NaN where there are too few values for an interval.
       high: upper end; NaN as above.
-      n: number of independent values behind it (count).
-      kind: how the interval was made, in words.
+      n: number of independent values (count).
+      kind: name of the method, for readers.
     """
 
     mean: float
@@ -28,13 +30,13 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Interval:
-    """Mean of independent values with Student's interval.
+    """Mean of independent values with Student's t-interval.
 
     mean +- t(n - 1) s / sqrt(n)
 
     Args:
-      values: one a seed; NaN is left out.
-      level: of confidence (fraction).
+      values: one per seed; NaN is dropped.
+      level: confidence level (fraction).
 
     Returns:
       The interval; its ends are NaN below two values.
@@ -42,26 +44,25 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> In
     kept = np.asarray(values, np.float64)
     kept = kept[~np.isnan(kept)]
     n = len(kept)
-    mean = float(np.mean(kept)) if n else float("nan")
-    error = float(np.std(kept, ddof=1)) / n**0.5 if n > 1 else float("nan")
-    return _interval(mean, error, n - 1, n, "t-interval over seeds", level)
+    ends = _confidence(stats.ttest_1samp, kept, 0.0, level=level) if n > 1 else (_NAN, _NAN)
+    return Interval(float(np.mean(kept)) if n else _NAN, *ends, n, "t-interval over seeds")
 
 
 def paired(first: dict[int, float], second: dict[int, float], level: float = LEVEL) -> Interval:
-    """Difference of two methods, first - second, over the seeds that both have.
+    """Difference of two methods, first - second, paired by seed.
 
     Args:
       first: value by seed.
       second: value by seed.
-      level: of confidence (fraction).
+      level: confidence level (fraction).
 
     Returns:
-      Student's interval of the differences of equal seeds; where fewer than two seeds are common, Welch's.
+      Student's interval of the differences per seed; Welch's where fewer than two seeds are common.
     """
     first, second = ({seed: v for seed, v in side.items() if not np.isnan(v)} for side in (first, second))
     seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 2 and min(len(first), len(second)) > 1:
-        return welch(t_interval(list(first.values()), level), t_interval(list(second.values()), level), level)
+        return welch([*first.values()], [*second.values()], level)
     if not seeds and first and second:
         return t_interval([float(np.mean([*first.values()]) - np.mean([*second.values()]))], level)
     return t_interval([first[seed] - second[seed] for seed in seeds], level)._replace(
@@ -69,60 +70,64 @@ def paired(first: dict[int, float], second: dict[int, float], level: float = LEV
     )
 
 
-def welch(first: Interval, second: Interval, level: float = LEVEL) -> Interval:
-    """Difference of two independent estimates, first - second, with Welch's interval.
+def welch(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, level: float = LEVEL) -> Interval:
+    """Difference of the means of two independent samples, first - second, with Welch's t-interval.
 
     Args:
-      first: with n - 1 degrees of freedom.
-      second: with n - 1 degrees of freedom.
-      level: that both intervals have (fraction).
+      first: at least one value.
+      second: at least one value.
+      level: confidence level (fraction).
 
     Returns:
-      The interval, with the degrees of freedom of Welch and Satterthwaite.
+      The interval, with the degrees of freedom of Welch and Satterthwaite; its ends are NaN where a sample has one
+      value.
     """
-    n = min(first.n, second.n)
-    difference = first.mean - second.mean
+    n = min(len(first), len(second))
+    ends = _confidence(stats.ttest_ind, first, second, level=level, equal_var=False) if n > 1 else (_NAN, _NAN)
+    return Interval(float(np.mean(first) - np.mean(second)), *ends, n, "Welch's t-interval over seeds")
+
+
+def pseudo_values(pairs: np.ndarray) -> np.ndarray:
+    """Jackknife pseudo-values of the mean of a symmetric measure over all pairs of runs.
+
+    p_i = n mean - (n - 1) m_i, where m_i is the mean over the pairs without run i. Pairs share runs; the p_i may be
+    treated as independent: their mean is the mean over all pairs, and its squared standard error,
+    var(p) / n = (n - 1) / n sum_i (m_i - mean(m))^2, is the jackknife's (Arvesen 1969).
+
+    Args:
+      pairs: measure of runs i and j, [n, n], symmetric; the diagonal is ignored.
+
+    Returns:
+      [n] values; below three runs, where no pair can be left out, the mean alone, or nothing.
+    """
+    n = len(pairs)
     if n < 2:
-        return _interval(difference, float("nan"), 1, n, "Welch's t-interval over seeds", level)
-    squares = [_error(side, level) ** 2 for side in (first, second)]
-    total = sum(squares)
-    parts = sum(square**2 / (side.n - 1) for square, side in zip(squares, (first, second), strict=True))
-    freedom = total**2 / parts if parts else n - 1
-    return _interval(difference, total**0.5, freedom, n, "Welch's t-interval over seeds", level)
+        return np.zeros(0)
+    of_run = np.array([np.sum(np.delete(row, i)) for i, row in enumerate(pairs)])
+    total = np.sum(of_run) / 2
+    mean = total / (n * (n - 1) / 2)
+    if n < 3:
+        return np.array([mean])
+    without = (total - of_run) / ((n - 1) * (n - 2) / 2)
+    return np.asarray(n * mean - (n - 1) * without)
 
 
 def jackknife(pairs: np.ndarray, level: float = LEVEL) -> Interval:
-    """Mean of a symmetric measure over all pairs of runs, with an interval that knows that pairs share runs.
-
-    Leaving run i out gives the mean m_i of the other pairs. For a mean over pairs of n runs, the variance is estimated
-    by (n - 1) / n sum_i (m_i - mean(m))^2 (Arvesen 1969), with n - 1 degrees of freedom.
+    """Mean of a symmetric measure over all pairs of runs, with a jackknife interval.
 
     Args:
-      pairs: measure of runs i and j, [n, n], symmetric; the diagonal is not looked at.
-      level: of confidence (fraction).
+      pairs: measure of runs i and j, [n, n], symmetric; the diagonal is ignored.
+      level: confidence level (fraction).
 
     Returns:
-      The interval; its ends are NaN below three runs, where every pair that remains is needed.
+      The interval, with n - 1 degrees of freedom; its ends are NaN below three runs.
     """
-    n = len(pairs)
-    kind = "jackknife over seeds"
-    if n < 2:
-        return Interval(float("nan"), float("nan"), float("nan"), n, kind)
-    of_run = np.array([np.sum(np.delete(row, i)) for i, row in enumerate(pairs)])
-    total = np.sum(of_run) / 2
-    mean = float(total / (n * (n - 1) / 2))
-    if n < 3:
-        return Interval(mean, float("nan"), float("nan"), n, kind)
-    without = (total - of_run) / ((n - 1) * (n - 2) / 2)
-    error = float(np.sqrt((n - 1) / n * np.sum((without - np.mean(without)) ** 2)))
-    return _interval(mean, error, n - 1, n, kind, level)
+    return t_interval(pseudo_values(pairs), level)._replace(n=len(pairs), kind="jackknife over seeds")
 
 
-def _interval(mean: float, error: float, freedom: float, n: int, kind: str, level: float) -> Interval:
-    reach = float(stats.t.ppf((1 + level) / 2, max(freedom, 1))) * error
-    return Interval(mean, mean - reach, mean + reach, n, kind)
-
-
-def _error(interval: Interval, level: float) -> float:
-    """The standard error that an interval with n - 1 degrees of freedom was made from."""
-    return (interval.high - interval.mean) / float(stats.t.ppf((1 + level) / 2, interval.n - 1))
+def _confidence(test: Any, *samples: Any, level: float, **options: Any) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        # Seeds that agree exactly have an interval of no width, which SciPy warns about.
+        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
+        low, high = test(*samples, **options).confidence_interval(level)
+    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Where the active weights are, and how that changes."""
+"""Sparsity per layer, change of masks, survival of grown weights."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,7 +7,7 @@ from analysis.figures import style
 from analysis.records import methods
 
 
-@style.styled
+@style.use_style
 def layer_sparsity(layers: pd.DataFrame) -> Figure:
     """Sparsity of each layer at the end of training.
 
@@ -15,17 +15,17 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
       layers: of one case, from `Runs.layers`.
 
     Returns:
-      A row a layer; a point is the mean of the last log steps of a method's runs, a line their range.
+      One row per layer; a point is the mean over the last log steps of a method's runs, a line their range.
 
     Raises:
       NoData: if no sparse run has logged it.
     """
     missing = "No sparse run has logged the sparsity of its layers yet."
     rows = layers[(layers["metric"] == "sparsity") & ~layers["method"].map(methods.base_of).isin(methods.DENSE)]
-    rows = style.need(rows, ["value"], missing)
+    rows = style.require(rows, ["value"], missing)
     last = rows.loc[rows.groupby(["run", "layer"])["step"].idxmax()]
-    # Methods whose masks agree in all layers are drawn once.
-    drawn = _grouped(last)
+    # Methods with the same sparsities in all layers are drawn once.
+    drawn = _group_labels(last)
     names = list(dict.fromkeys(rows["layer"]))
     figure, axes = style.grid(1, 1, 0.9 + 0.42 * len(names) * max(1.0, len(drawn) / 4))
     ax = axes[0, 0]
@@ -40,36 +40,36 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(names)), [name.removesuffix("/kernel") for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
-    style.percent_axis(ax.xaxis, "sparsity of the layer")
+    style.set_percent_axis(ax.xaxis, "sparsity of the layer")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
-def _grouped(last: pd.DataFrame) -> dict[str, tuple[style.Look, list[str]]]:
-    """Labels by what they share: equal sparsities in every layer of every seed make one entry."""
+def _group_labels(last: pd.DataFrame) -> dict[str, tuple[style.Look, list[str]]]:
+    """Groups labels with equal sparsities in all layers and seeds; returns look and members by joined label."""
     looks = style.looks(last)
     table = last.groupby(["label", "layer", "seed"])["value"].mean().round(6).unstack(["layer", "seed"])
     groups: dict[tuple[float, ...], list[str]] = {}
     for label in looks:
         groups.setdefault(tuple(table.loc[label].fillna(-1)), []).append(label)
-    return {_joined(labels): (looks[labels[0]], labels) for labels in groups.values()}
+    return {_join_labels(labels): (looks[labels[0]], labels) for labels in groups.values()}
 
 
-def _joined(labels: list[str]) -> str:
-    """Two names a line."""
+def _join_labels(labels: list[str]) -> str:
+    """Joins labels, two per line."""
     lines = [", ".join(labels[start : start + 2]) for start in range(0, len(labels), 2)]
     return ",\n".join(lines)
 
 
-@style.styled
+@style.use_style
 def evolution(metrics: pd.DataFrame) -> Figure:
-    """How masks change over training: sparsity, what leaves between log steps, what was ever active.
+    """Sparsity, mask churn and exploration rate over training.
 
     Args:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Three panels, of the methods whose masks change.
+      Three panels with the methods whose masks change.
 
     Raises:
       NoData: if no mask changes.
@@ -80,34 +80,34 @@ def evolution(metrics: pd.DataFrame) -> Figure:
         "mask_churn": "active weights gone\nsince the last log step",
         "exploration_rate": "weights active\nat any step so far",
     }
-    frame = style.need(metrics, list(columns), missing)
+    frame = style.require(metrics, list(columns), missing)
     changing = frame.groupby("label")["mask_churn"].transform("max") > 0
-    frame = style.need(frame[changing], ["mask_churn"], missing)
+    frame = style.require(frame[changing], ["mask_churn"], missing)
     figure, axes = style.grid(1, 3, 2.5)
     drawn = style.looks(frame)
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
-            style.over_seeds(ax, frame[frame["label"] == label], "step", column, look)
-        style.percent_axis(ax.yaxis, title)
-        style.steps_axis(ax)
-    style.legend(figure, drawn)
+            style.draw_over_seeds(ax, frame[frame["label"] == label], "step", column, look)
+        style.set_percent_axis(ax.yaxis, title)
+        style.set_steps_axis(ax)
+    style.add_legend(figure, drawn)
     return figure
 
 
-@style.styled
+@style.use_style
 def survival(frame: pd.DataFrame) -> Figure:
-    """How long grown weights stay active (Kaplan-Meier).
+    """Survival of grown weights (Kaplan-Meier).
 
     Args:
       frame: from `similarity.masks.survival`, with the columns of `IDENTITY`.
 
     Returns:
-      A step curve a run.
+      One step curve per run.
 
     Raises:
       NoData: if no run with growth left two checkpoints.
     """
-    rows = style.need(frame, ["survival"], "No run that grows weights has left two checkpoints.")
+    rows = style.require(frame, ["survival"], "No run that grows weights has left two checkpoints.")
     figure, axes = style.grid(1, 1, 2.8)
     ax = axes[0, 0]
     drawn = style.looks(rows)
@@ -116,7 +116,7 @@ def survival(frame: pd.DataFrame) -> Figure:
             x, y = [0, *own["age"]], [1.0, *own["survival"]]
             ax.step(x, y, where="post", alpha=0.8, **{**look.of_line(), "linewidth": 1.3})
     ax.set_ylim(0, 1.03)
-    style.percent_axis(ax.yaxis, "grown weights still active")
-    style.steps_axis(ax, "steps since they grew")
-    style.legend_beside(ax, drawn)
+    style.set_percent_axis(ax.yaxis, "grown weights still active")
+    style.set_steps_axis(ax, "steps since they grew")
+    style.add_legend_beside(ax, drawn)
     return figure

@@ -1,19 +1,21 @@
-"""What arrives of a signal at the end of a sparse network that has not been trained."""
+"""Signal propagation through untrained sparse networks."""
 
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import style
 
-_LINES = {
-    "dense": ("Dense init, masked", style.ORANGE, (0, (4, 1.6)), "v"),
-    "layer_scaled": ("Layer-scaled (Liu et al.)", style.GREEN, "-.", "s"),
-    "unit_scaled": ("Sparsity-aware", style.BLUE, "-", "^"),
+# Label and look by initialisation.
+_INITS = {
+    "dense": ("Dense init, masked", style.Look(style.ORANGE, "v", (0, (4, 1.6)), style.ORANGE)),
+    "layer_scaled": ("Layer-scaled (Liu et al.)", style.Look(style.GREEN, "s", (0, (6.4, 1.6, 1, 1.6)), style.GREEN)),
+    "unit_scaled": ("Sparsity-aware", style.Look(style.BLUE, "^", "-", style.BLUE)),
 }
 
 
-@style.styled
+@style.use_style
 def signal(frame: pd.DataFrame) -> Figure:
     """Standard deviation of the logits at initialisation against sparsity (Figure 2 of arXiv 2010.03533).
 
@@ -21,36 +23,49 @@ def signal(frame: pd.DataFrame) -> Figure:
       frame: from `propagation.signal`.
 
     Returns:
-      A row a network: logits, and the units of the hidden dense layers. Lines are means over the draws, bands reach
-      from the smallest to the largest.
+      One row per network: logits, and units of the hidden dense layers. Lines are means over the draws, bands reach
+      from minimum to maximum.
 
     Raises:
       NoData: if the frame is empty.
     """
-    rows = style.need(frame, ["logit_std"], "Signal propagation was not computed.")
+    rows = style.require(frame, ["logit_std"], "Signal propagation was not computed.")
     networks = list(dict.fromkeys(rows["network"]))
     figure, axes = style.grid(len(networks), 2, 2.6)
     titles = {"logit_std": "logits", "unit_std": "hidden dense units, mean"}
     for network, pair in zip(networks, axes, strict=True):
         own = rows[rows["network"] == network]
         for ax, (column, title) in zip(pair, titles.items(), strict=True):
-            _drawn(ax, own, column)
+            _draw_lines(ax, own, column)
             ax.set_title(f"{network}: {title}")
         pair[0].set_ylabel("standard deviation")
     for ax in axes[-1]:
         ax.set_xlabel("sparsity")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    style.add_legend(figure, dict(_INITS.values()), kind="both")
     return figure
 
 
-def _drawn(ax: Axes, rows: pd.DataFrame, column: str) -> None:
-    sparsities = sorted(rows["sparsity"].unique())
-    for init, (title, colour, line, marker) in _LINES.items():
-        drawn = rows[rows["init"] == init].groupby("sparsity")[column].agg(["mean", "min", "max"])
-        places = [sparsities.index(sparsity) for sparsity in drawn.index]
-        ax.plot(places, drawn["mean"], color=colour, linestyle=line, marker=marker, label=title)
-        ax.fill_between(places, drawn["min"], drawn["max"], color=colour, alpha=0.15, linewidth=0)
-    style.log_axis(ax.yaxis, "")
-    # What a network of dead layers lets through is nothing, and has no place on a logarithmic axis.
+def _draw_lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:
+    looks = {init: look for init, (_, look) in _INITS.items()}
+    ordered = rows.sort_values("sparsity")
+    seaborn.lineplot(
+        ordered.assign(sparsity=[f"{100 * sparsity:.4g}%" for sparsity in ordered["sparsity"]]),
+        x="sparsity",
+        y=column,
+        hue="init",
+        hue_order=list(looks),
+        style="init",
+        palette={init: look.colour for init, look in looks.items()},
+        markers={init: look.marker for init, look in looks.items()},
+        dashes={init: "" if look.line == "-" else look.line[1] for init, look in looks.items()},
+        markersize=6,
+        markeredgecolor="none",
+        # The whole range of the draws.
+        errorbar=("pi", 100),
+        err_kws={"alpha": 0.15, "linewidth": 0},
+        legend=False,
+        ax=ax,
+    )
+    style.set_log_axis(ax.yaxis, "")
+    # Zeros of dead layers have no place on a logarithmic axis.
     ax.set_ylim(bottom=max(1e-6, 0.5 * float(rows.loc[rows[column] > 0, column].min())))
-    ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:.4g}%" for sparsity in sparsities])

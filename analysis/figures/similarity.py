@@ -1,32 +1,31 @@
-"""How alike solutions are."""
+"""Embedding of solutions in the plane, and matrices of pairwise measures."""
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn
 from matplotlib.figure import Figure
 
 from analysis.figures import style
 
 
-@style.styled
+@style.use_style
 def embedding(points: pd.DataFrame, stress: float) -> Figure:
-    """Starts and ends of training in the plane, by multidimensional scaling of their L2 distances.
+    """Starts and ends of training, embedded in the plane by multidimensional scaling of their L2 distances.
 
     Args:
-      points: one row a solution: x, y, label, method and end ("start" or "end").
+      points: one row per solution: x, y, label, method and end ("start" or "end").
       stress: of the embedding.
 
     Returns:
-      One panel of equal units on both axes; starts are small, and a thin line leads to the end of their run.
+      One panel with equal units on both axes; starts are small points, and a thin line leads to the end of their run.
 
     Raises:
       NoData: if there are no checkpoints.
     """
-    rows = style.need(points, ["x", "y"], "No checkpoints of sparse runs and of the pruned network they come from.")
+    rows = style.require(points, ["x", "y"], "No checkpoints of sparse runs and of the pruned network they come from.")
     figure, axes = style.grid(1, 1, 4.4, width=6.4)
     ax = axes[0, 0]
     drawn = style.looks(rows)
@@ -41,11 +40,11 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     ax.set_xlabel("L2 distance of weights")
     ax.set_ylabel("L2 distance of weights")
     ax.set_title(f"stress {stress:.3f}; dots: start of training", fontweight="normal")
-    style.legend_beside(ax, drawn, kind="point")
+    style.add_legend_beside(ax, drawn, kind="point")
     return figure
 
 
-@style.styled
+@style.use_style
 def matrix(
     values: np.ndarray,
     groups: Sequence[str],
@@ -54,20 +53,20 @@ def matrix(
     names: Sequence[str] | None = None,
     percent: bool = True,
 ) -> Figure:
-    """A measure of all pairs as a matrix of coloured cells.
+    """A measure of all pairs as a heat map.
 
     Args:
-      values: [n, n], NaN for what is not known.
-      groups: what each row is, such as its method; equal neighbours share one label.
-      title: of the figure, with the unit.
-      names: of each row within its group; None writes none.
-      percent: whether the values are fractions.
+      values: [n, n], NaN for missing pairs.
+      groups: group of each row, such as its method; equal neighbours share one label.
+      title: title of the figure, with the unit.
+      names: name of each row within its group; None labels the groups alone.
+      percent: whether the values are fractions, shown in percent.
 
     Returns:
-      A square of cells, with numbers where there is room.
+      A heat map, with numbers if there is room.
 
     Raises:
-      NoData: if no value is known.
+      NoData: if there are no values off the diagonal.
     """
     n = len(values)
     off = values[~np.eye(n, dtype=bool)]
@@ -75,32 +74,32 @@ def matrix(
         raise style.NoData("Two finished runs at least are needed to compare what they predict.")
     figure, axes = style.grid(1, 1, 4.3, width=6.4)
     ax = axes[0, 0]
-    shown = np.where(np.eye(n, dtype=bool), np.nan, values)
-    image = ax.imshow(shown, cmap=style.MATRIX, vmin=0, vmax=max(np.nanquantile(off, 0.85), 1e-9))
+    seaborn.heatmap(
+        values,
+        mask=np.eye(n, dtype=bool) | ~np.isfinite(values),
+        vmin=0,
+        vmax=max(np.nanquantile(off, 0.85), 1e-9),
+        cmap=style.MATRIX,
+        # Numbers are legible in up to twelve columns.
+        annot=(100 * values if percent else values) if n <= 12 else None,
+        fmt=".1f" if percent else ".2g",
+        annot_kws={"fontsize": 7},
+        cbar_kws={"pad": 0.02, "shrink": 0.8, "extend": "max"},
+        square=True,
+        rasterized=True,
+        ax=ax,
+    )
     edges = [0, *(i for i in range(1, n) if groups[i] != groups[i - 1]), n]
     for edge in edges[1:-1]:
-        ax.axhline(edge - 0.5, color="white", linewidth=1.5)
-        ax.axvline(edge - 0.5, color="white", linewidth=1.5)
-    middles = [(a + b - 1) / 2 for a, b in itertools.pairwise(edges)]
+        ax.axhline(edge, color="white", linewidth=1.5)
+        ax.axvline(edge, color="white", linewidth=1.5)
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     kinds = [groups[edge] for edge in edges[:-1]]
-    ax.set_yticks(middles if names is None else range(n), kinds if names is None else names)
+    ax.set_yticks(middles if names is None else np.arange(n) + 0.5, kinds if names is None else names, rotation=0)
     ax.set_xticks(middles, kinds, rotation=40, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    if n <= 12:
-        _cell_numbers(ax, shown, image, percent=percent)
-    bar = figure.colorbar(image, ax=ax, pad=0.02, shrink=0.8, extend="max")
-    bar.outline.set_visible(False)
     if percent:
-        style.percent_axis(bar.ax.yaxis, "")
+        style.set_percent_axis(ax.collections[0].colorbar.ax.yaxis, "")
     ax.set_title(title)
     return figure
-
-
-def _cell_numbers(ax: Axes, values: np.ndarray, image: Any, *, percent: bool) -> None:
-    for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
-        value = values[row, column]
-        dark = image.norm(value) < 0.5
-        text = f"{100 * value:.1f}" if percent else f"{value:.2g}"
-        ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")

@@ -1,4 +1,4 @@
-"""Eigenvalues of the curvature."""
+"""Hessian spectra around mask updates and over training."""
 
 from collections.abc import Mapping
 
@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 
-# All eigenvalues, or a grid and the density on it.
+# All eigenvalues, or a grid and the spectral density on it.
 Spectrum = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 _BINS = 70
-# Where the axis of eigenvalues turns from linear to logarithmic, relative to the largest.
+# Width of the linear part of the eigenvalue axis (fraction of the largest).
 _LINEAR = 0.003
-# A smoothed density has tails of no meaning below this share of its peak.
+# Tails of a smoothed density below this fraction of its peak are artefacts.
 _FLOOR = 1e-6
 
 
-@style.styled
+@style.use_style
 def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
     """Spectra before and after a mask update (Figure 4 of arXiv 2010.03533, right).
 
@@ -27,9 +27,9 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
       pairs: spectra before and after, by title.
 
     Returns:
-      One panel a pair: numbers of eigenvalues in bins, or their density where it was estimated. The axis of eigenvalues
-      is linear around zero and logarithmic beyond, or negative ones would not be seen beside the largest. The legend
-      gives the ends of the spectra.
+      One panel per pair: histogram of the eigenvalues, or their estimated density. The axis of eigenvalues is linear
+      around zero and logarithmic beyond, which makes negative ones visible beside the largest. The legend gives the
+      ends of the spectra.
 
     Raises:
       NoData: if there is no pair.
@@ -41,9 +41,9 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
     columns = min(len(pairs), 3)
     figure, axes = style.grid(-(-len(pairs) // columns), columns, 2.6)
     for ax, (title, (before, after)) in zip(axes.flat, pairs.items(), strict=False):
-        edges, width = _edges(before, after)
-        _side(ax, before, edges, style.GREY, "before", filled=True)
-        _side(ax, after, edges, style.RED, "after", filled=False)
+        edges, width = _bin_edges(before, after)
+        _draw_side(ax, before, edges, style.GREY, "before", filled=True)
+        _draw_side(ax, after, edges, style.RED, "after", filled=False)
         ax.set_title(title)
         ax.set_yscale("log")
         ax.set_xscale("asinh", linear_width=width)
@@ -51,7 +51,7 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
         ax.set_xticks([], minor=True)
         ax.axvline(0, color=style.MUTED, linewidth=0.8)
         ax.set_xlabel("eigenvalue of the Hessian")
-        # Room for the legend, above all there is.
+        # Room for the legend.
         bottom, top = ax.get_ylim()
         ax.set_ylim(bottom, top * (top / bottom) ** 0.35)
         ax.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
@@ -66,7 +66,7 @@ def _is_density(spectrum: Spectrum) -> bool:
     return isinstance(spectrum, tuple)
 
 
-def _side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: str, *, filled: bool) -> None:
+def _draw_side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: str, *, filled: bool) -> None:
     if isinstance(spectrum, tuple):
         grid, density = spectrum
         kept = density > _FLOOR * density.max()
@@ -80,8 +80,8 @@ def _side(ax: Axes, spectrum: Spectrum, edges: np.ndarray, colour: str, name: st
     ax.plot([], [], color=colour, label=f"{name}: {low:.3g} to {high:.3g}")
 
 
-def _edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
-    """Borders of bins that look equally wide, and where the axis turns from linear to logarithmic."""
+def _bin_edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
+    """Returns edges of bins of equal width on the axis, and the width of its linear part."""
     ends = [np.asarray(s[0] if isinstance(s, tuple) else s) for s in spectra]
     low, high = min(float(e.min()) for e in ends), max(float(e.max()) for e in ends)
     width = _LINEAR * max(abs(low), abs(high), 1e-12)
@@ -90,30 +90,30 @@ def _edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
 
 
 def _ticks(edges: np.ndarray, width: float) -> list[float]:
-    """Powers of ten on both sides of zero, as far as the axis is logarithmic."""
+    """Returns zero and the powers of ten on the logarithmic parts of the axis."""
     largest = max(abs(edges[0]), abs(edges[-1]))
     powers = 10.0 ** np.arange(np.ceil(np.log10(3 * width)), np.floor(np.log10(largest)) + 1)
     return [float(t) for t in (*-powers[::-1], 0.0, *powers) if edges[0] <= t <= edges[-1]]
 
 
-@style.styled
+@style.use_style
 def extremes(summaries: pd.DataFrame) -> Figure:
-    """Largest and smallest eigenvalue and number of negative ones over training.
+    """Largest and smallest eigenvalue, and number of negative ones, over training.
 
     Args:
-      summaries: of one case, from `spectra.load`, one row a checkpoint.
+      summaries: of one case, from `spectra.load`, one row per checkpoint.
 
     Returns:
-      Three panels. The states beside mask updates are states of the run, too; as they crowd early in training, the axis
-      of steps is linear up to the first one and logarithmic beyond.
+      Three panels, checkpoints beside mask updates included. As these crowd early in training, the axis of steps is
+      linear up to the first one and logarithmic beyond.
 
     Raises:
       NoData: if no spectrum was computed.
     """
-    frame = style.need(
+    frame = style.require(
         summaries, ["lambda_max"], "No spectrum was computed; hessian.py computes those of a run's checkpoints."
     )
-    # Before and after the update at step t, numbered -(t - 1) and -t, a run has taken t and t + 1 steps.
+    # The checkpoints around the update at step t are numbered -(t - 1) and -t, after t and t + 1 steps.
     frame = frame.assign(taken=frame["number"].where(frame["number"] >= 0, 1 - frame["number"]))
     frame = frame.drop_duplicates(["run", "taken"])
     width = frame["taken"][frame["taken"] > 0].min()
@@ -127,15 +127,15 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
             of_label = frame[frame["label"] == label].dropna(subset=column)
-            means = style.over_seeds(ax, of_label, "taken", column, look)["mean"]
+            means = style.draw_over_seeds(ax, of_label, "taken", column, look)["mean"]
             ax.plot(means.index, means, **{**look.of_point(), "markersize": 3.5})
-        _named(ax, title, width)
-    style.legend(figure, drawn, kind="both")
+        _format_axes(ax, title, width)
+    style.add_legend(figure, drawn, kind="both")
     return figure
 
 
-def _named(ax: Axes, title: str, width: float) -> None:
+def _format_axes(ax: Axes, title: str, width: float) -> None:
     ax.set_ylabel(title)
     if width > 0:
         ax.set_xscale("asinh", linear_width=width)
-    style.steps_axis(ax)
+    style.set_steps_axis(ax)

@@ -1,4 +1,4 @@
-"""How every figure looks: colours of methods, axes, labels, bands, files."""
+"""Style of all figures: theme, looks of methods, axes, legends, files."""
 
 import functools
 import pathlib
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,46 +18,40 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 from analysis.records import methods
 from sparse_lib.experiment.storage import files
 
-# The colours that a page may replace for a dark background; no data has them.
+# Colours that a page may replace for a dark background; not used for data.
 INK, MUTED, GRID = "#1f2328", "#666f79", "#dfe3e8"
 WIDTH = 7.4
+# Seaborn's theme, with the page's colours.
 RC: Any = {
-    "axes.axisbelow": True,
+    **seaborn.axes_style("ticks"),
+    **seaborn.plotting_context("paper", font_scale=0.95),
     "axes.edgecolor": MUTED,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
     "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "figure.dpi": 100,
     "figure.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
     "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 8.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
+    "patch.force_edgecolor": False,
     "savefig.facecolor": "none",
     "svg.fonttype": "path",
     "svg.hashsalt": "sparse_lib",
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 8.5,
 }
-# After Okabe and Ito (2008), whose colours the colour-blind can tell apart; medium tones for light and dark pages.
+# After the colour-blind safe palette of Okabe and Ito (2008), in medium tones for light and dark pages.
 BLUE, SKY, GREEN, ORANGE, RED, PINK, VIOLET, BROWN, GREY = (
     "#0f73b8",
     "#4aaade",
@@ -105,28 +100,27 @@ _OTHER_LOOKS = [
     for marker in "DpPXd"
     if (colour, marker) not in _LOOKS.values()
 ]
-# Of initialisations that are neither the dense nor the sparsity-aware one; their lines are dash-dotted.
+# Initialisations other than the dense and the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
-# Filled contours and matrices; both run evenly from dark to light and stay apart for the colour-blind.
+# Colour maps of filled contours and matrices; perceptually uniform and colour-blind safe.
 SEQUENTIAL, MATRIX = "viridis", "cividis"
 
 P = ParamSpec("P")
 
 
 class NoData(ValueError):
-    """A figure has nothing to show; the message says what is missing."""
+    """A figure has no data; the message says what is missing."""
 
 
 class Look(NamedTuple):
-    """How a method is drawn.
+    """Colour, marker and line of a method.
 
     Attributes:
-      colour: of its base method.
-      marker: of its base method, a diamond for masks that do not come from pruning; filled with `colour` or, for the
-        dense initialisation under a mask, hollow.
-      line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning.
-        Other initialisations, and variants of one method, are dash-dotted.
-      fill: of the marker.
+      colour: colour of the base method.
+      marker: marker of the base method; a diamond for masks that do not come from pruning.
+      line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning;
+        dash-dotted for other initialisations and for variants of a method.
+      fill: face colour of the marker; `none` for the dense initialisation under a mask.
     """
 
     colour: str
@@ -135,11 +129,11 @@ class Look(NamedTuple):
     fill: str
 
     def of_line(self) -> dict[str, Any]:
-        """Arguments of `Axes.plot` for a line without markers."""
+        """Returns arguments of `Axes.plot` for a line without markers."""
         return {"color": self.colour, "linestyle": self.line}
 
     def of_point(self) -> dict[str, Any]:
-        """Arguments of `Axes.plot` for markers without a line."""
+        """Returns arguments of `Axes.plot` for markers without a line."""
         return {
             "color": self.colour,
             "marker": self.marker,
@@ -151,13 +145,13 @@ class Look(NamedTuple):
 
 
 def look(method: str) -> Look:
-    """How a method is drawn, in every figure alike.
+    """Returns the look of a method, the same in all figures.
 
     Args:
-      method: as in `methods.Description`.
+      method: name as in `methods.Description`.
 
     Returns:
-      Colour, marker, line and fill.
+      The look.
     """
     base, *suffixes = method.split(".")
     colour, marker = _LOOKS.get(base) or _look_by_name(base)
@@ -175,57 +169,57 @@ def _look_by_name(base: str) -> tuple[str, str]:
     return _OTHER_LOOKS[zlib.crc32(base.encode()) % len(_OTHER_LOOKS)]
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws a figure in the suite's style, whatever the process has set."""
+def use_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Wraps a function to draw its figure in the suite's style, whatever style the process has set."""
 
     @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with mpl.rc_context(RC):
             return draw(*args, **kwargs)
 
-    return drawn
+    return draw_in_style
 
 
 def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg", "pdf", "png")) -> list[pathlib.Path]:
-    """Writes a figure; equal figures give equal files.
+    """Writes a figure; equal figures give equal bytes.
 
     Args:
-      figure: from a function of this package.
-      path: without an ending; its directory exists.
-      formats: endings.
+      figure: drawn by a function of this package.
+      path: path without a suffix, in an existing directory.
+      formats: suffixes.
 
     Returns:
-      The files.
+      Paths of the files.
     """
     written = []
     with mpl.rc_context(RC):
         figure.draw_without_rendering()
-    # The layout is found; finding it again for every format takes longer than drawing.
+    # Computing the layout again for every format would take longer than drawing.
     figure.set_layout_engine("none")
     for ending in formats:
         target = path.with_name(f"{path.name}.{ending}")
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-        # A transparent picture is for pages; a PNG is looked at on any background.
+        # Transparent figures are for pages; PNG viewers show any background.
         face = "white" if ending == "png" else "none"
-        with mpl.rc_context(RC), files.atomic(target) as temporary:
+        with mpl.rc_context(RC), files.atomic_path(target) as temporary:
             figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
         written.append(target)
     return written
 
 
-def need(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataFrame:
-    """The rows of a frame that have a value in every one of some columns.
+def require(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataFrame:
+    """Selects the rows that have values in all of some columns.
 
     Args:
-      frame: to draw.
-      columns: that must have values.
-      sentence: says what is missing and what to do about it.
+      frame: data of a figure.
+      columns: columns without missing values.
+      sentence: error message: what is missing, and how to get it.
 
     Returns:
-      The rows.
+      The rows, at least one.
 
     Raises:
-      NoData: with the sentence, if there are none.
+      NoData: with the sentence, if there is no such row.
     """
     columns = list(columns)
     rows = frame.dropna(subset=columns) if set(columns) <= set(frame.columns) else frame.iloc[:0]
@@ -235,14 +229,14 @@ def need(frame: pd.DataFrame, columns: Iterable[str], sentence: str) -> pd.DataF
 
 
 def grid(rows: int, columns: int, height: float, *, width: float = WIDTH, **shared: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of panels.
+    """Creates a figure of panels.
 
     Args:
-      rows: of panels (count).
-      columns: of panels (count).
-      height: of a panel (inches).
-      width: of the figure (inches).
-      **shared: for `Figure.subplots`.
+      rows: rows of panels (count).
+      columns: columns of panels (count).
+      height: height of a panel (inches).
+      width: width of the figure (inches).
+      **shared: arguments of `Figure.subplots`.
 
     Returns:
       The figure and its axes, [rows, columns].
@@ -252,14 +246,14 @@ def grid(rows: int, columns: int, height: float, *, width: float = WIDTH, **shar
 
 
 def looks(frame: pd.DataFrame) -> dict[str, Look]:
-    """How every kind of run in a frame is drawn.
+    """Returns the looks of all labels in a frame.
 
     Args:
-      frame: with columns label and method.
+      frame: columns label and method.
 
     Returns:
-      Look by label, in the order of the tables. Where labels share a method, those after the first are dash-dotted and
-      paler, each more than the last.
+      Look by label, in the order of tables. Among labels of one method, those after the first are dash-dotted and
+      increasingly pale.
     """
     pairs = set(zip(frame["label"], frame["method"], strict=True))
     found: dict[str, Look] = {}
@@ -267,28 +261,29 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
     for label, method in sorted(pairs, key=lambda pair: (methods.order(pair[1]), len(pair[0]), pair[0])):
         own, place = look(method), seen.get(method, 0)
         if place:
-            colour = _paler(own.colour, 0.45 * (1 - 0.6**place) / 0.4)
+            colour = _lighten(own.colour, 0.45 * (1 - 0.6**place) / 0.4)
             own = own._replace(colour=colour, fill="none", line=(0, (6, 1.4, *(1.2, 1.4) * place)))
         found[label], seen[method] = own, place + 1
     return found
 
 
-def _paler(colour: str, share: float) -> str:
-    """A colour mixed with white."""
+def _lighten(colour: str, share: float) -> str:
+    """Mixes a colour with white."""
     red, green, blue = (part + (1 - part) * min(share, 0.75) for part in mpl.colors.to_rgb(colour))
     return mpl.colors.to_hex((red, green, blue))
 
 
-def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.DataFrame:
-    """Draws the mean over runs and a band from the smallest to the largest, as far as all of them have come.
+def draw_over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.DataFrame:
+    """Draws the mean over the runs of a method with a band from minimum to maximum, up to the end of the shortest run.
 
-    Runs that are less than half as far as the furthest one are left out, or one that died early would hide the others.
+    Runs less than half as long as the longest are left out: otherwise, one that died early would hide the others. The
+    aggregation is that of pandas: `seaborn.lineplot` takes 20 times as long on the log steps of a study.
 
     Args:
-      ax: to draw on.
-      frame: one row a run and x.
-      x: column.
-      y: column.
+      ax: axes to draw on.
+      frame: one row per run and x.
+      x: column of the horizontal axis.
+      y: column of the vertical axis.
       own: look of the method.
 
     Returns:
@@ -296,7 +291,7 @@ def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.D
     """
     reach = frame.groupby("run")[x].transform("max")
     drawn = frame[reach >= reach.max() / 2].groupby(x)[y].agg(["mean", "min", "max", "count"])
-    # Where a run is behind the others, the mean would jump.
+    # The mean would jump where a run ends.
     drawn = drawn[drawn["count"] == drawn["count"].max()]
     ax.plot(drawn.index, drawn["mean"], **own.of_line())
     if drawn["count"].max() > 1:
@@ -304,14 +299,14 @@ def over_seeds(ax: Axes, frame: pd.DataFrame, x: str, y: str, own: Look) -> pd.D
     return drawn
 
 
-def legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **options: Any) -> None:
-    """A legend of methods.
+def add_legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **options: Any) -> None:
+    """Adds a legend of methods, by default above the figure.
 
     Args:
       where: figure or axes.
       drawn: look by label.
       kind: `line`, `point` or `both`.
-      **options: for matplotlib's legend; without any it stands above the figure.
+      **options: arguments of matplotlib's legend.
     """
     handles = []
     for label, own in drawn.items():
@@ -322,35 +317,35 @@ def legend(where: Any, drawn: Mapping[str, Look], *, kind: str = "line", **optio
     where.legend(handles=handles, handlelength=2.6, columnspacing=1.4, **options)
 
 
-def legend_beside(ax: Axes, drawn: Mapping[str, Look], *, kind: str = "line") -> None:
-    """A legend of methods to the right of a panel."""
-    legend(ax, drawn, kind=kind, ncols=1, loc="center left", bbox_to_anchor=(1.01, 0.5))
+def add_legend_beside(ax: Axes, drawn: Mapping[str, Look], *, kind: str = "line") -> None:
+    """Adds a legend of methods to the right of a panel."""
+    add_legend(ax, drawn, kind=kind, ncols=1, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def steps_axis(ax: Axes, label: str = "training step") -> None:
-    """Names the axis of steps, in thousands where they are many."""
+def set_steps_axis(ax: Axes, label: str = "training step") -> None:
+    """Labels the axis of training steps, in thousands for large numbers."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.margins(x=0.01)
 
 
-def log_axis(axis: Any, label: str) -> None:
-    """Names an axis that is logarithmic and reads 0.01, 0.1, 1, 10."""
+def set_log_axis(axis: Any, label: str) -> None:
+    """Makes an axis logarithmic, with a label and ticks such as 0.01, 0.1, 1, 10."""
     axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
     axis.set_label_text(label)
     axis.set_major_locator(LogLocator(10, numticks=7))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
-    def minor(value: float, _: object) -> str:
+    def format_minor(value: float, _: object) -> str:
         low, high = axis.get_view_interval()
-        # Below one and a half decades the powers of ten are too few.
+        # Powers of ten are too few ticks below one and a half decades.
         is_short = 0 < low < high < 32 * low
         return f"{value:g}" if is_short and f"{value:e}"[0] in "25" else ""
 
-    axis.set_minor_formatter(minor)
+    axis.set_minor_formatter(format_minor)
 
 
-def percent_axis(axis: Any, label: str) -> None:
-    """Names an axis of fractions that reads in percent."""
+def set_percent_axis(axis: Any, label: str) -> None:
+    """Labels an axis of fractions, with ticks in percent."""
     axis.set_label_text(label)
     axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")

@@ -1,4 +1,4 @@
-"""What happens to loss and gradient while networks train."""
+"""Gradient norm, loss and accuracy over training."""
 
 import numpy as np
 import pandas as pd
@@ -11,39 +11,39 @@ from analysis.records.runs import EARLY
 _PANELS_IN_A_ROW = 3
 
 
-@style.styled
+@style.use_style
 def gradient_norm(metrics: pd.DataFrame) -> Figure:
-    """Gradient norm over training; the first tenth beside the whole (Figure 3 of arXiv 2010.03533).
+    """Gradient norm over early and over all of training (Figure 3 of arXiv 2010.03533).
 
     Args:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Rows: masks that stay or shrink, masks that move. Columns: the start, the whole.
+      Rows: fixed or shrinking masks, moving masks. Columns: first tenth of training, all of training.
 
     Raises:
       NoData: if no run has logged it.
     """
-    frame = style.need(metrics, ["gradient_norm"], "No run has logged a gradient norm yet.")
+    frame = style.require(metrics, ["gradient_norm"], "No run has logged a gradient norm yet.")
     frame = frame[frame["gradient_norm"] > 0]
-    families = _families(frame)
+    families = _split_families(frame)
     last = frame["step"].max()
     figure, axes = style.grid(len(families), 2, 2.55, sharey=True, width_ratios=(1, 1.25))
     for (early, whole), (title, rows) in zip(axes, families.items(), strict=True):
         drawn = style.looks(rows)
         for label, look in drawn.items():
             own = rows[rows["label"] == label]
-            style.over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
-            style.over_seeds(whole, own, "step", "gradient_norm", look)
-        style.log_axis(early.yaxis, "gradient norm (nats)")
+            style.draw_over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
+            style.draw_over_seeds(whole, own, "step", "gradient_norm", look)
+        style.set_log_axis(early.yaxis, "gradient norm (nats)")
         early.set_title(f"{title}: early")
         whole.set_title("all of training", fontweight="normal")
-        style.legend_beside(whole, drawn)
-    _steps_below(axes)
+        style.add_legend_beside(whole, drawn)
+    _set_steps_axes(axes)
     return figure
 
 
-@style.styled
+@style.use_style
 def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
     """Change of the gradient norm by each mask update (Figure 4 of arXiv 2010.03533).
 
@@ -51,14 +51,14 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
       mask_updates: of one case, from `Runs.mask_updates`.
 
     Returns:
-      One panel a method that grows weights; what differs in initialisation or masks shares a panel.
+      One panel per method that grows weights; its initialisations and masks share the panel.
 
     Raises:
       NoData: if no such run has updated its masks.
     """
     missing = "No mask update has grown a weight: SET, RigL and their like write mask_updates.jsonl."
-    frame = style.need(mask_updates, ["gradient_norm_change", "grown"], missing)
-    frame = style.need(frame[frame["grown"] > 0], ["grown"], missing)
+    frame = style.require(mask_updates, ["gradient_norm_change", "grown"], missing)
+    frame = style.require(frame[frame["grown"] > 0], ["grown"], missing)
     base = frame["method"].map(methods.base_of)
     bases = sorted(base.unique(), key=methods.order)
     columns = min(len(bases), _PANELS_IN_A_ROW)
@@ -68,23 +68,23 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
     for ax, name in zip(axes.flat, bases, strict=False):
         panel = frame[base == name]
         for label, look in style.looks(panel).items():
-            own = style.over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
+            own = style.draw_over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
             highest, lowest = max(highest, own["mean"].max()), min(lowest, own["mean"].min())
         ax.axhline(0, color=style.MUTED, linewidth=1)
         ax.set_title(methods.BASES.get(name, name))
-        style.legend(ax, style.looks(panel), ncols=1, loc="upper right")
+        style.add_legend(ax, style.looks(panel), ncols=1, loc="upper right")
     for ax in axes.flat[len(bases) :]:
         ax.set_visible(False)
-    # A band that one run stretches far would make the lines flat.
+    # Limits from the means: a single run that widens the band would make the lines flat.
     reach = highest - lowest
     axes[0, 0].set_ylim(lowest - 0.35 * reach, highest + 0.5 * reach)
     for ax in axes[:, 0]:
         ax.set_ylabel("change of the gradient norm (nats)")
-    _steps_below(axes)
+    _set_steps_axes(axes)
     return figure
 
 
-@style.styled
+@style.use_style
 def loss(metrics: pd.DataFrame) -> Figure:
     """Training loss and test accuracy over training.
 
@@ -92,37 +92,37 @@ def loss(metrics: pd.DataFrame) -> Figure:
       metrics: of one case, from `Runs.metrics`.
 
     Returns:
-      Rows: masks that stay or shrink, masks that move. Columns: loss, accuracy.
+      Rows: fixed or shrinking masks, moving masks. Columns: loss, accuracy.
 
     Raises:
       NoData: if no run has logged them.
     """
-    frame = style.need(metrics, ["test_accuracy"], "No run has logged an accuracy yet.")
-    families = _families(frame)
+    frame = style.require(metrics, ["test_accuracy"], "No run has logged an accuracy yet.")
+    families = _split_families(frame)
     figure, axes = style.grid(len(families), 2, 2.4, sharey="col", sharex=True)
     for (left, right), (title, rows) in zip(axes, families.items(), strict=True):
         drawn = style.looks(rows)
         for label, look in drawn.items():
             own = rows[rows["label"] == label]
-            style.over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
-            style.over_seeds(right, own, "step", "test_accuracy", look)
+            style.draw_over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
+            style.draw_over_seeds(right, own, "step", "test_accuracy", look)
         left.set_title(title)
-        style.log_axis(left.yaxis, "training loss (nats)")
-        style.percent_axis(right.yaxis, "test accuracy")
-        style.legend_beside(right, drawn)
-    _steps_below(axes)
+        style.set_log_axis(left.yaxis, "training loss (nats)")
+        style.set_percent_axis(right.yaxis, "test accuracy")
+        style.add_legend_beside(right, drawn)
+    _set_steps_axes(axes)
     return figure
 
 
-def _families(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Splits methods up so that no panel holds more than can be told apart."""
+def _split_families(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Splits methods by what their masks do, so that a panel has no more lines than can be distinguished."""
     base = frame["method"].map(methods.base_of)
     stays = base.isin([*methods.DENSE, *methods.PRUNING, *methods.STATIC])
     families = {"Masks stay or shrink": frame[stays], "Masks move": frame[~stays]}
     return {title: rows for title, rows in families.items() if not rows.empty}
 
 
-def _steps_below(axes: np.ndarray) -> None:
+def _set_steps_axes(axes: np.ndarray) -> None:
     for row in axes:
         for ax in row:
-            style.steps_axis(ax, "training step" if ax in axes[-1] else "")
+            style.set_steps_axis(ax, "training step" if ax in axes[-1] else "")

@@ -1,1 +1,1 @@
-"""Tables of FLOPs and sizes."""
+"""FLOPs and sizes: published tables, and costs of any network."""

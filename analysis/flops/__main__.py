@@ -1,11 +1,11 @@
-"""FLOPs and sizes: the published tables by the published rule and by the honest one, and any network layer by layer.
+"""FLOPs and sizes: published tables recomputed by both counting rules, and any network layer by layer.
 
   python -m analysis.flops [--table=NAME ...] [--out=DIR]
   python -m analysis.flops --gin_config=FILE ... [--gin_bindings=BINDING ...] [--image=224x224x3] [--classes=1000]
                            [--rule=honest|micronet] [--out=DIR]
 
-Without --gin_config it prints the tables of the RigL paper and of the README of its code; with it, the network and the
-masks that the configuration describes; no data are needed.
+Without --gin_config it prints the tables of the RigL paper and of the README of its code. With it, it prints the costs
+of the network and masks that the configuration describes, without loading data.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from typing import Any
 
 from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
-from sparse_lib.experiment.runtime.errors import SettingError
 
 TABLES = {
     "resnet50": "ResNet-50, README of google-research/rigl: RigL by the published rule, as printed, and honestly",
@@ -27,17 +26,17 @@ TABLES = {
 }
 _WORDS = ("masks", "network", "kind", "method", "layer")
 _ODDITY = "oddity"
-# Steps at which the sparsity of a pruned network is looked at.
+# Steps at which the sparsity of a pruned network is sampled (count).
 _PARTS = 1000
 
 
-def _ratio(value: float) -> str:
-    """A share of dense FLOPs with one digit more than the papers print, or FLOPs."""
+def _format_ratio(value: float) -> str:
+    """Formats FLOPs relative to dense with one digit more than the papers print, or large absolute FLOPs."""
     return f"{value:.2e}" if value > 1e6 else f"{value:.3f}x"
 
 
-def _printed(value: float) -> str:
-    """A share of dense FLOPs, or FLOPs, as it was printed."""
+def _format_as_published(value: float) -> str:
+    """Formats relative or absolute FLOPs with the digits of the publication."""
     return f"{value:.3g}" if value > 1e6 else f"{value:g}x"
 
 
@@ -49,30 +48,30 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _format(column: str) -> Callable[[Any], str]:
+def _format_of(column: str) -> Callable[[Any], str]:
     if column in _FORMATS:
         return _FORMATS[column]
     if column.startswith("mega"):
         return "{:.3f}".format
-    return _printed if column.endswith(("readme", "paper")) else _ratio
+    return _format_as_published if column.endswith(("readme", "paper")) else _format_ratio
 
 
-def text(title: str, table: Any) -> str:
-    """A table as text; what is odd about a row is a footnote.
+def format_table(title: str, table: Any) -> str:
+    """Formats a table as plain text, with oddities of rows as footnotes.
 
     Args:
-      title: the line above it.
-      table: a data frame.
+      title: first line.
+      table: data frame.
 
     Returns:
-      Lines. Columns such as `training_readme` are called `readme` and stand beside their own.
+      Lines. A column such as `training_readme` is headed `readme` and follows its own.
     """
     names = list(table.columns.drop(_ODDITY, errors="ignore"))
     labels = [n.rpartition("_")[2] if n.startswith(("training_", "inference_", "mega")) else n for n in names]
     odd = table.get(_ODDITY, [""] * len(table))
     notes = list(dict.fromkeys(filter(None, odd)))
     marks = [f"[{notes.index(note) + 1}]" if note else "" for note in odd]
-    columns = [[value if n in _WORDS else _format(n)(value) for value in table[n]] for n in names]
+    columns = [[value if n in _WORDS else _format_of(n)(value) for value in table[n]] for n in names]
     left = [place for place, name in enumerate(names) if name in _WORDS]
     headers = [[*(label.replace("_", " ") for label in labels), ""]]
     lines = text_table(headers, list(zip(*columns, marks, strict=True)), left=[*left, len(names)])
@@ -80,92 +79,90 @@ def text(title: str, table: Any) -> str:
     return "\n".join([title, "", lines, *footnotes, ""])
 
 
-def _described(asked: argparse.Namespace) -> dict[str, Any]:
-    """Tables about the network that a gin configuration describes, by title."""
+def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
+    """Cost tables of the network that a gin configuration describes, by title."""
     import keras
 
     from analysis.flops import cost_tables
     from sparse_lib.experiment.config import gin_files, gin_names
 
-    gin_files.parse(asked.gin_config, asked.gin_bindings)
+    gin_files.parse(options.gin_config, options.gin_bindings)
     named, masks, gradual = gin_names.network(), gin_names.masks(), gin_names.pruning()
     prune = gradual.build()
-    sizes = gin_names.small_dense().fit(named, gin_names.NETWORKS[named.network_name](), asked.image, asked.classes)
+    widths = gin_names.NETWORKS[named.network_name]()
+    sizes = gin_names.small_dense().fit(named, widths, options.image, options.classes)
     with keras.StatelessScope():
-        model = named.build(asked.image, asked.classes, 0, sizes)
+        model = named.build(options.image, options.classes, 0, sizes)
         kernels = named.kernels(model)
         counts = masks.counts(kernels) if masks.sparsity else {}
-        layers = cost_tables.layers(model, {kernels[name].path: n for name, n in counts.items()}, asked.rule)
+        layers = cost_tables.layers(model, {kernels[name].path: n for name, n in counts.items()}, options.rule)
         pruning = None
         if prune is not None:
             total = gin_names.training().total_steps
             steps = (total * part // _PARTS for part in range(_PARTS))
             begun = (float(prune.sparsity(step)) if step >= gradual.begin_step else 0.0 for step in steps)
-            pruning = cost_tables.while_pruned(model, kernels, begun)
+            pruning = cost_tables.pruning_flops(model, kernels, begun)
     summed = layers.iloc[-1]
     frequency = gin_names.mask_updater().update_freq or 100
     training = cost_tables.training(summed["dense_flops"], summed["flops"], frequency, pruning)
-    return {f"layers of {model.name}, {asked.rule} rule": layers, "training on one example, by method": training}
+    return {f"layers of {model.name}, {options.rule} rule": layers, "training on one example, by method": training}
 
 
 def _image(words: str) -> tuple[int, ...]:
     sides = tuple(int(side) for side in words.split("x"))
     if len(sides) != 3 or min(sides) < 1:
-        raise argparse.ArgumentTypeError(f"{words!r} is no HxWxC, such as 32x32x3")
+        raise argparse.ArgumentTypeError(f"{words!r} is not of the form HxWxC, such as 32x32x3")
     return sides
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.flops", description="Prints FLOPs and sizes.")
-    parser.add_argument("--table", action="append", choices=TABLES, help="one of the published ones; all if none")
+    parser.add_argument("--table", action="append", choices=TABLES, help="a published table; all of them by default")
     parser.add_argument("--gin_config", action="append", default=[], metavar="FILE", help="describes a network")
-    parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING", help="after the files")
-    parser.add_argument("--image", type=_image, default=(224, 224, 3), metavar="HxWxC", help="of that network's input")
+    parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING", help="override the files")
+    parser.add_argument("--image", type=_image, default=(224, 224, 3), metavar="HxWxC", help="input of that network")
     parser.add_argument("--classes", type=int, default=1000, help="number of its logits")
-    parser.add_argument("--rule", choices=("honest", "micronet"), default="honest", help="how it is counted")
-    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="writes the tables there as CSV too")
-    asked = parser.parse_args(words)
-    if asked.table and (asked.gin_config or asked.gin_bindings):
-        parser.error("--table is one of the published ones, --gin_config describes another; give one of them.")
-    return asked
+    parser.add_argument("--rule", choices=("honest", "micronet"), default="honest", help="counting rule")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="also write the tables there, as CSV")
+    options = parser.parse_args(arguments)
+    if options.table and (options.gin_config or options.gin_bindings):
+        parser.error("--table names a published table, --gin_config describes a network; give one of them.")
+    return options
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Prints the tables that the command line asks for.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the tables that the command line names.
 
     Args:
-      words: of the command line; None takes those of the process.
+      arguments: command line; None takes that of the process.
 
     Returns:
-      Exit status: 0; 1 after a failure and 2 after a wrong setting, which are told in one line.
+      Exit status, see `cli.exit_status`.
     """
-    asked = _arguments(words)
+    options = _parse(arguments)
     cli.import_tensorflow()
+    return cli.exit_status(lambda: _print_tables(options))
+
+
+def _print_tables(options: argparse.Namespace) -> None:
     from analysis.flops import cost_tables
     from sparse_lib.experiment.storage import files
 
-    try:
-        if asked.gin_config or asked.gin_bindings:
-            tables = {name.split(" ")[0]: (name, table) for name, table in _described(asked).items()}
-        else:
-            makers = {
-                "resnet50": lambda: cost_tables.readme("resnet50"),
-                "mobilenet_v1": lambda: cost_tables.readme("mobilenet_v1"),
-                "notebook": cost_tables.notebook,
-                "methods": cost_tables.methods,
-                "widths": cost_tables.widths,
-            }
-            tables = {name: (TABLES[name], makers[name]()) for name in asked.table or TABLES}
-        for name, (title, table) in tables.items():
-            sys.stdout.write(f"{text(title, table)}\n")
-            if asked.out:
-                files.write_text(asked.out / f"{name}.csv", table.to_csv(index=False))
-    except Exception as error:
-        if not cli.is_told(error):
-            raise
-        sys.stderr.write(f"error: {str(error).splitlines()[0]}\n")
-        return cli.USAGE_ERROR if isinstance(error, SettingError) else cli.FAILURE
-    return 0
+    if options.gin_config or options.gin_bindings:
+        tables = {name.split(" ")[0]: (name, table) for name, table in _network_tables(options).items()}
+    else:
+        makers = {
+            "resnet50": lambda: cost_tables.readme("resnet50"),
+            "mobilenet_v1": lambda: cost_tables.readme("mobilenet_v1"),
+            "notebook": cost_tables.notebook,
+            "methods": cost_tables.methods,
+            "widths": cost_tables.widths,
+        }
+        tables = {name: (TABLES[name], makers[name]()) for name in options.table or TABLES}
+    for name, (title, table) in tables.items():
+        sys.stdout.write(f"{format_table(title, table)}\n")
+        if options.out:
+            files.write_text(options.out / f"{name}.csv", table.to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of FLOPs and sizes: those that the RigL paper and its code print, and those of any network."""
+"""Tables of FLOPs and sizes: those published with the RigL paper and its code, and those of any network."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from sparse_lib import api, counting, distributions, schedules, updaters
 from sparse_lib.counting import micronet
 from sparse_lib.experiment.networks import MobileNet, ResNet, Style
 
-# Of the published runs (RigL paper, section 4.1), and the pruning that they are compared with.
+# Published runs (RigL paper, section 4.1), and the pruning schedule that they are compared with.
 _STEPS, _BATCH, _UPDATE_FREQ = 32_000, 4096, 100
 _PRUNING_BEGIN, _PRUNING_END, _SAMPLED_EVERY = 10_000, 25_000, 1000
 _IMAGE, _CLASSES = (224, 224, 3), 1000
-# The updater of each method of appendix H whose masks have one size while training.
+# Updater of each method of appendix H with masks of constant size.
 _STEADY: dict[str, type[updaters.Updater]] = {
     **dict.fromkeys(("dense", "static", "snip"), updaters.Static),
     "set": updaters.SET,
@@ -26,14 +26,14 @@ _STEADY: dict[str, type[updaters.Updater]] = {
 
 
 class _Size(NamedTuple):
-    """FLOPs of one example, and 10^6 bytes."""
+    """FLOPs per example, and size in 10^6 bytes."""
 
     flops: float
     megabytes: float
 
 
 class _Network(NamedTuple):
-    """A network as the published rule has it, and as the suite builds it."""
+    """A network as a layer list of the published rule, and as a Keras model."""
 
     layers: Sequence[micronet.LayerShape]
     model: keras.Model
@@ -42,7 +42,7 @@ class _Network(NamedTuple):
     def published(
         self, distribution: str, sparsity: float, dense: Sequence[str] = (), width: float = 1.0
     ) -> micronet.Totals:
-        """By the published rule; the published ERK tables come from numbers of zeros that are rounded up."""
+        """Counts by the published rule; the published ERK tables round numbers of zeros up."""
         if distribution == published.DENSE:
             return micronet.totals(self.layers, width=width)
         shapes = {layer.name: layer.kernel for layer in self.layers}
@@ -51,7 +51,7 @@ class _Network(NamedTuple):
         return micronet.totals(self.layers, found, width)
 
     def honest(self, distribution: str, sparsity: float, dense: Sequence[str] = ()) -> _Size:
-        """By the honest rule, with whole weights."""
+        """Counts by the honest rule, with whole weights."""
         kernels = api.sparse_kernels(self.model)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         counts = {}
@@ -73,8 +73,8 @@ def build_network(name: str) -> _Network:
         return _Network(layers, model, counting.CostModel(model))
 
 
-def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
-    """Layers that the README says are dense."""
+def _dense_layers(name: str, distribution: str, sparsity: float) -> list[str]:
+    """Returns the layers that are dense according to the README."""
     if name == "mobilenet_v1":
         depthwise = [layer.name for layer in build_network(name).layers if layer.name.startswith("depthwise")]
         return depthwise if distribution == "erk" else ["conv1", *depthwise]
@@ -82,24 +82,24 @@ def _kept_dense(name: str, distribution: str, sparsity: float) -> list[str]:
 
 
 def readme(name: str) -> pd.DataFrame:
-    """The tables of the README of google-research/rigl, next to what the two rules give.
+    """Tables of the README of google-research/rigl beside the values of both counting rules.
 
     Args:
       name: `resnet50` or `mobilenet_v1`.
 
     Returns:
-      A row for each printed row: FLOPs of training and inference by those of the dense network, in whose own row FLOPs
-      themselves; 10^6 bytes.
+      One row per published row: FLOPs of training and inference relative to the dense network (absolute for the dense
+      network), and size (10^6 bytes).
     """
     network = build_network(name)
     rows = []
     for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
-        dense = _kept_dense(name, row.distribution, row.sparsity)
+        dense = _dense_layers(name, row.distribution, row.sparsity)
         by_rule = network.published(row.distribution, row.sparsity, dense)
         honest = network.honest(row.distribution, row.sparsity, dense)
         whole = network.published(published.DENSE, 0.0).flops, network.honest(published.DENSE, 0.0).flops
-        training, inference = _relative(row, by_rule.flops, whole[0])
-        honest_training, honest_inference = _relative(row, honest.flops, whole[1])
+        training, inference = _relative_costs(row, by_rule.flops, whole[0])
+        honest_training, honest_inference = _relative_costs(row, honest.flops, whole[1])
         rows.append(
             {
                 "masks": row.distribution,
@@ -120,8 +120,8 @@ def readme(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _relative(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
-    """Training and inference FLOPs of a row in its unit."""
+def _relative_costs(row: published.Cost, flops: float, whole: float) -> tuple[float, float]:
+    """Returns training and inference FLOPs of a row, relative to dense unless it is the dense row."""
     if row.distribution == published.DENSE:
         return 3 * flops * _STEPS * _BATCH, flops
     training = counting.training_flops_per_sample(updaters.RigL.weight_gradient, whole, flops, _UPDATE_FREQ)
@@ -129,10 +129,10 @@ def _relative(row: published.Cost, flops: float, whole: float) -> tuple[float, f
 
 
 def notebook() -> pd.DataFrame:
-    """What the notebook on MobileNet-v1 prints, next to the rule: 10^6 FLOPs and 10^6 bytes."""
+    """Table of the notebook on MobileNet-v1 beside the values of the rule (10^6 FLOPs, 10^6 bytes)."""
     rows = []
     for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
-        dense = _kept_dense("mobilenet_v1", distribution, sparsity)
+        dense = _dense_layers("mobilenet_v1", distribution, sparsity)
         found = build_network("mobilenet_v1").published(distribution, sparsity, dense)
         rows.append(
             {
@@ -148,18 +148,18 @@ def notebook() -> pd.DataFrame:
 
 
 def widths() -> pd.DataFrame:
-    """Width multipliers of small dense and big sparse networks: those of the notebooks, and the nearest by bisection.
+    """Width multipliers of small dense and big sparse networks: those of the notebooks, and exact ones by bisection.
 
     Returns:
-      A row for each; `size` is that of the network of full width by that of the other one, `inference` are FLOPs of the
-      other one by those of the dense network of full width.
+      One row per multiplier; `size` is the size of the network of full width relative to the scaled one, `inference`
+      the FLOPs of the scaled one relative to the dense network of full width.
     """
     rows = []
     for name, entries in (("resnet50", published.RESNET50_WIDTHS), ("mobilenet_v1", published.MOBILENET_WIDTHS)):
         network, dense = build_network(name), ["conv1"] if name == "mobilenet_v1" else []
         whole = network.published(published.DENSE, 0.0)
         for sparsity, width in entries:
-            # A narrow network is dense and as large as the sparse one, a wide one is sparse.
+            # Narrow networks are dense and as large as the sparse one, wide ones are sparse and as large as the dense.
             kind = published.DENSE if width < 1 else "erk"
             budget = network.published("erk", sparsity, dense).bits if width < 1 else whole.bits
             other = functools.partial(network.published, kind, sparsity, dense)
@@ -184,7 +184,7 @@ def _bits(at_width: Callable[[float], micronet.Totals], width: float) -> float:
 
 
 def methods() -> pd.DataFrame:
-    """Figure 2 of the RigL paper: FLOPs of training and inference of ResNet-50, by method, next to the rule."""
+    """Figure 2 of the RigL paper (FLOPs of ResNet-50 by method) beside the values of the rule."""
     network = build_network("resnet50")
     whole = network.published(published.DENSE, 0.0).flops
     rows = []
@@ -207,14 +207,16 @@ def methods() -> pd.DataFrame:
 
 
 def _cost_of_method(network: _Network, row: published.Method, whole: float) -> tuple[float, float]:
-    """FLOPs of training on one example, and of inference."""
+    """Returns FLOPs per example of training and of inference."""
     if row.method == "small dense":
         (width,) = [entry.width for entry in published.RESNET50_WIDTHS if entry[0] == row.sparsity and entry.width < 1]
         flops = network.published(published.DENSE, 0.0, width=width).flops
         return 3 * flops, flops
 
     def at(sparsity: float) -> float:
-        return network.published(row.distribution, sparsity, _kept_dense("resnet50", row.distribution, sparsity)).flops
+        return network.published(
+            row.distribution, sparsity, _dense_layers("resnet50", row.distribution, sparsity)
+        ).flops
 
     if row.method == "pruning":
         target = schedules.PolynomialSparsity(0.0, row.sparsity, _PRUNING_BEGIN, _PRUNING_END)
@@ -226,15 +228,15 @@ def _cost_of_method(network: _Network, row: published.Method, whole: float) -> t
 
 
 def layers(model: keras.Model, active: Mapping[str, int], rule: str) -> pd.DataFrame:
-    """What every layer of a network costs, and all of them together.
+    """Costs of the layers of a network, with their total.
 
     Args:
       model: the network.
-      active: number of active weights by path of the kernel; kernels that are not named are dense.
+      active: number of active weights by kernel path; other kernels are dense.
       rule: `honest` or `micronet`.
 
     Returns:
-      A row for each layer and the last one, `total`: weights, active weights, FLOPs of one example, dense FLOPs, bytes.
+      One row per layer and a last one, `total`: weights, active weights, FLOPs per example, dense FLOPs, bytes.
     """
     costs = counting.layer_costs(model, active, rule)
     rows: list[dict[str, Any]] = [
@@ -253,16 +255,16 @@ def layers(model: keras.Model, active: Mapping[str, int], rule: str) -> pd.DataF
 
 
 def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: float | None = None) -> pd.DataFrame:
-    """FLOPs of training on one example by method (RigL paper, appendix H).
+    """Training FLOPs per example by method (RigL paper, appendix H).
 
     Args:
-      dense_flops: of inference with the dense network.
-      sparse_flops: of inference with the masks.
+      dense_flops: inference FLOPs of the dense network.
+      sparse_flops: inference FLOPs with the masks.
       frequency: steps between mask updates.
-      pruning: those of gradual pruning, from `while_pruned`, or None.
+      pruning: training FLOPs of gradual pruning, from `pruning_flops`, or None.
 
     Returns:
-      A row for each method: FLOPs, and by those of dense training.
+      One row per method: FLOPs, and FLOPs relative to dense training.
     """
     found = {
         method: counting.training_flops_per_sample(
@@ -276,16 +278,16 @@ def training(dense_flops: float, sparse_flops: float, frequency: int, pruning: f
     return pd.DataFrame(rows)
 
 
-def while_pruned(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
-    """Average FLOPs of training on one example while all kernels have the same, changing sparsity.
+def pruning_flops(model: keras.Model, kernels: Mapping[str, keras.Variable], sparsities: Iterable[float]) -> float:
+    """Average training FLOPs per example of gradual pruning with equal sparsities of all kernels.
 
     Args:
       model: the network.
-      kernels: that are pruned, by name.
-      sparsities: at steps of even distance.
+      kernels: pruned kernels, by name.
+      sparsities: sparsity at evenly spaced steps (fraction).
 
     Returns:
-      FLOPs.
+      FLOPs per example.
     """
     counter = counting.CostModel(model)
     shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}

@@ -1,4 +1,4 @@
-"""What the RigL paper and its code base print of FLOPs and sizes, and the rows by which the rule gives it."""
+"""FLOPs and sizes published with the RigL paper and its code."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ DENSE = "dense"
 
 
 class Cost(NamedTuple):
-    """A printed row about RigL.
+    """A published row about RigL.
 
     Attributes:
       distribution: `erk`, `uniform` or `dense`.
       sparsity: overall (fraction).
-      length: of the training, as a multiple of the usual one.
-      training: FLOPs by those of dense training; FLOPs themselves in the row about the dense network.
-      inference: FLOPs of one example by those of the dense network; FLOPs themselves in that row.
-      megabytes: of weights, masks and biases.
-      oddity: why the printed numbers are not those of the rule.
+      length: training length (multiple of the standard one).
+      training: training FLOPs relative to dense; absolute in the dense row.
+      inference: inference FLOPs per example relative to dense; absolute in the dense row.
+      megabytes: size of weights, masks and biases (10^6 bytes).
+      oddity: why the published numbers differ from the rule.
     """
 
     distribution: str
@@ -52,7 +52,7 @@ RESNET50 = (
     Cost("uniform", 0.9, 1, 0.13, 0.13, 13.532),
 )
 _NO_RULE = "FLOPs follow from no rule"
-# The same README; it calls the sparsity 0.89, which counts the layers that stay dense.
+# The same README, which calls the sparsity 0.89, counting the layers that stay dense.
 MOBILENET_V1 = (
     Cost(DENSE, 0.0, 1, 4.5e17, 1.14e9, 16.864),
     Cost("erk", 0.9, 10, 1.39, 0.21, 2.392, _NO_RULE),
@@ -78,11 +78,11 @@ MOBILENET_NOTEBOOK = {
 
 
 class Width(NamedTuple):
-    """A width multiplier that the notebooks settle on.
+    """A width multiplier of the notebooks.
 
     Attributes:
-      sparsity: of the network on the other side (fraction).
-      width: below 1 of a small dense network as large as the sparse one, above 1 of a sparse network as large as the
+      sparsity: sparsity of the network of equal size (below 1) or of the scaled network (above 1) (fraction).
+      width: below 1 for a small dense network as large as the sparse one, above 1 for a sparse network as large as the
         dense one.
     """
 
@@ -101,16 +101,16 @@ MOBILENET_WIDTHS = (
 
 
 class Method(NamedTuple):
-    """A row of the paper's figure 2 about ResNet-50.
+    """A row of figure 2 of the paper, about ResNet-50.
 
     Attributes:
-      method: in lower case.
-      distribution: of the masks.
+      method: name in lower case.
+      distribution: distribution of the masks.
       sparsity: overall (fraction).
-      length: of the training, as a multiple of the usual one.
-      training: FLOPs by those of dense training.
-      inference: FLOPs by those of the dense network.
-      oddity: why the printed numbers are not those of the rule.
+      length: training length (multiple of the standard one).
+      training: training FLOPs relative to dense.
+      inference: inference FLOPs relative to dense.
+      oddity: why the published numbers differ from the rule.
     """
 
     method: str

@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 _STATEMENT = re.compile(r"^\s*([\w./]+)\s*=\s*(.*)$", re.DOTALL)
-# A text in quotes, which may hold a percent sign, or a macro.
+# A quoted string, which may contain a percent sign, or a macro.
 _MACRO = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|%([\w./]+)")
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Reads the bindings of a gin file.
+    """Parses the bindings of a gin file.
 
     Args:
-      text: of `operative_config.gin`; no includes are followed.
+      text: contents of `operative_config.gin`; includes are not followed.
 
     Returns:
-      Value by name, such as `{"training.seed": 1}`, macros filled in. What is no Python literal, such as a reference to
-      a function, stays text.
+      Value by name, such as `{"training.seed": 1}`, with macros substituted. A value that is not a Python literal, such
+      as a reference to a function, stays text.
     """
-    found = dict(_statements(text))
+    found = dict(_split_statements(text))
     macros = {name: value for name, value in found.items() if "." not in name}
-    return {name: _value(value, macros) for name, value in found.items() if "." in name}
+    return {name: _evaluate(value, macros) for name, value in found.items() if "." in name}
 
 
-def _statements(text: str) -> list[tuple[str, str]]:
-    """Name and text of the value of each binding; a value may run over several lines."""
+def _split_statements(text: str) -> list[tuple[str, str]]:
+    """Returns name and text of the value of each binding; a value may span several lines."""
     statements, open_lines = [], ""
     for line in text.splitlines():
         if not open_lines and (not line.strip() or line.lstrip().startswith("#")):
@@ -42,18 +42,18 @@ def _statements(text: str) -> list[tuple[str, str]]:
 
 
 def _is_open(value: str, line: str) -> bool:
-    """Whether the value goes on in the next line."""
+    """Returns whether the value continues on the next line."""
     outside_quotes = _MACRO.sub("", value)
     opened = sum(outside_quotes.count(sign) for sign in "([{") - sum(outside_quotes.count(sign) for sign in ")]}")
     return line.rstrip().endswith("\\") or opened > 0
 
 
-def _value(text: str, macros: Mapping[str, str], depth: int = 10) -> Any:
-    def filled(match: re.Match[str]) -> str:
+def _evaluate(text: str, macros: Mapping[str, str], depth: int = 10) -> Any:
+    def fill_macro(match: re.Match[str]) -> str:
         name = match[1]
-        return repr(_value(macros[name], macros, depth - 1)) if name in macros and depth else match[0]
+        return repr(_evaluate(macros[name], macros, depth - 1)) if name in macros and depth else match[0]
 
     try:
-        return ast.literal_eval(_MACRO.sub(filled, text))
+        return ast.literal_eval(_MACRO.sub(fill_macro, text))
     except (ValueError, SyntaxError):
         return text

@@ -1,4 +1,4 @@
-"""What interpolate.py has written: paths between runs, and pictures of the loss."""
+"""Results of interpolate.py: paths between runs, loss surfaces, instability."""
 
 import json
 import os
@@ -23,14 +23,14 @@ _PICTURES = ("surface", "plane", "trajectory")
 class Paths(NamedTuple):
     """Interpolations between checkpoints of the runs.
 
-    The columns of `IDENTITY` tell of the run at coefficient 0; `other` is the run at 1. Where a run is connected to the
-    pruned network that its masks come from, `to_parent` is true, and the pruned network is at 1, whatever the order in
-    which they were given.
+    The columns of `IDENTITY` describe the run at coefficient 0; `other` is the run at 1. If a path connects a run to
+    the pruned network that its masks come from, `to_parent` is true and the pruned network is at 1, in whichever order
+    they were given.
 
     Attributes:
-      points: one row a path, coefficient and split: loss (nats), accuracy (fraction); `from_start` tells whether the
+      points: one row per path, coefficient and split: loss (nats), accuracy (fraction), and `from_start`, whether the
         path begins at a checkpoint of step 0.
-      barriers: one row a finished path, split and quantity (`loss` or `error`): the heights of
+      barriers: one row per finished path, split and quantity (`loss` or `error`): the heights of
         `sparse_lib.landscape.Barrier`.
     """
 
@@ -43,11 +43,11 @@ class Picture(NamedTuple):
 
     Attributes:
       kind: `surface`, `plane` or `trajectory`.
-      folder: where it lies.
-      xs: first coordinates.
-      ys: second coordinates.
-      loss: by split, [rows, columns], NaN where it is not computed yet.
-      marks: the checkpoints that it was made from, one row each: x, y, name, run and step.
+      folder: directory of its files.
+      xs: first coordinates, [columns].
+      ys: second coordinates, [rows].
+      loss: by split, [rows, columns] (nats), NaN where not computed yet.
+      marks: one row per checkpoint that spans the plane: x, y, name, run and step.
     """
 
     kind: str
@@ -59,19 +59,19 @@ class Picture(NamedTuple):
 
 
 def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> Paths:
-    """Reads every interpolation below some directories, also unfinished ones.
+    """Reads all interpolations below some directories, unfinished ones included.
 
     Args:
       tops: directories.
-      runs: whose checkpoints are connected; what connects others is left out.
+      runs: runs whose checkpoints are connected; paths between others are skipped.
 
     Returns:
       Points and barriers.
     """
     points, barriers = [], []
-    for folder in _folders(tops, files.INTERPOLATION_SUMMARY):
+    for folder in _find_folders(tops, files.INTERPOLATION_SUMMARY):
         summary = _read_json(folder / files.INTERPOLATION_SUMMARY)
-        about = _about(summary, runs)
+        about = _identify_path(summary, runs)
         table = _read_table(folder / files.INTERPOLATION)
         if about is None or table.empty:
             continue
@@ -88,51 +88,51 @@ def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> Paths:
 
 
 def load_pictures(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> list[Picture]:
-    """Reads every loss surface below some directories, also unfinished ones.
+    """Reads all loss surfaces below some directories, unfinished ones included.
 
     Args:
       tops: directories.
-      runs: give their checkpoints a name.
+      runs: runs that label the checkpoints.
 
     Returns:
-      The pictures.
+      The surfaces.
     """
     return [
         picture
         for kind in _PICTURES
-        for folder in _folders(tops, f"{kind}.npz")
-        if (picture := _picture(kind, folder, runs)) is not None
+        for folder in _find_folders(tops, f"{kind}.npz")
+        if (picture := _read_picture(kind, folder, runs)) is not None
     ]
 
 
 def load_instability(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> pd.DataFrame:
-    """Reads every instability analysis below some directories.
+    """Reads all instability analyses below some directories.
 
     Args:
       tops: directories.
-      runs: the analysed run gives label and method.
+      runs: runs that may have been analysed.
 
     Returns:
-      One row a pair of copies and split, as in instability.csv, with the columns of `IDENTITY`.
+      One row per pair of copies and split, as in instability.csv, with the columns of `IDENTITY` of the analysed run.
     """
     tables = []
-    for folder in _folders(tops, "instability.csv"):
+    for folder in _find_folders(tops, "instability.csv"):
         name = runs.locate(str(_read_json(folder / "instability.json").get("run", "")))
         table = _read_table(folder / "instability.csv")
         if name is not None and not table.empty:
-            tables.append(table.assign(**_identity(runs, name)))
+            tables.append(table.assign(**_identity_of(runs, name)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "step", "split"])
 
 
-def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
-    """What connects what; None where a side is no run that is known."""
+def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
+    """Identifies the two end runs; None if either is unknown."""
     ends = [methods.split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
     known = [(name, step) for directory, step in ends if (name := runs.locate(directory)) is not None]
     if len(known) < 2:
         return None
     is_reversed = runs.parent(known[1][0]) == known[0][0] and runs.parent(known[0][0]) != known[1][0]
     (name, step), (other, _) = reversed(known) if is_reversed else known
-    identity = _identity(runs, name)
+    identity = _identity_of(runs, name)
     path = str(summary.get("path", _LINE))
     if path != _LINE:
         identity["label"] += f", {path} curve"
@@ -148,12 +148,12 @@ def _about(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     }
 
 
-def _identity(runs: Runs, name: str) -> dict[str, Any]:
+def _identity_of(runs: Runs, name: str) -> dict[str, Any]:
     row = runs.runs.loc[runs.runs["run"] == name].iloc[0]
     return {column: row[column] for column in IDENTITY}
 
 
-def _picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
+def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
     try:
         with np.load(folder / f"{kind}.npz") as stored:
             grid = dict(stored)
@@ -163,15 +163,15 @@ def _picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
     for solution in _read_json(folder / f"{kind}.json").get("solutions", []):
         directory, step = methods.split_checkpoint(solution["checkpoint"])
         run = runs.locate(directory)
-        label = pathlib.Path(directory).name if run is None else _identity(runs, run)["label"]
+        label = pathlib.Path(directory).name if run is None else _identity_of(runs, run)["label"]
         rows.append((*solution["coordinates"], f"{label}, step {step}" if kind == "surface" else label, run, step))
     loss = {key.removeprefix("loss_"): grid[key] for key in grid if key.startswith("loss_")}
     marks = pd.DataFrame(rows, columns=["x", "y", "name", "run", "step"])
     return Picture(kind, str(folder), grid["xs"], grid["ys"], loss, marks)
 
 
-def _folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator[pathlib.Path]:
-    """Every directory, once, that holds a file of that name."""
+def _find_folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator[pathlib.Path]:
+    """Yields every directory that contains a file of that name, once."""
     seen = set()
     for top in tops:
         for folder, subfolders, names in os.walk(top):

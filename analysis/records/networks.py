@@ -1,4 +1,4 @@
-"""The network and the data of a run, for what weights alone do not tell."""
+"""Rebuilds network and data of a run from its operative configuration."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Built(NamedTuple):
     """A network with the data that it was trained on.
 
     Attributes:
-      model: with some initial weights; `at` moves it.
+      model: with initial weights; `at` loads a checkpoint into it.
       dataset: train, validation and test.
     """
 
@@ -23,20 +23,20 @@ class Built(NamedTuple):
     dataset: Any
 
     def at(self, checkpoint: pathlib.Path) -> keras.Model:
-        """The network with the weights and statistics of a checkpoint.
+        """Loads the weights and statistics of a checkpoint into the network.
 
         Args:
           checkpoint: prefix, or a run directory, which means its last one.
 
         Returns:
-          The network; it is one and the same every time.
+          `model`, the same object at every call.
         """
         sources.load(checkpoint, self.model)
         return self.model
 
 
 def build(directory: pathlib.Path) -> Built:
-    """Builds what the operative configuration of a run describes; gin's configuration is empty afterwards.
+    """Builds network and data of a run; gin's configuration is empty afterwards.
 
     Args:
       directory: of the run.
@@ -45,7 +45,8 @@ def build(directory: pathlib.Path) -> Built:
       Network and data.
 
     Raises:
-      RunError: if the configuration names what this version does not know, or its data are not there.
+      RunError: if the configuration has names unknown to this version.
+      InputError: if the data set is not available.
     """
     gin_files.forget()
     try:

@@ -1,4 +1,4 @@
-"""Tidy data frames of any set of run directories, also of unfinished and empty ones."""
+"""Tidy data frames of run directories, including unfinished and empty ones."""
 
 import collections
 import dataclasses
@@ -6,24 +6,25 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.records import gin_text, methods
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage import files
 
-# Columns that every frame begins with.
+# First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
-# The part of training that counts as early (fraction).
+# Early training (fraction of its steps).
 EARLY = 0.1
 _RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
-# Parts of a run, and the copies that an instability analysis trains: no runs of their own.
+# Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
 _NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
 _FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
-# Bindings that tell neither a method nor a variant of it: where things lie, and how often they are looked at.
+# Bindings that do not make a variant of a method: paths, logging and checkpoints.
 _NO_VARIANT = {
     "data.cache_dir",
     "data.data_dir",
@@ -38,7 +39,7 @@ _NO_VARIANT = {
     "training.save_update_pairs",
     "training.seed",
     "training.val_batch_size",
-    # They make the sparsity, which is told apart already.
+    # Runs are grouped by sparsity already.
     "masks.sparsity",
     "small_dense.sparsity",
     "pruning.final_sparsity",
@@ -49,17 +50,17 @@ _NO_VARIANT_GROUPS = ("hessian", "interpolate")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """What a set of runs wrote, as tidy frames. The columns of `IDENTITY` come first in each.
+    """Records of a set of runs as tidy frames, each of which begins with the columns of `IDENTITY`.
 
     Attributes:
-      runs: one row a run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
+      runs: one row per run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
         logged), `state` (finished, unfinished or empty) and `path`.
-      configs: one row a run, one column a binding of its operative configuration, indexed by run.
-      metrics: one row a log step, one column a scalar of metrics.jsonl.
-      layers: one row a (log step, layer, metric) with its value, from the keys `metric/layer` of metrics.jsonl.
-      mask_updates: one row a mask update, with `gradient_norm_change`.
-      results: one row a finished run, from result.json.
-      notes: one sentence for each file that could not be read.
+      configs: one row per run, one column per binding of its operative configuration, indexed by run.
+      metrics: one row per log step, one column per scalar of metrics.jsonl.
+      layers: one row per log step, layer and metric, from the keys `metric/layer` of metrics.jsonl.
+      mask_updates: one row per mask update, with `gradient_norm_change`.
+      results: one row per finished run, from result.json.
+      notes: one sentence per file that could not be read.
     """
 
     runs: pd.DataFrame
@@ -71,13 +72,13 @@ class Runs:
     notes: tuple[str, ...] = ()
 
     def only(self, names: Collection[str]) -> "Runs":
-        """The same frames with the rows of some runs.
+        """Selects runs.
 
         Args:
-          names: of the runs, as in column `run`.
+          names: values of column `run`.
 
         Returns:
-          New frames.
+          New frames with the rows of these runs.
         """
         kept = set(names)
         frames = {
@@ -88,10 +89,10 @@ class Runs:
         return Runs(**frames, configs=self.configs[self.configs.index.isin(kept)], notes=self.notes)
 
     def cases(self) -> Iterator[tuple[str, float, "Runs"]]:
-        """What may be compared: runs of one setting and one sparsity, and the dense ones beside them.
+        """Splits the runs into cases: runs of one setting and sparsity, with the dense runs of the setting.
 
         Yields:
-          Setting, sparsity (fraction) and its runs.
+          Setting, target sparsity (fraction) and runs.
         """
         for setting, group in self.runs.groupby("setting", sort=True):
             is_dense = group["method"].map(methods.base_of).isin(methods.DENSE)
@@ -101,60 +102,60 @@ class Runs:
                 yield str(setting), float(sparsity), self.only(names)
 
     def path(self, run: str) -> pathlib.Path:
-        """The directory of a run."""
+        """Returns the directory of a run."""
         return pathlib.Path(self.runs.loc[self.runs["run"] == run, "path"].item())
 
     def parent(self, run: str) -> str | None:
-        """The run whose masks a run takes, or None."""
+        """Returns the run whose masks a run takes, or None."""
         found = self.runs.loc[self.runs["run"] == run, "parent"].item()
         return found if isinstance(found, str) else None
 
     def locate(self, path: str) -> str | None:
-        """The run that a path means, also where the runs have been moved since it was written.
+        """Finds a run by its directory, even if the runs have been moved since.
 
         Args:
-          path: of a run directory.
+          path: run directory as recorded in a configuration.
 
         Returns:
-          The run, or None.
+          Value of column `run`, or None.
         """
-        return _located(path, list(self.runs["run"]), list(self.runs["path"]))
+        return _find_run(path, list(self.runs["run"]), list(self.runs["path"]))
 
 
 def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
-    """Reads every run below some directories.
+    """Reads all runs below some directories.
 
     Args:
-      paths: one directory or several; a directory with an operative_config.gin is a run, wherever it lies.
+      paths: one directory or several; every directory below with an operative_config.gin is a run.
 
     Returns:
-      The frames. What a killed process left half-written is left out.
+      The frames, without lines that a killed process left incomplete.
 
     Raises:
-      ValueError: if a directory does not exist.
+      InputError: if a directory does not exist.
     """
     tops = [pathlib.Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     for top in tops:
         if not top.is_dir():
-            raise ValueError(f"There is no directory {top}; name one that holds runs.")
+            raise InputError(f"There is no directory {top}; name one that holds runs.")
     directories = sorted({directory.resolve() for top in tops for directory in find_runs(top)})
     notes: list[str] = []
-    raw = [_read(directory, notes) for directory in directories]
-    names = _names(directories, [top.resolve() for top in tops])
-    runs, configs = _identities(names, raw)
+    raw = [_read_run(directory, notes) for directory in directories]
+    names = _short_names(directories, [top.resolve() for top in tops])
+    runs, configs = _identify_runs(names, raw)
     identity = runs[list(IDENTITY)]
     records = {field: [(n, r) for n, item in zip(names, raw, strict=True) for r in item[field]] for field in _TABLES}
-    metrics = _table(identity, records["metrics"], ["step"])
-    updates = _table(identity, records["mask_updates"], ["step", "gradient_norm_before", "gradient_norm_after"])
+    metrics = _join_identity(identity, records["metrics"], ["step"])
+    updates = _join_identity(identity, records["mask_updates"], ["step", "gradient_norm_before", "gradient_norm_after"])
     updates["gradient_norm_change"] = updates["gradient_norm_after"] - updates["gradient_norm_before"]
     by_layer = [c for c in metrics.columns if "/" in c]
     return Runs(
         runs=runs,
         configs=configs,
         metrics=metrics.drop(columns=by_layer),
-        layers=_melted(metrics, by_layer),
+        layers=_melt_layers(metrics, by_layer),
         mask_updates=updates,
-        results=_table(identity, records["results"], ["test_accuracy"]),
+        results=_join_identity(identity, records["results"], ["test_accuracy"]),
         notes=tuple(notes),
     )
 
@@ -163,10 +164,10 @@ _TABLES = ("metrics", "mask_updates", "results")
 
 
 def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The run directories below a directory, itself among them.
+    """Finds the run directories below a directory, itself included.
 
     Args:
-      top: where to look.
+      top: directory to search.
 
     Yields:
       Directories with an operative configuration.
@@ -177,7 +178,7 @@ def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(folder)
 
 
-def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
+def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     def lines(name: str) -> list[dict[str, Any]]:
         try:
             return [r for r in files.JsonLines(directory / name).read() if isinstance(r, dict) and "step" in r]
@@ -185,34 +186,34 @@ def _read(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
             notes.append(f"{directory / name} cannot be read: {error}.")
             return []
 
-    result: list[dict[str, Any]] = []
-    try:
-        config = (directory / files.OPERATIVE_CONFIG).read_text(encoding="utf8")
-        if (directory / files.RESULT).exists():
-            result = [json.loads((directory / files.RESULT).read_text(encoding="utf8"))]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        config = locals().get("config", "")
-        notes.append(f"A file of {directory} cannot be read: {error}.")
+    def value(name: str, parse: Callable[[str], Any]) -> Any:
+        try:
+            return parse((directory / name).read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            notes.append(f"A file of {directory} cannot be read: {error}.")
+            return None
+
+    result = value(files.RESULT, json.loads) if (directory / files.RESULT).exists() else None
     return {
         "path": str(directory),
-        "values": gin_text.parse(config),
+        "values": value(files.OPERATIVE_CONFIG, gin_text.parse) or {},
         "metrics": lines(files.METRICS),
         "mask_updates": lines(files.MASK_UPDATES),
-        "results": result,
+        "results": [] if result is None else [result],
     }
 
 
-def _names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
-    """A short name for each: its path below what all have in common."""
+def _short_names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:
+    """Returns the path of each run below the common parent directory."""
     common = pathlib.Path(os.path.commonpath(tops)) if tops else pathlib.Path()
     names = [d.relative_to(common).as_posix() for d in directories]
     return [d.name if name == "." else name for d, name in zip(directories, names, strict=True)]
 
 
-def _identities(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     identities = [methods.identify(item["values"], pathlib.Path(item["path"])) for item in raw]
-    parents = _parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
-    sparsities = _sparsities(names, identities, parents, raw)
+    parents = _find_parents(names, [item["path"] for item in raw], [i.mask_source for i in identities])
+    sparsities = _target_sparsities(names, identities, parents, raw)
     rows = []
     for name, item, identity, parent in zip(names, raw, identities, parents, strict=True):
         steps = [record["step"] for record in item["metrics"]]
@@ -224,29 +225,29 @@ def _identities(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tuple
     index = pd.Index(names, name="run", dtype=object)
     configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
     labels = [methods.label(identity.method, identity.label) for identity in identities]
-    runs.insert(3, "label", [label + v for label, v in zip(labels, _variants(runs, configs), strict=True)])
+    runs.insert(3, "label", [label + v for label, v in zip(labels, _variant_suffixes(runs, configs), strict=True)])
     return runs, configs
 
 
-def _parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
-    """The run that each mask source means."""
+def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
+    """Returns the run of each mask source."""
     directories = [methods.split_checkpoint(source)[0] for source in sources]
-    return [_located(directory, names, paths) for directory in directories]
+    return [_find_run(directory, names, paths) for directory in directories]
 
 
-def _located(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
-    """The run of a path; the one whose path ends alike where the runs have been moved."""
+def _find_run(wanted: str, names: Sequence[str], paths: Sequence[str]) -> str | None:
+    """Finds the run at a path, or the one whose path ends alike if the runs have been moved."""
     if not wanted:
         return None
     exact = str(pathlib.Path(wanted).resolve())
     if exact in paths:
         return names[paths.index(exact)]
-    common = [_common_end(pathlib.PurePath(wanted).parts, pathlib.PurePath(path).parts) for path in paths]
+    common = [_common_suffix_length(pathlib.PurePath(wanted).parts, pathlib.PurePath(path).parts) for path in paths]
     best = max(common, default=0)
     return names[common.index(best)] if best and common.count(best) == 1 else None
 
 
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_suffix_length(one: Sequence[str], other: Sequence[str]) -> int:
     length = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:
@@ -255,13 +256,13 @@ def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
     return length
 
 
-def _sparsities(
+def _target_sparsities(
     names: Sequence[str],
     identities: Sequence[methods.Description],
     parents: Sequence[str | None],
     raw: Sequence[Mapping[str, Any]],
 ) -> dict[str, float]:
-    """The sparsity that each run aims at; with the masks of another run, that of this run."""
+    """Returns the target sparsity of each run; with the masks of another run, that run's."""
     by_name = dict(zip(names, zip(identities, parents, raw, strict=True), strict=True))
 
     def find(name: str, seen: tuple[str, ...] = ()) -> float:
@@ -276,33 +277,35 @@ def _sparsities(
     return {name: find(name) for name in names}
 
 
-def _variants(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
-    """What tells runs apart that would else be taken for seeds of one method: bindings that are not the usual ones."""
-    told = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
-    # A run of a version that did not have a setting yet says nothing of it.
-    is_said = configs[told].map(lambda value: not isinstance(value, float) or not np.isnan(value))
-    texts = configs[told].map(repr).where(is_said)
+def _variant_suffixes(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
+    """Returns unusual bindings as suffixes of labels; without them, such runs would pass for seeds of one method."""
+    columns = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
+    # NaN: the run is of a version without this setting.
+    is_bound = configs[columns].map(lambda value: not isinstance(value, float) or not np.isnan(value))
+    texts = configs[columns].map(repr).where(is_bound)
     variants = dict.fromkeys(runs["run"], "")
     for _, setting in runs.groupby("setting"):
         for _, group in setting.groupby(["method", "target_sparsity"], dropna=False):
             own, all_of_setting = texts.loc[list(group["run"])], texts.loc[list(setting["run"])]
             for column in own.columns[own.nunique() > 1]:
-                usual = _usual(own[column], all_of_setting[column])
+                usual = _usual_value(own[column], all_of_setting[column])
                 for name, text in own[column].dropna().items():
                     if text != usual:
                         variants[name] += f", {column.split('.')[-1]}={text}"
     return [variants[name] for name in runs["run"]]
 
 
-def _usual(own: pd.Series, all_of_setting: pd.Series) -> str:
-    """The value that needs no mention: the commonest one of the setting, or of the method where it has another."""
+def _usual_value(own: pd.Series, all_of_setting: pd.Series) -> str:
+    """Returns the most frequent value of the setting or, if the method never has it, of the method."""
     (common, _), *_ = collections.Counter(all_of_setting.dropna()).most_common(1)
     (common_here, _), *_ = collections.Counter(own.dropna()).most_common(1)
     return str(common if common in set(own) else common_here)
 
 
-def _table(identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]) -> pd.DataFrame:
-    """Identity, then the values of the records; what is null becomes NaN."""
+def _join_identity(
+    identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]], columns: list[str]
+) -> pd.DataFrame:
+    """Puts the identity of the runs before the values of their records; null becomes NaN."""
     frame = pd.DataFrame([record for _, record in records])
     frame = frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))
     for column in [c for c in frame if pd.api.types.is_object_dtype(frame[c])]:
@@ -314,7 +317,7 @@ def _table(identity: pd.DataFrame, records: Sequence[tuple[str, dict[str, Any]]]
     return identity.merge(own, on="run", how="right", validate="one_to_many")
 
 
-def _melted(metrics: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _melt_layers(metrics: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     melted = metrics.melt([*IDENTITY, "step"], list(columns), var_name="key").dropna(subset="value")
     names = {key: key.partition("/") for key in columns}
     for place, part in ((1, 0), (2, 2)):

@@ -1,4 +1,4 @@
-"""What hessian.py has written: eigenvalues of the curvature at checkpoints."""
+"""Results of hessian.py: Hessian spectra at checkpoints."""
 
 import json
 import pathlib
@@ -20,9 +20,9 @@ class Spectra(NamedTuple):
     """Spectra of the runs.
 
     Attributes:
-      summaries: one row a checkpoint: `number` as in its name, negative beside a mask update, its `step`, and what the
-        summary says: lambda_max, lambda_min, negative, trace, ...
-      updates: one row a mask update with both sides, as in hessian/mask_updates.jsonl.
+      summaries: one row per checkpoint: `number` as in its name, negative beside a mask update, its `step`, and the
+        values of the summary: lambda_max, lambda_min, negative, trace, ...
+      updates: one row per mask update with spectra on both sides, as in hessian/mask_updates.jsonl.
     """
 
     summaries: pd.DataFrame
@@ -30,13 +30,13 @@ class Spectra(NamedTuple):
 
 
 def load(runs: Runs) -> Spectra:
-    """Reads the spectra of every run.
+    """Reads the spectra of all runs.
 
     Args:
-      runs: their directories hold hessian/.
+      runs: runs whose directories may contain hessian/.
 
     Returns:
-      The frames; what cannot be read is left out.
+      The frames; unreadable files are skipped.
     """
     summaries, updates = [], []
     for row in runs.runs.to_dict("records"):
@@ -50,29 +50,29 @@ def load(runs: Runs) -> Spectra:
             if match and values:
                 number = int(match[1])
                 plain = {"step": abs(number), **{k: v for k, v in values.items() if isinstance(v, int | float | str)}}
-                # The method of a run is how it trains, not how its spectrum was computed.
+                # `method` names the training method of the run, not the estimator of the spectrum.
                 summaries.append({**plain, "estimator": plain.get("method"), **identity, "number": number})
         updates += [{**identity, **record} for record in files.JsonLines(folder / files.MASK_UPDATES).read()]
-    return Spectra(_frame(summaries, _SUMMARY), _frame(updates, _UPDATES))
+    return Spectra(_to_frame(summaries, _SUMMARY), _to_frame(updates, _UPDATES))
 
 
-def spectrum(directory: pathlib.Path, number: int) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
-    """The spectrum at a checkpoint.
+def read_spectrum(directory: pathlib.Path, number: int) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
+    """Reads the spectrum at a checkpoint.
 
     Args:
-      directory: of the run.
-      number: of the checkpoint, negative beside a mask update.
+      directory: run directory.
+      number: number of the checkpoint, negative beside a mask update.
 
     Returns:
-      All eigenvalues; or a grid and the density on it, where it was estimated; or None if there is neither.
+      All eigenvalues; a grid and the spectral density on it, if it was estimated; None if there is neither.
     """
-    arrays = _arrays(directory, number)
+    arrays = _read_arrays(directory, number)
     if "eigenvalues" in arrays:
         return arrays["eigenvalues"]
     return (arrays["grid"], arrays["density"]) if "density" in arrays else None
 
 
-def _arrays(directory: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+def _read_arrays(directory: pathlib.Path, number: int) -> dict[str, np.ndarray]:
     try:
         with np.load(directory / files.HESSIAN / f"ckpt-{number}.npz") as stored:
             return {name: stored[name] for name in ("eigenvalues", "grid", "density") if name in stored}
@@ -87,6 +87,6 @@ def _read(path: pathlib.Path) -> dict[str, object]:
         return {}
 
 
-def _frame(rows: list[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:
+def _to_frame(rows: list[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=list(dict.fromkeys([*columns, *frame.columns])))

@@ -1,1 +1,1 @@
-"""The report on runs: one HTML page, its figures and tables."""
+"""Report on runs: one HTML page with figures and tables."""

@@ -1,4 +1,4 @@
-"""The files of a report: figures, tables of data, and a list of both; each whole or not at all."""
+"""Files of a report: figures, data, page and manifest, each written atomically."""
 
 import json
 import pathlib
@@ -15,40 +15,40 @@ from sparse_lib.experiment.storage import files
 MANIFEST = "report.json"
 
 
-class Sheets:
-    """Writes figures and data beside a page, and notes what could not be drawn.
+class ReportWriter:
+    """Writes figures and data beside a page, and collects reasons for missing figures.
 
     Attributes:
-      missing: one sentence for each figure that there is no data for; whoever shows them empties it.
+      missing: one sentence per figure without data; cleared by whoever shows them.
     """
 
     def __init__(self, out: pathlib.Path) -> None:
-        """Makes the directory.
+        """Creates the directory.
 
         Args:
-          out: of the page.
+          out: directory of the page.
 
         Raises:
-          RunError: if it cannot be made.
+          RunError: if it cannot be created.
         """
         self.out, self.missing = out, list[str]()
         self._written: list[str] = []
-        with files.writing(out):
+        with files.translate_os_error(out):
             out.mkdir(parents=True, exist_ok=True)
 
-    def figure(self, section: page.Section, name: str, caption: str, draw: Callable[[], Figure]) -> None:
-        """Draws a figure into a section, and its files into figures/.
+    def add_figure(self, section: page.Section, name: str, caption: str, draw: Callable[[], Figure]) -> None:
+        """Adds a figure to a section, and writes its files to figures/.
 
         Args:
           section: of the page.
-          name: path below figures/, without an ending.
+          name: path below figures/, without a suffix.
           caption: of the figure.
-          draw: makes it; what raises `NoData` becomes a line in `missing`.
+          draw: returns the figure; the message of a `NoData` is added to `missing`.
         """
         try:
             drawn = draw()
-        except style.NoData as lack:
-            self.missing.append(str(lack))
+        except style.NoData as error:
+            self.missing.append(str(error))
             return
         paths = style.save(drawn, self._path(f"figures/{name}"))
         links = [path.relative_to(self.out).as_posix() for path in paths]
@@ -56,29 +56,29 @@ class Sheets:
         svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf8")
         section.add(page.figure(svg, caption, name.replace("/", "-").replace(".", "-"), links))
 
-    def data(self, name: str, frame: pd.DataFrame) -> None:
+    def write_data(self, name: str, frame: pd.DataFrame) -> None:
         """Writes a frame to data/ unless it is empty.
 
         Args:
-          name: path below data/, without an ending.
-          frame: to write as CSV.
+          name: path below data/, without a suffix.
+          frame: rows to write as CSV.
         """
         if frame.empty:
             return
         path = self._path(f"data/{name}.csv")
-        with files.atomic(path) as temporary:
+        with files.atomic_path(path) as temporary:
             frame.to_csv(temporary, index=frame.index.name is not None)
         self._written.append(path.relative_to(self.out).as_posix())
 
     def finish(self, text: str, about: Mapping[str, Any]) -> pathlib.Path:
-        """Writes the page, and removes what an earlier report has written here and this one has not.
+        """Writes the page and the manifest, and removes files that only an earlier report wrote.
 
         Args:
-          text: HTML.
-          about: joins the list of files in report.json.
+          text: HTML of the page.
+          about: further entries of report.json.
 
         Returns:
-          The page.
+          Path of the page.
         """
         target = self.out / "index.html"
         files.write_text(target, text)
@@ -96,6 +96,6 @@ class Sheets:
 
     def _path(self, name: str) -> pathlib.Path:
         path = self.out / name
-        with files.writing(path.parent):
+        with files.translate_os_error(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -1,1 +1,1 @@
-"""How alike two solutions are: in what they compute, in their weights, in their masks."""
+"""Similarity of solutions in function, weights and masks."""

@@ -1,16 +1,18 @@
-"""Solutions in the plane: metric multidimensional scaling of their distances."""
+"""Metric multidimensional scaling of solutions to the plane."""
 
 from typing import NamedTuple
 
 import numpy as np
 from sklearn import manifold
 
+from sparse_lib._utils.errors import InputError
+
 
 class Embedding(NamedTuple):
-    """Points in the plane whose distances come close to given ones.
+    """Points in the plane with distances close to given ones.
 
     Attributes:
-      points: [n, 2], centred; the first axis is the one along which they spread most.
+      points: [n, 2], centred, in the axes of their principal components.
       stress: Kruskal's stress-1, sqrt(sum (d - delta)^2 / sum d^2) over all pairs, with the distances d in the plane
         and the given ones delta; 0 is perfect, 0.1 fair, 0.2 poor (Kruskal 1964).
     """
@@ -22,7 +24,7 @@ class Embedding(NamedTuple):
 def mds(distances: np.ndarray, *, seed: int = 0, starts: int = 8) -> Embedding:
     """Metric multidimensional scaling by SMACOF (scikit-learn), as in Figure 5 of the gradient-flow paper.
 
-    The first start is classical scaling, the others are random; the one of least stress is kept.
+    The first start is classical scaling, the others are random; the result with the least stress is returned.
 
     Args:
       distances: [n, n], symmetric, zero on the diagonal.
@@ -33,29 +35,29 @@ def mds(distances: np.ndarray, *, seed: int = 0, starts: int = 8) -> Embedding:
       Points and stress.
 
     Raises:
-      ValueError: for a matrix that holds no distances.
+      InputError: if the matrix is not one of distances.
     """
     delta = np.asarray(distances, np.float64)
     if delta.ndim != 2 or delta.shape[0] != delta.shape[1] or not len(delta):
-        raise ValueError(f"Distances form a square matrix; got shape {delta.shape}.")
+        raise InputError(f"Distances form a square matrix; got shape {delta.shape}.")
     symmetric = np.isfinite(delta).all() and np.allclose(delta, delta.T)
     if not symmetric or (delta < 0).any() or delta.diagonal().any():
-        raise ValueError("Distances are finite, symmetric, not negative, and 0 on the diagonal; these are not.")
+        raise InputError("Distances are finite, symmetric, not negative, and 0 on the diagonal; these are not.")
     if len(delta) == 1 or not delta.any():
         return Embedding(np.zeros((len(delta), 2)), 0.0)
     scale = float(delta.max())
-    found = [_smacof(delta / scale, start) for start in _starts(delta / scale, seed, starts)]
+    found = [_smacof(delta / scale, start) for start in _start_points(delta / scale, seed, starts)]
     best = min(found, key=lambda points: _stress(points, delta / scale))
-    return Embedding(_oriented(best * scale), _stress(best * scale, delta))
+    return Embedding(_orient(best * scale), _stress(best * scale, delta))
 
 
-def _starts(delta: np.ndarray, seed: int, count: int) -> list[np.ndarray]:
+def _start_points(delta: np.ndarray, seed: int, count: int) -> list[np.ndarray]:
     rng = np.random.default_rng([seed, len(delta)])
-    return [_classical(delta), *(rng.uniform(-0.5, 0.5, (len(delta), 2)) for _ in range(count - 1))]
+    return [_classical_scaling(delta), *(rng.uniform(-0.5, 0.5, (len(delta), 2)) for _ in range(count - 1))]
 
 
-def _classical(delta: np.ndarray) -> np.ndarray:
-    """Torgerson's scaling: the two leading axes of the centred matrix of squares."""
+def _classical_scaling(delta: np.ndarray) -> np.ndarray:
+    """Torgerson's scaling: the two leading axes of the double-centred squared distances."""
     n = len(delta)
     centre = np.eye(n) - 1 / n
     values, vectors = np.linalg.eigh(-0.5 * centre @ delta**2 @ centre)
@@ -77,8 +79,8 @@ def _stress(points: np.ndarray, delta: np.ndarray) -> float:
     return float(np.sqrt(np.sum((d - delta) ** 2) / np.sum(d**2))) if d.any() else 1.0
 
 
-def _oriented(points: np.ndarray) -> np.ndarray:
-    """Turns the plane so that equal distances give equal pictures."""
+def _orient(points: np.ndarray) -> np.ndarray:
+    """Rotates points to their principal axes with fixed signs, so that equal distances give equal points."""
     centred = points - points.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     turned = centred @ axes.T

@@ -1,4 +1,4 @@
-"""Similarity of what networks compute, from their logits on the same examples."""
+"""Similarity in function, from logits on the same examples."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,28 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-# Measures of `pairwise`, in its order of columns.
+from sparse_lib._utils.errors import InputError
+
+# Columns of `pairwise` with measures, in order.
 PAIR_MEASURES = ("disagreement", "kl", "js", "error_jaccard", "pair_ensemble_gain")
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of right answers (fraction).
+    """Accuracy (fraction).
 
     Args:
       logits: [n, classes].
       labels: integers [n].
 
     Returns:
-      The share.
+      Fraction of correct predictions.
     """
     _check([logits], labels)
     return float(np.mean(np.argmax(logits, -1) == labels))
 
 
 def disagreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of examples that two networks classify differently (Fort et al. 2019, section 3.1).
+    """Fraction of examples that two networks classify differently (Fort et al. 2019, section 3.1).
 
     Args:
       one: logits [n, classes].
@@ -74,7 +76,7 @@ def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def error_jaccard(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> float:
-    """Overlap of the sets of wrongly classified examples, |A and B| / |A or B|.
+    """Jaccard index of the sets of misclassified examples, |A and B| / |A or B|.
 
     Args:
       one: logits [n, classes].
@@ -82,7 +84,7 @@ def error_jaccard(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> flo
       labels: integers [n].
 
     Returns:
-      A fraction; NaN where neither network errs.
+      A fraction; NaN if neither network makes an error.
     """
     _check([one, other], labels)
     a, b = (np.argmax(logits, -1) != labels for logits in (one, other))
@@ -91,14 +93,14 @@ def error_jaccard(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> flo
 
 
 def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy of the mean of the predicted probabilities (fraction).
+    """Accuracy of an ensemble that averages predicted probabilities (fraction).
 
     Args:
       members: logits [n, classes] of each network.
       labels: integers [n].
 
     Returns:
-      The share of right answers.
+      Fraction of correct predictions.
     """
     _check(members, labels)
     probabilities = np.mean([special.softmax(np.asarray(m, np.float64), -1) for m in members], axis=0)
@@ -106,23 +108,23 @@ def ensemble_accuracy(members: Sequence[np.ndarray], labels: np.ndarray) -> floa
 
 
 def ensemble_gain(members: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Accuracy of an ensemble above the mean accuracy of its members (fraction)."""
+    """Accuracy of an ensemble minus the mean accuracy of its members (fraction)."""
     return ensemble_accuracy(members, labels) - float(np.mean([accuracy(m, labels) for m in members]))
 
 
 def pairwise(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """Every measure of every pair of networks.
+    """Computes all measures for all pairs of networks.
 
     Args:
       logits: [n, classes] by name.
       labels: integers [n].
 
     Returns:
-      One row a pair: `first`, `second`, disagreement (fraction), `kl` (nats, mean of both directions), `js` (nats),
+      One row per pair: `first`, `second`, disagreement (fraction), `kl` (nats, mean of both directions), `js` (nats),
       `error_jaccard` (fraction) and `pair_ensemble_gain`, the gain of an ensemble of the two (fraction).
 
     Raises:
-      ValueError: unless all networks have seen the same examples.
+      InputError: if the networks were evaluated on different examples.
     """
     rows = []
     for (first, a), (second, b) in itertools.combinations(logits.items(), 2):
@@ -135,16 +137,16 @@ def pairwise(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> pd.DataFra
 def matrix(
     pairs: pd.DataFrame, measure: str, names: Sequence[str] | None = None, *, diagonal: float = 0.0
 ) -> np.ndarray:
-    """One measure of all pairs as a symmetric matrix.
+    """Arranges one measure of all pairs in a symmetric matrix.
 
     Args:
       pairs: from `pairwise`, or any frame with columns first, second and the measure.
-      measure: name of the column.
-      names: in the order of rows and columns; None takes the order of the pairs.
-      diagonal: of a network with itself.
+      measure: column name.
+      names: order of rows and columns; None takes the order of the pairs.
+      diagonal: value for a network with itself.
 
     Returns:
-      [names, names], NaN for a pair that is not there.
+      [names, names], NaN for missing pairs.
     """
     if names is None:
         names = list(dict.fromkeys([*pairs["first"], *pairs["second"]]))
@@ -169,9 +171,9 @@ def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _check(logits: Sequence[np.ndarray], labels: np.ndarray | None = None) -> None:
     shapes = {np.shape(array) for array in logits}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        raise ValueError(
+        raise InputError(
             f"Compare networks on the same examples and classes; got logits of shapes {sorted(map(str, shapes))}."
         )
     (n, _) = next(iter(shapes))
     if labels is not None and np.shape(labels) != (n,):
-        raise ValueError(f"Give one label for each of the {n} examples; got shape {np.shape(labels)}.")
+        raise InputError(f"Give one label for each of the {n} examples; got shape {np.shape(labels)}.")

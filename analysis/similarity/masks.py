@@ -1,4 +1,4 @@
-"""Similarity of masks: overlap against chance, what leaves between two moments, and how long weights stay."""
+"""Similarity of masks: overlap against chance, and survival times of grown weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,40 +6,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
+
 Masks = Mapping[str, np.ndarray]
 
 
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of the active weights, |a and b| / |a or b|.
-
-    Args:
-      one: boolean.
-      other: boolean, of the same shape.
-
-    Returns:
-      A fraction; NaN where nothing is active.
-    """
-    return float(_ratio(np.count_nonzero(one & other), np.count_nonzero(one | other)))
-
-
 def overlap(one: Masks, other: Masks) -> pd.DataFrame:
-    """How much two sets of masks have in common, and how much they would by chance.
+    """Overlap of two sets of masks per layer and in total, against chance.
 
-    Chance means masks drawn at random, independently, with as many active weights in every layer. The intersection x of
-    a layer then has a hypergeometric distribution of mean m = a b / n and variance v = m (1 - b / n) (n - a) / (n - 1).
-    With s = a + b the expected ratio is E[x / (s - x)] = m / (s - m) + v s / (s - m)^3 to second order, which is also
-    taken for all layers together with m, v and s summed up.
+    Chance means independent random masks with as many active weights in every layer. The intersection x of a layer is
+    then hypergeometric, with mean m = a b / n and variance v = m (1 - b / n) (n - a) / (n - 1). With s = a + b the
+    expected ratio is E[x / (s - x)] = m / (s - m) + v s / (s - m)^3 to second order. The same formula with m, v and s
+    summed over the layers gives the total.
 
     Args:
-      one: boolean by name of the layer.
-      other: boolean of the same names and shapes.
+      one: boolean masks by layer name.
+      other: boolean masks of the same names and shapes.
 
     Returns:
-      One row a layer and a last one called `all`: iou, chance (fractions), and `above_chance`,
-      (iou - chance) / (1 - chance), which is 0 for chance and 1 for equal masks.
+      One row per layer and a last one called `all`: `iou`, the intersection over union, its value by chance `chance`
+      (fractions), and `above_chance`, (iou - chance) / (1 - chance), which is 0 for chance and 1 for equal masks.
 
     Raises:
-      ValueError: if the masks are of different networks.
+      InputError: if the masks are of different networks.
     """
     _check([one, other])
     counts = np.array([_counts(one[name], other[name]) for name in one], np.float64)
@@ -53,68 +42,26 @@ def overlap(one: Masks, other: Masks) -> pd.DataFrame:
     return frame
 
 
-def densities(masks: Masks) -> pd.DataFrame:
-    """Active weights of each layer.
-
-    Args:
-      masks: boolean by name of the layer.
-
-    Returns:
-      One row a layer: layer, active, size (counts), density (fraction).
-    """
-    rows = [(name, np.count_nonzero(mask), mask.size) for name, mask in masks.items()]
-    frame = pd.DataFrame(rows, columns=["layer", "active", "size"])
-    frame["density"] = _ratio(frame["active"], frame["size"])
-    return frame
-
-
-def churn(steps: Sequence[int], masks: Sequence[Masks]) -> pd.DataFrame:
-    """What share of the active weights is no longer active at the next moment.
-
-    Args:
-      steps: of the masks, ascending (step).
-      masks: boolean by name of the layer, at each step.
-
-    Returns:
-      One row a moment but the first and a layer, `all` among them: step, layer, churn (fraction of those active before)
-      and kept_from_start, the share of the first active weights that are active now (fraction).
-
-    Raises:
-      ValueError: if steps and masks do not fit.
-    """
-    _check(masks, steps)
-    rows = []
-    for before, now, step in zip(masks, masks[1:], steps[1:], strict=False):
-        counts = [
-            (name, [np.count_nonzero(x) for x in (before[name], before[name] & now[name], first, first & now[name])])
-            for name, first in masks[0].items()
-        ]
-        counts.append(("all", np.sum([values for _, values in counts], axis=0).tolist()))
-        for name, (active, kept, started, remained) in counts:
-            rows.append((step, name, 1 - _ratio(kept, active), _ratio(remained, started)))
-    return pd.DataFrame(rows, columns=["step", "layer", "churn", "kept_from_start"])
-
-
 def survival(steps: Sequence[int], masks: Sequence[Masks], *, grown: bool = True) -> pd.DataFrame:
-    """How long weights stay active, as far as a run's checkpoints tell (Kaplan & Meier 1958).
+    """Survival of active weights, estimated from the checkpoints of a run (Kaplan & Meier 1958).
 
     S(t) = product over ages a <= t of (1 - left(a) / at_risk(a))
 
-    A weight that is active from one checkpoint to another has lived for the steps between them. One that is active in
-    the last checkpoint is censored there: it counts as at risk until then, and never as leaving. A weight that comes
-    back begins a new life.
+    A weight that is active at consecutive checkpoints has lived for the steps between them. A weight that is active in
+    the last checkpoint is censored there: it is at risk until then, and never leaves. A weight that is grown again
+    begins a new life.
 
     Args:
       steps: of the checkpoints, ascending (step).
-      masks: boolean by name of the layer, at each step.
-      grown: whether to follow the weights that grew after the first checkpoint alone; else those of the first
-        checkpoint too, as if they were born there.
+      masks: boolean masks by layer name, at each step.
+      grown: whether to follow only weights grown after the first checkpoint; otherwise, weights of the first checkpoint
+        count as grown there.
 
     Returns:
-      One row an age at which weights leave or are censored: age (step), at_risk, left (counts), survival (fraction).
+      One row per age at which weights leave or are censored: age (step), at_risk, left (counts), survival (fraction).
 
     Raises:
-      ValueError: if steps and masks do not fit.
+      InputError: if steps and masks do not match.
     """
     _check(masks, steps)
     flat = np.stack([np.concatenate([mask.ravel() for mask in m.values()]) for m in masks])
@@ -148,7 +95,7 @@ def _kaplan_meier(lives: Sequence[tuple[np.ndarray, bool]]) -> pd.DataFrame:
 
 
 def _counts(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, float]:
-    """Intersection, sum of both counts, and mean and variance of the intersection by chance."""
+    """Returns intersection, sum of both counts, and mean and variance of the intersection by chance."""
     a, b, n = int(np.count_nonzero(one)), int(np.count_nonzero(other)), one.size
     mean = a * b / max(n, 1)
     variance = mean * (1 - b / n) * (n - a) / (n - 1) if n > 1 else 0.0
@@ -156,7 +103,7 @@ def _counts(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, fl
 
 
 def _ratio(top: Any, bottom: Any) -> Any:
-    """NaN where there is nothing to divide by."""
+    """Divides; NaN where the denominator is 0."""
     bottom = np.asarray(bottom, np.float64)
     quotient = np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom != 0)
     return quotient if quotient.ndim else float(quotient)
@@ -165,6 +112,6 @@ def _ratio(top: Any, bottom: Any) -> Any:
 def _check(masks: Sequence[Masks], steps: Sequence[int] | None = None) -> None:
     shapes = [{name: np.shape(mask) for name, mask in one.items()} for one in masks]
     if not shapes or not shapes[0] or any(other != shapes[0] for other in shapes[1:]):
-        raise ValueError("Only masks of one network can be compared: give the same layers with the same shapes.")
+        raise InputError("Only masks of one network can be compared: give the same layers with the same shapes.")
     if steps is not None and (len(steps) != len(masks) or list(steps) != sorted(set(steps))):
-        raise ValueError(f"Give one step for each of the {len(masks)} masks, in ascending order; got {list(steps)}.")
+        raise InputError(f"Give one step for each of the {len(masks)} masks, in ascending order; got {list(steps)}.")

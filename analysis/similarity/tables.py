@@ -1,4 +1,4 @@
-"""Similarity of the finished runs of a case, as frames: in function, in weights, in masks."""
+"""Similarity of the finished runs of a case in function, weights and masks, as frames."""
 
 import itertools
 import pathlib
@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import checkpoints, methods, networks
-from analysis.records.checkpoints import Shelf
+from analysis.records.checkpoints import CheckpointReader
 from analysis.records.runs import IDENTITY, Runs
 from analysis.similarity import cka, embedding, function, masks, weights
 from sparse_lib.experiment.storage import files
 
 TO_PARENT = ("disagreement", "kl", "js", "error_jaccard")
-# More examples than units, or CKA is biased; a test set of the embedded digits has 360.
+# More examples than units, or CKA is biased; the test split of the embedded digits has 360 (count).
 _CKA_EXAMPLES = 1000
 DISTANCES = ("start_l2", "end_l2", "start_cosine", "end_cosine", "moved_l2")
 
 
 class Predictions(NamedTuple):
-    """What the networks say of the test examples.
+    """Predictions on the test split.
 
     Attributes:
       logits: [n, classes] by run.
@@ -32,14 +32,14 @@ class Predictions(NamedTuple):
     labels: np.ndarray
 
 
-def predictions(runs: Runs) -> Predictions:
-    """Reads the logits of the runs.
+def load_predictions(runs: Runs) -> Predictions:
+    """Reads the logits of finished runs.
 
     Args:
-      runs: of one case; what is not finished, has no predictions.npz, or other test examples than most, is left out.
+      runs: runs of one case.
 
     Returns:
-      The logits.
+      The logits, without runs that lack predictions.npz or have other test examples than the majority.
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     finished = runs.runs[runs.runs["state"] == "finished"]
@@ -57,14 +57,14 @@ def predictions(runs: Runs) -> Predictions:
 
 
 def within_methods(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """Compares what the runs of each method predict, pair by pair.
+    """Compares the predictions of the runs of each method, pair by pair.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a pair: label, method, `same_masks` (whether both take the masks of one run), first, second, and the
+      One row per pair: label, method, `same_masks` (whether both take the masks of one run), first, second, and the
       measures of `function.pairwise`.
     """
     frames = []
@@ -81,37 +81,37 @@ def within_methods(runs: Runs, predicted: Predictions) -> pd.DataFrame:
 
 
 def to_parents(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """Compares what each run predicts with what the pruned network predicts whose masks it takes.
+    """Compares the predictions of each run with those of the pruned network whose masks it takes.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
+      One row per run: `IDENTITY`, parent, and the measures of `TO_PARENT`.
     """
     rows = []
-    for row in _with_parents(runs):
+    for row in _rows_with_parents(runs):
         if row["run"] in predicted.logits and row["parent"] in predicted.logits:
-            rows.append({**row, **_compared(predicted, row["run"], row["parent"])})
+            rows.append({**row, **_compare_functions(predicted, row["run"], row["parent"])})
     return pd.DataFrame(rows, columns=[*IDENTITY, "parent", *TO_PARENT])
 
 
 def function_table(runs: Runs, predicted: Predictions) -> pd.DataFrame:
-    """The similarity table of the gradient-flow paper (arXiv 2010.03533, tables 2 and 3), for any set of runs.
+    """Similarity table of the gradient-flow paper (arXiv 2010.03533, tables 2 and 3).
 
-    Networks are compared pair by pair where they take the masks of one pruned run, as in the paper; where no two of a
-    method do, all its pairs are taken, and `pairs_share_masks` is false: such networks have different masks. Pruned
-    networks are compared with those that others take their masks from.
+    Networks are compared pair by pair if they take the masks of one pruned run, as in the paper. If no two runs of a
+    method do, all its pairs are compared, and `pairs_share_masks` is false. Pruned networks are compared with those
+    that other runs take their masks from.
 
     Args:
       runs: of one case.
       predicted: their logits.
 
     Returns:
-      One row a method: label, method, networks and pairs (counts); mean and standard deviation of test accuracy,
+      One row per method: label, method, networks and pairs (counts); mean and standard deviation of test accuracy,
       `accuracy`; accuracy and gain of the ensembles of networks of one parent (fractions); mean and standard deviation
-      over pairs of every measure, and of those to the pruned network, `pruned_...`.
+      of every measure over pairs, and over comparisons with the pruned network as `pruned_...`.
     """
     pairs, parents = within_methods(runs, predicted), to_parents(runs, predicted)
     own_parents = set(parents["parent"])
@@ -145,25 +145,25 @@ def function_table(runs: Runs, predicted: Predictions) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def distances(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
-    """How far each finished run starts and ends from the pruned network whose masks it takes, in weights.
+def distances(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
+    """Measures the weight distances of finished runs to the pruned network whose masks they take.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a run: `IDENTITY`, parent, and `DISTANCES`: L2 and cosine distance of its first and last checkpoint to the
-      parent's last one, and the L2 distance between its own two.
+      One row per run: `IDENTITY`, parent, and `DISTANCES`: L2 and cosine distance of its first and last checkpoint to
+      the last one of the parent, and the L2 distance between the two.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     rows = []
     goals: dict[str, checkpoints.Values | None] = {}
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         parent = row["parent"]
         if parent not in goals:
-            goals[parent] = shelf.weights(runs.path(parent))
-        goal, start, end = goals[parent], *(shelf.weights(path) for path in _ends(runs, row["run"]))
+            goals[parent] = reader.read_weights(runs.path(parent))
+        goal, start, end = goals[parent], *(reader.read_weights(path) for path in _end_checkpoints(runs, row["run"]))
         if goal is None or start is None or end is None:
             continue
         values = (
@@ -177,57 +177,57 @@ def distances(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*IDENTITY, "parent", *DISTANCES])
 
 
-def representations(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
-    """Compares the finished runs whose masks stay with the pruned network, beyond what their weights say as they are.
+def representations(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
+    """Compares finished runs with fixed masks to the pruned network up to permutation, and by their activations.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a run: `IDENTITY`, parent, `matched_l2`, the L2 distance of final weights once hidden units are permuted
-      to fit (NaN for networks that are no chain), and `cka/<layer>`, linear CKA of the activations on test images.
+      One row per run: `IDENTITY`, parent, `matched_l2`, the L2 distance of final weights after matching hidden units
+      (NaN if the layers do not form a chain), and `cka/<layer>`, linear CKA of the activations on test images.
 
     Raises:
-      RunError: if network or data of a run cannot be built any more.
+      RunError: if the network or data of a run cannot be built.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     rows: list[dict[str, Any]] = []
     built: networks.Built | None = None
-    for row in _with_parents(runs, finished=True):
+    for row in _rows_with_parents(runs, finished=True):
         if methods.base_of(row["method"]) not in methods.STATIC:
             continue
         paths = runs.path(row["run"]), runs.path(row["parent"])
-        own, goal = (shelf.weights(path) for path in paths)
+        own, goal = (reader.read_weights(path) for path in paths)
         if own is None or goal is None:
             continue
         built = built or networks.build(paths[1])
         images = built.dataset.test.images[:_CKA_EXAMPLES]
         one, other = (cka.activations(built.at(path), images) for path in paths)
         similar = {f"cka/{layer}": cka.linear_cka(features, other[layer]) for layer, features in one.items()}
-        rows.append({**row, "matched_l2": _matched(built, own, goal), **similar})
+        rows.append({**row, "matched_l2": _matched_l2(built, own, goal), **similar})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*IDENTITY, "parent", "matched_l2"])
 
 
-def _matched(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
+def _matched_l2(built: networks.Built, own: checkpoints.Values, goal: checkpoints.Values) -> float:
     try:
-        return weights.matched(built.model, goal, own, restarts=1)
+        return weights.matched_l2(built.model, goal, own, restarts=1)
     except ValueError:
         return float("nan")
 
 
-def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, float]:
-    """Places a pruned network and the starts and ends of the runs that keep its masks in the plane.
+def embed(runs: Runs, reader: CheckpointReader | None = None) -> tuple[pd.DataFrame, float]:
+    """Embeds a pruned network and the starts and ends of the runs that keep its masks in the plane.
 
     Args:
-      runs: of one case; the pruned network with the most finished runs of that kind is taken.
-      shelf: reads the checkpoints.
+      runs: of one case; the pruned network with most such finished runs is taken.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a solution: run, label, method, end ("start" or "end"), x, y; and the stress.
+      One row per solution: run, label, method, end ("start" or "end"), x, y; and the stress.
     """
-    shelf = shelf or Shelf()
-    children = [r for r in _with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
+    reader = reader or CheckpointReader()
+    children = [r for r in _rows_with_parents(runs, finished=True) if methods.base_of(r["method"]) in methods.STATIC]
     parents = [row["parent"] for row in children]
     places: list[tuple[str, str, pathlib.Path]] = []
     if parents:
@@ -235,8 +235,8 @@ def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, floa
         places = [(parent, "end", runs.path(parent))]
         for row in children:
             if row["parent"] == parent:
-                places += zip([row["run"]] * 2, ("start", "end"), _ends(runs, row["run"]), strict=True)
-    read = [(run, end, shelf.weights(path)) for run, end, path in places]
+                places += zip([row["run"]] * 2, ("start", "end"), _end_checkpoints(runs, row["run"]), strict=True)
+    read = [(run, end, reader.read_weights(path)) for run, end, path in places]
     known = [(run, end, values) for run, end, values in read if values is not None]
     if len(known) < 2:
         return pd.DataFrame(columns=["run", "label", "method", "end", "x", "y"]), float("nan")
@@ -249,20 +249,20 @@ def embedded(runs: Runs, shelf: Shelf | None = None) -> tuple[pd.DataFrame, floa
     return pd.DataFrame(rows, columns=["run", "label", "method", "end", "x", "y"]), found.stress
 
 
-def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
-    """How much the masks of the finished runs have in common, against chance.
+def mask_table(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
+    """Measures the overlap of masks of finished runs against chance.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
-      One row a method and comparison: label, method, `compared` (its last masks with its first masks, or with those of
-      its other seeds), n (count), and means of iou, chance and above_chance.
+      One row per method and comparison: label, method, `compared` (the final masks with the first masks of the run or
+      with those of other seeds), n (count), and means of iou, chance and above_chance.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     bases = runs.runs["method"].map(methods.base_of)
-    # Masks that stay are those of the pruned network.
+    # Fixed masks equal those of the pruned network.
     wanted = runs.runs[(runs.runs["state"] == "finished") & ~bases.isin([*methods.DENSE, *methods.STATIC])]
     rows: list[dict[str, Any]] = []
 
@@ -271,43 +271,43 @@ def mask_table(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
         rows.append({**{k: row[k] for k in ("label", "method")}, "compared": compared, **total.drop("layer")})
 
     for _, group in wanted.groupby("label"):
-        read = [(row, *map(shelf.masks, _ends(runs, row["run"]))) for row in group.to_dict("records")]
+        read = [(row, *map(reader.read_masks, _end_checkpoints(runs, row["run"]))) for row in group.to_dict("records")]
         last = [(row, end) for row, _, end in read if end is not None]
         for row, start, end in read:
             if start is not None and end is not None and methods.base_of(row["method"]) not in methods.PRUNING:
                 compare(row, "its first masks", end, start)
         for (first, one), (_, other) in itertools.combinations(last, 2):
-            compare(first, "those of its other seeds", one, other)
+            compare(first, "other seeds", one, other)
     frame = pd.DataFrame(rows, columns=["label", "method", "compared", "iou", "chance", "above_chance"])
     grouped = frame.groupby(["label", "method", "compared"], sort=False)
     table = grouped.mean().assign(n=grouped.size()).reset_index()
     return table.sort_values("method", key=lambda names: names.map(methods.order), kind="stable", ignore_index=True)
 
 
-def survivals(runs: Runs, shelf: Shelf | None = None) -> pd.DataFrame:
-    """How long grown weights stay, for every finished run that grows some.
+def survivals(runs: Runs, reader: CheckpointReader | None = None) -> pd.DataFrame:
+    """Estimates the survival of grown weights in finished runs.
 
     Args:
       runs: of one case.
-      shelf: reads the checkpoints.
+      reader: of the checkpoints; None takes a new one.
 
     Returns:
       `IDENTITY` and the columns of `masks.survival`.
     """
-    shelf = shelf or Shelf()
+    reader = reader or CheckpointReader()
     frames = []
     kept = set(runs.mask_updates.loc[runs.mask_updates.get("grown", pd.Series(dtype=float)) > 0, "run"])
     for row in runs.runs.to_dict("records"):
         if row["run"] not in kept or row["state"] != "finished":
             continue
-        steps, history = shelf.mask_history(pathlib.Path(row["path"]))
+        steps, history = reader.read_mask_history(pathlib.Path(row["path"]))
         if len(steps) > 2:
             frames.append(masks.survival(steps, history).assign(**{column: row[column] for column in IDENTITY}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*IDENTITY, "age", "survival"])
 
 
-def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
-    """Identity and parent of the runs that have one; both finished, if asked for."""
+def _rows_with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]:
+    """Returns identity and parent of the runs that have one, optionally only where both are finished."""
     rows = runs.runs[runs.runs["parent"].notna()]
     if finished:
         done = runs.runs.loc[runs.runs["state"] == "finished", "run"]
@@ -315,12 +315,12 @@ def _with_parents(runs: Runs, *, finished: bool = False) -> list[dict[str, Any]]
     return [{k: row[k] for k in (*IDENTITY, "parent")} for row in rows.to_dict("records")]
 
 
-def _ends(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """The first and the last checkpoint of a run."""
+def _end_checkpoints(runs: Runs, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the paths of the first and the last checkpoint of a run."""
     return runs.path(name) / "ckpt-0", runs.path(name)
 
 
-def _compared(predicted: Predictions, one: str, other: str) -> dict[str, float]:
+def _compare_functions(predicted: Predictions, one: str, other: str) -> dict[str, float]:
     a, b = predicted.logits[one], predicted.logits[other]
     both_ways = (function.kl(a, b) + function.kl(b, a)) / 2
     values = (function.disagreement(a, b), both_ways, function.jensen_shannon(a, b))
@@ -328,7 +328,7 @@ def _compared(predicted: Predictions, one: str, other: str) -> dict[str, float]:
 
 
 def _ensembles(group: pd.DataFrame, predicted: Predictions, *, shares: bool) -> dict[str, float]:
-    """Accuracy and gain of the ensemble of each family, their mean."""
+    """Returns accuracy and gain of the ensembles, averaged over parents."""
     families = [own["run"] for _, own in group.groupby("parent")] if shares else [group["run"]]
     members = [[predicted.logits[name] for name in names] for names in families if len(names) > 1]
     if not members:

@@ -1,4 +1,4 @@
-"""Distances of solutions in the space of weights."""
+"""Distances between solutions in weight space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.storage.checkpoints import checkpoint_key
 from sparse_lib.landscape import matching
 
@@ -13,50 +14,50 @@ Values = Mapping[str, np.ndarray]
 
 
 def l2(one: Values, other: Values) -> float:
-    """Euclidean distance, || a - b ||, over all variables together, in float64.
+    """Euclidean distance || a - b || over all variables, in float64.
 
     Args:
-      one: arrays by name of the variable.
+      one: arrays by variable name.
       other: arrays of the same names and shapes.
 
     Returns:
       The distance.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     return float(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs)))
 
 
 def cosine(one: Values, other: Values) -> float:
-    """Cosine distance, `1 - <a, b> / (||a|| ||b||)`, over all variables together.
+    """Cosine distance `1 - <a, b> / (||a|| ||b||)` over all variables.
 
     Args:
-      one: arrays by name of the variable.
+      one: arrays by variable name.
       other: arrays of the same names and shapes.
 
     Returns:
-      The distance, from 0 to 2; NaN where either side is zero.
+      The distance, from 0 to 2; NaN if either side is zero.
     """
-    pairs = _pairs(one, other)
+    pairs = _paired_arrays(one, other)
     a, b = (np.concatenate([side.ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 1.0 - float(np.clip(a @ b / norms, -1, 1)) if norms else float("nan")
 
 
-def matched(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
-    """Euclidean distance once the hidden units of one solution are permuted to fit the other's as well as may be.
+def matched_l2(model: Any, reference: Values, params: Values, *, seed: int = 0, restarts: int = 5) -> float:
+    """Euclidean distance after permuting the hidden units of one solution to match the other's.
 
-    Units of a network may be permuted without changing what it computes, so that the plain distance of two networks of
-    different initial weights says little (Ainsworth et al. 2022).
+    Permuting hidden units does not change a network's function, so the plain distance between networks with different
+    initial weights overstates their difference (Ainsworth et al. 2022).
 
     Args:
       model: a built network whose layers form a chain.
-      reference: trainable values of the solution that stays, by name of the variable in checkpoints.
-      params: of the one that is permuted.
-      seed: of the search's random starts.
-      restarts: number of starts, of which the first permutes nothing (count).
+      reference: trainable values of the fixed solution, by variable name in checkpoints.
+      params: trainable values of the permuted solution.
+      seed: of the random starts of the search.
+      restarts: number of starts, the first from the identity (count).
 
     Returns:
-      The distance; an upper bound, as the search may miss the best permutation.
+      An upper bound on the distance, as the search may miss the best permutation.
     """
     keys = [checkpoint_key(v.path) for v in model.trainable_variables]
     ordered = [[side[key] for key in keys] for side in (reference, params)]
@@ -66,17 +67,17 @@ def matched(model: Any, reference: Values, params: Values, *, seed: int = 0, res
 def pairwise(
     solutions: Mapping[str, Values], measures: Mapping[str, Callable[[Values, Values], float]] | None = None
 ) -> pd.DataFrame:
-    """Distances of every pair of solutions.
+    """Computes the distances of all pairs of solutions.
 
     Args:
-      solutions: arrays by name of the variable, by name of the solution.
-      measures: name to (one, other) -> number; None takes `l2` and `cosine`.
+      solutions: arrays by variable name, by name of the solution.
+      measures: functions of two solutions, by name; None takes `l2` and `cosine`.
 
     Returns:
-      One row a pair: first, second, and one column a measure.
+      One row per pair: first, second, and one column per measure.
 
     Raises:
-      ValueError: if the solutions are of different networks.
+      InputError: if the solutions belong to different networks.
     """
     measures = {"l2": l2, "cosine": cosine} if measures is None else measures
     names = list(solutions)
@@ -89,13 +90,13 @@ def pairwise(
 
 
 def l2_matrix(solutions: Sequence[Values]) -> np.ndarray:
-    """Euclidean distances of all pairs, [n, n].
+    """Computes the Euclidean distances of all pairs, [n, n].
 
     Args:
       solutions: arrays of the same names and shapes.
 
     Returns:
-      A symmetric matrix with zeros on its diagonal.
+      A symmetric matrix with zero diagonal.
     """
     n = len(solutions)
     distances = np.zeros((n, n))
@@ -105,9 +106,9 @@ def l2_matrix(solutions: Sequence[Values]) -> np.ndarray:
     return distances
 
 
-def _pairs(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
+def _paired_arrays(one: Values, other: Values) -> list[tuple[np.ndarray, np.ndarray]]:
     shapes = [{name: np.shape(value) for name, value in side.items()} for side in (one, other)]
     if not one or shapes[0] != shapes[1]:
         differing = sorted(name for name in {*one, *other} if shapes[0].get(name) != shapes[1].get(name))
-        raise ValueError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
+        raise InputError(f"Only solutions of one network have a distance; they differ in {', '.join(differing[:3])}.")
     return [(np.asarray(value, np.float64), np.asarray(other[name], np.float64)) for name, value in one.items()]

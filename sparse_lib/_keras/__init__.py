@@ -1,1 +1,1 @@
-"""What touches Keras' or TensorFlow's private API: graphs, layer kinds, call tracing, precision."""
+"""Private API of Keras and TensorFlow: graphs, layer types, call tracing, precision, optimizers, patches."""

@@ -1,4 +1,4 @@
-"""The floating-point type that a model computes in, other than its own."""
+"""Computation of a model in another floating-point dtype."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,11 +15,11 @@ _FLOATS = (tf.float64, tf.float32, tf.bfloat16, tf.float16)
 
 @contextmanager
 def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
-    """Lets a model compute in one floating-point type while the context lasts; afterwards it is as it was.
+    """Makes a model compute in another floating-point dtype inside the context.
 
-    Every layer's dtype policy, the declared dtype of every variable and of every model input, and Keras' default type
-    are replaced, so that `functional.call` takes values of this type and nothing on the way rounds to another. The
-    stored values stay as they are. What is traced inside by `tf.function` keeps the type.
+    Replaces every layer's dtype policy, the declared dtype of every variable and model input, and Keras' default dtype,
+    so that `objective.call` takes values of this dtype and nothing in between rounds to another. The stored values do
+    not change. Functions traced inside by `tf.function` keep the dtype.
 
     Args:
       model: a built model of any kind.
@@ -29,30 +29,30 @@ def arithmetic(model: keras.Model, dtype: str) -> Iterator[None]:
       Nothing.
 
     Raises:
-      ValueError: for a quantised layer, whose arithmetic is not that of a floating-point type.
+      ValueError: for a quantized layer, which does not compute in floating point.
     """
     layers = _all_parts(model)
-    quantised = [layer.name for layer in layers if layer.quantization_mode is not None]
-    if quantised:
+    quantized = [layer.name for layer in layers if layer.quantization_mode is not None]
+    if quantized:
         raise InputError(
-            f"Layer {quantised[0]!r} is quantised and has no {dtype} arithmetic: pass the model before it."
+            f"Layer {quantized[0]!r} is quantized and cannot compute in {dtype}: pass the model before quantization."
         )
     inputs = [layer for layer in layers if isinstance(layer, keras.layers.InputLayer)]
     tensors = [tensor for layer in layers if _has_graph(layer) for tensor in layer.inputs]
     typed = {id(part): part for part in (*inputs, *tensors, *model.variables)}.values()
     with ExitStack() as stack:
         for layer in layers:
-            # Past the setter, which rewrites shared policy maps.
-            stack.enter_context(_replaced(layer.__dict__, "_dtype_policy", _Policy(dtype, layer.variable_dtype)))
+            # Bypasses the setter, which rewrites shared policy maps.
+            stack.enter_context(_replace(layer.__dict__, "_dtype_policy", _Policy(dtype, layer.variable_dtype)))
         for part in typed:
             if keras.backend.is_float_dtype(part.dtype):
-                stack.enter_context(_replaced(part.__dict__, "_dtype", dtype))
-        stack.enter_context(_default(dtype))
+                stack.enter_context(_replace(part.__dict__, "_dtype", dtype))
+        stack.enter_context(_default_dtype(dtype))
         yield
 
 
 class _Policy(keras.dtype_policies.DTypePolicy):
-    """Computes in one type; a layer casts what it stores in another, such as the kernel of a frozen layer."""
+    """Computes in one dtype and stores variables in another, which layers cast, such as frozen kernels."""
 
     def __init__(self, compute_dtype: str, variable_dtype: str) -> None:
         super().__init__(compute_dtype)
@@ -64,7 +64,7 @@ class _Policy(keras.dtype_policies.DTypePolicy):
 
 
 def cast(values: Any, dtype: str) -> Any:
-    """Converts the floating-point tensors of a structure and leaves the others.
+    """Casts the floating-point tensors of a structure; others stay.
 
     Args:
       values: a tensor or a structure of tensors.
@@ -77,13 +77,13 @@ def cast(values: Any, dtype: str) -> Any:
 
 
 def check_float64(function: Any) -> None:
-    """Looks for a traced function leaving float64, as a model does that has a type written into its code.
+    """Checks that a traced function stays in float64, which models with hard-coded dtypes do not.
 
     Args:
       function: a concrete function.
 
     Raises:
-      ValueError: if float64 is converted to a shorter floating-point type anywhere.
+      ValueError: if float64 is converted to a shorter floating-point dtype anywhere.
     """
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
@@ -98,7 +98,7 @@ def check_float64(function: Any) -> None:
 
 
 def _all_parts(model: keras.Model) -> list[keras.Layer]:
-    """The model, its layers, and the functional models that sequential ones run."""
+    """The model, its layers, and the functional models inside sequential ones."""
     layers = [model, *all_layers(model)]
     return layers + [layer._functional for layer in layers if getattr(layer, "_functional", None) is not None]
 
@@ -108,7 +108,7 @@ def _has_graph(layer: keras.Layer) -> bool:
 
 
 @contextmanager
-def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+def _replace(attributes: dict[str, Any], name: str, value: Any) -> Iterator[None]:
     before = attributes[name]
     attributes[name] = value
     try:
@@ -118,8 +118,8 @@ def _replaced(attributes: dict[str, Any], name: str, value: Any) -> Iterator[Non
 
 
 @contextmanager
-def _default(dtype: str) -> Iterator[None]:
-    """Keras' type of Python numbers and of tensors without one."""
+def _default_dtype(dtype: str) -> Iterator[None]:
+    """Replaces Keras' default dtype, that of Python numbers."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)
     try:

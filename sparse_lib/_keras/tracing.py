@@ -1,8 +1,8 @@
-"""Which layers a model calls, and on which shapes."""
+"""The layers that a model contains, and the layers that it calls, with their inputs and outputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -26,11 +26,11 @@ class LayerCall(NamedTuple):
     outputs: tf.Tensor
 
 
-def all_layers(model: keras.Model) -> list[keras.Layer]:
+def all_layers(model: keras.Layer) -> list[keras.Layer]:
     """Every layer inside a model, nested ones included, each once.
 
     Args:
-      model: any Keras model.
+      model: any Keras model or layer.
 
     Returns:
       The layers, the model itself excluded.
@@ -39,39 +39,78 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     return list({id(layer): layer for layer in found}.values())
 
 
-def example_of_zeros(model: keras.Model, input_shape: Shape | None = None) -> tf.Tensor:
-    """One example of zeros that a model accepts.
+def variable_owners(model: keras.Model) -> dict[int, keras.Layer]:
+    """The innermost layer of every trainable variable.
 
     Args:
       model: a built model.
-      input_shape: shape of one example without the batch dimension; needed for subclassed models
-        and inputs of unknown size.
+
+    Returns:
+      Layers by the `id` of the variable.
+    """
+    owners: dict[int, keras.Layer] = {}
+    for layer in (model, *all_layers(model)):
+        inner = {id(v) for child in all_layers(layer) for v in child.trainable_variables}
+        for variable in layer.trainable_variables:
+            if id(variable) not in inner:
+                owners.setdefault(id(variable), layer)
+    return owners
+
+
+def input_specs(model: keras.Model) -> Any:
+    """Shapes and dtypes of the inputs, in the structure that the model takes.
+
+    Args:
+      model: a built model.
+
+    Returns:
+      Symbolic tensors with the batch dimension, or None for a subclassed model, which does not record them.
+    """
+    return model.inputs[0] if isinstance(model, keras.Sequential) else getattr(model, "input", None)
+
+
+def example(model: keras.Model, value: int, input_shape: Shape | None = None) -> Any:
+    """One example, every entry of which has the same value.
+
+    Args:
+      model: a built model.
+      value: of every entry.
+      input_shape: shape of one example without the batch dimension; needed for subclassed models and inputs of
+        unknown size.
 
     Returns:
       A batch of one, in the structure of the model's inputs.
 
     Raises:
-      ValueError: if the model is not built or its input shape not known.
+      ValueError: if the model is not built or its input shape is unknown.
     """
     if not model.built:
         raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
     if input_shape is not None:
-        return tf.zeros((1, *input_shape), model.compute_dtype)
-    specs = model.inputs[0] if isinstance(model, keras.Sequential) else getattr(model, "input", None)
-    shapes = [tuple(spec.shape[1:]) for spec in keras.tree.flatten(specs) if spec is not None]
-    if not shapes or any(None in shape for shape in shapes):
+        return _fill(input_shape, value, model.compute_dtype)
+    if not has_fixed_inputs(model):
         raise InputError(
             f"The input shape of model {model.name!r} is not known: pass input_shape, without the batch dimension."
         )
-    return keras.tree.map_structure(lambda t: tf.zeros((1, *t.shape[1:]), t.dtype), specs)
+    return keras.tree.map_structure(lambda t: _fill(t.shape[1:], value, t.dtype), input_specs(model))
+
+
+def has_fixed_inputs(model: keras.Model) -> bool:
+    """Whether a built model determines the shape of one example."""
+    shapes = [spec.shape[1:] for spec in keras.tree.flatten(input_specs(model)) if spec is not None]
+    return bool(shapes) and all(None not in shape for shape in shapes)
+
+
+def _fill(shape: Sequence[int], value: int, dtype: str) -> tf.Tensor:
+    return tf.fill((1, *shape), tf.constant(value, dtype))
 
 
 @contextmanager
 def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
-    """Notes the calls of some layers while the context lasts.
+    """Records the calls of some layers while the context lasts.
 
-    Sees every call, whoever makes it: a graph, a subclassed model, an attention layer. Inside
-    `tf.function` the notes are taken while it is traced. One thread at a time may watch a layer.
+    Sees every call, whoever makes it: a graph, a subclassed model, an attention layer. Inside `tf.function` calls are
+    recorded while it is traced. One thread at a time may watch a layer.
 
     Args:
       layers: layers that take one tensor and return one, each at most once.
@@ -81,7 +120,7 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
     """
     calls: list[LayerCall] = []
 
-    def noting(layer: keras.Layer) -> Callable[..., tf.Tensor]:
+    def record_calls(layer: keras.Layer) -> Callable[..., tf.Tensor]:
         original = layer.call
 
         def call(inputs: tf.Tensor, *args: object, **kwargs: object) -> tf.Tensor:
@@ -94,7 +133,7 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
     # Past Keras' __setattr__, which tracks attributes and may lock a built layer.
     before = [layer.__dict__.get("call") for layer in layers]
     for layer in layers:
-        layer.__dict__["call"] = noting(layer)
+        layer.__dict__["call"] = record_calls(layer)
     try:
         yield calls
     finally:

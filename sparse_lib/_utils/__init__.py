@@ -1,1 +1,1 @@
-"""Helpers that know nothing of sparsity: atomic files, suggestions in error messages, tf.distribute."""
+"""Helpers without knowledge of sparsity: atomic files, text tables, suggestions in error messages, tf.distribute."""

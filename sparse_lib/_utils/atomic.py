@@ -5,19 +5,22 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-# How the name of a file begins that is being written, or was when a process was killed.
+# Prefix of a file that is being written, or was when its process was killed.
 TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to, which takes its name once it is complete.
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Provides a temporary path, and renames the file written there once it is complete and on the disk.
 
     Args:
-      path: where the file goes.
+      path: final path of the file.
 
     Yields:
-      A path in the same directory, with the same ending.
+      The temporary path, in the same directory and with the same suffix.
+
+    Raises:
+      OSError: if the file cannot be written; one that had the final path is unchanged.
     """
     target = pathlib.Path(path)
     temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")

@@ -1,4 +1,4 @@
-"""Names in the lines of errors: all of a few, the likest of many."""
+"""Suggests valid names in error messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 _SHOWN = 8
 
 
-def likest(asked: str, names: Iterable[str]) -> str:
-    """Lists the names that could have been meant.
+def closest_names(unknown: str, names: Iterable[str]) -> str:
+    """Lists the names that the user may have meant.
 
     Args:
-      asked: what fits none of them.
-      names: that there are.
+      unknown: the name that is not valid.
+      names: all valid names.
 
     Returns:
-      All names, or of more than 8 those most like the asked one and how many others there are.
+      All valid names, or of more than 8 the most similar ones and the number of the others.
     """
     names = list(names)
     if len(names) <= _SHOWN:
         return ", ".join(names)
-    shown = difflib.get_close_matches(asked, names, n=_SHOWN, cutoff=0)
+    shown = difflib.get_close_matches(unknown, names, n=_SHOWN, cutoff=0)
     return f"{', '.join(shown)} and {len(names) - len(shown)} others"

@@ -1,4 +1,4 @@
-"""tf.distribute strategies from a name, and the helpers that let one code path serve all of them."""
+"""tf.distribute strategies by name, and helpers for code that runs under any of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
     """Builds a tf.distribute strategy.
 
     Args:
-      name: `cpu` or `gpu` (one device), `mirrored` (all local accelerators, or all logical CPU devices where
-        there is none), `multiworker` (TF_CONFIG), `tpu`, or `auto`: one accelerator if there is exactly one,
-        `mirrored` if there are several, otherwise the plain default on CPU.
-      tpu_address: address of the TPU worker, only for `tpu`.
+      name: `cpu` or `gpu` (one device), `mirrored` (all local accelerators, or all logical CPU devices without
+        accelerators), `multiworker` (TF_CONFIG), `tpu`, or `auto`: one accelerator if there is exactly one,
+        `mirrored` if there are several, otherwise the CPU.
+      tpu_address: address of the TPU worker, for `tpu` only.
 
     Returns:
-      The strategy; `auto` and `cpu` without accelerators give TensorFlow's default strategy, which costs nothing.
+      The strategy; `auto` and `cpu` without accelerators give TensorFlow's default strategy, which has no overhead.
 
     Raises:
-      ValueError: for an unknown name or a device that this machine does not have.
+      InputError: for an unknown name, or a GPU on a machine without one.
     """
     if name not in STRATEGIES:
         raise InputError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
     if name == "multiworker":
-        # Before anything asks for devices: collective operations cannot be set up later.
+        # Before the devices are listed: collective operations cannot be set up afterwards.
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
@@ -48,13 +48,13 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
 
 
 def sum_over_replicas(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Sums tensors over the replicas from inside a replica; the identity where there is one replica.
+    """Sums tensors over the replicas, in replica context; the identity on one replica.
 
     Args:
-      tensors: one a variable; None stays None.
+      tensors: of this replica; None stays None.
 
     Returns:
-      The sums, the same on every replica.
+      The sums, equal on all replicas.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -67,14 +67,14 @@ def sum_over_replicas(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | N
 def merge(function: Callable[..., Any], *args: Any) -> Any:
     """Calls `function(strategy, *args)` once for all replicas, in cross-replica context.
 
-    Inside it `tf.cond` may choose between branches that assign mirrored variables, which replica context forbids.
+    There, branches of `tf.cond` may assign mirrored variables, which replica context forbids.
 
     Args:
-      function: takes the strategy, and what the replicas passed as per-replica values.
+      function: takes the strategy and the arguments of all replicas as per-replica values.
       *args: of this replica.
 
     Returns:
-      What the function returns.
+      The result of the function.
     """
     strategy = tf.distribute.get_strategy()
     context = tf.distribute.get_replica_context()
@@ -84,15 +84,15 @@ def merge(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def per_replica(strategy: tf.distribute.Strategy, function: Callable[..., Any], *args: Any) -> Any:
-    """Runs a function of tensors on every replica from cross-replica context.
+    """Runs a function of tensors on every replica, from cross-replica context.
 
     Args:
-      strategy: in whose scope this is.
+      strategy: the current strategy.
       function: takes tensors.
       *args: tensors, variables or per-replica values.
 
     Returns:
-      What the function returns, as per-replica values.
+      The results of the function, as per-replica values.
     """
     if not tf.distribute.has_strategy():
         return function(*args)
@@ -100,14 +100,14 @@ def per_replica(strategy: tf.distribute.Strategy, function: Callable[..., Any], 
 
 
 def share_out(strategy: tf.distribute.Strategy, parts: Sequence[Any]) -> Any:
-    """Gives each replica a part of its own, from cross-replica context.
+    """Distributes parts over the replicas, from cross-replica context.
 
     Args:
-      strategy: whose replicas.
-      parts: one a replica, structures of tensors.
+      strategy: of the replicas.
+      parts: structures of tensors, one per replica.
 
     Returns:
-      The parts as one per-replica value; with one replica, its part.
+      The parts as one per-replica value; on one replica, its part.
     """
     if strategy.num_replicas_in_sync == 1:
         return parts[0]
@@ -117,12 +117,12 @@ def share_out(strategy: tf.distribute.Strategy, parts: Sequence[Any]) -> Any:
 def update(
     strategy: tf.distribute.Strategy, variable: tf.Variable, function: Callable[..., tf.Tensor], *args: Any
 ) -> None:
-    """Assigns every replica's copy of a variable `function(copy, *args)`, from cross-replica context.
+    """Assigns `function(copy, *args)` to every replica's copy of a variable, from cross-replica context.
 
     Args:
-      strategy: in whose scope this is.
-      variable: of which each replica has a copy.
-      function: of the copy and this replica's arguments.
+      strategy: the current strategy.
+      variable: with one copy per replica.
+      function: takes the copy and the arguments of its replica.
       *args: tensors, variables or per-replica values.
     """
     if not tf.distribute.has_strategy():
@@ -132,16 +132,16 @@ def update(
 
 
 def assign(strategy: tf.distribute.Strategy, variable: tf.Variable, value: Any) -> None:
-    """Assigns every replica's copy its own replica's value, from cross-replica context.
+    """Assigns to every replica's copy of a variable the value of that replica, from cross-replica context.
 
     Args:
-      strategy: in whose scope this is.
-      variable: of which each replica has a copy.
+      strategy: the current strategy.
+      variable: with one copy per replica.
       value: a tensor or a per-replica value.
     """
     update(strategy, variable, lambda _, own: own, value)
 
 
 def owner(variable: tf.Variable) -> tf.distribute.Strategy | None:
-    """The strategy that keeps copies of a variable; None for a plain variable, which has one."""
+    """Returns the strategy that a variable was created under; None for a plain variable, which has no copies."""
     return getattr(variable, "distribute_strategy", None)

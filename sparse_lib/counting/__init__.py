@@ -1,4 +1,4 @@
-"""FLOPs and bytes of sparse networks, by two rules."""
+"""FLOPs and size of sparse networks, by an exact rule and by the published one."""
 
 from sparse_lib.counting.cost_model import (
     CostModel,

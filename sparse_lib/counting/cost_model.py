@@ -1,4 +1,4 @@
-"""FLOPs and size of sparse networks, by an honest rule and by the published one."""
+"""FLOPs and size of sparse networks, by an exact rule and by the published one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sparse_lib._keras import tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
-from sparse_lib.counting.operations import KernelUse, countable_layers, honest_uses, published_uses
+from sparse_lib.counting.operations import KernelUse, countable_layers, exact_uses, published_uses
 from sparse_lib.updaters import WeightGradient
 
 RULES = ("honest", "micronet")
@@ -45,16 +45,16 @@ class LayerCost:
 
 
 class CostModel:
-    """Counts a model for any masks; the model itself is run only once.
+    """Counts the FLOPs and size of a model for any masks.
 
-    It is run on one example of zeros to see which layers it calls, how often, and on which shapes.
-    Only products with kernels, their biases and activations count: no normalisation, pooling,
+    The model is called once, on one example of zeros, to record its layer calls and their shapes.
+    Only products with kernels, their biases and activations count: no normalization, pooling,
     residual addition or attention score. Rules:
 
     - "honest": each active weight is one multiplication wherever the kernel is applied (padding
       included, as dense kernels compute it); a sum of n terms is n - 1 additions; a bias adds one
       per output element and an activation (softmax aside) counts one, where they exist, also as a
-      layer of its own. Without a bias as many units as possible are taken to be alive. Weights
+      separate layer. Without a bias as many units as possible are assumed to be alive. Weights
       count the bits of their dtype, plus one mask bit for each weight of a kernel with zeros.
     - "micronet": the published rule, see `LayerShape`; only Dense, Conv2D and DepthwiseConv2D.
     """
@@ -74,9 +74,9 @@ class CostModel:
         """
         if rule not in RULES:
             raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
-        uses_of = honest_uses if rule == "honest" else published_uses
+        uses_of = exact_uses if rule == "honest" else published_uses
         with tracing.watch(countable_layers(model)) as calls:
-            objective.call(model, [], [], tracing.example_of_zeros(model, input_shape))
+            objective.call(model, [], [], tracing.example(model, 0, input_shape))
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.
@@ -93,7 +93,7 @@ class CostModel:
             for a dense kernel.
 
         Returns:
-          One entry per kernel (per activation layer too, by the honest rule) in order of first
+          One entry per kernel (and per activation layer, by the rule "honest") in order of first
           use. A shared layer has its size counted once and its FLOPs at every call.
 
         Raises:
@@ -129,6 +129,16 @@ def layer_costs(
 
     Raises:
       ValueError: as `CostModel` and `CostModel.costs`.
+
+    Examples:
+      >>> import keras
+      >>> from sparse_lib import counting
+      >>> dense = keras.layers.Dense(10)
+      >>> model = keras.Sequential([keras.Input((4,)), dense])
+      >>> counting.inference_flops(counting.layer_costs(model))  # 40 multiplications and 40 additions
+      80
+      >>> counting.inference_flops(counting.layer_costs(model, {dense.kernel.path: 10}))
+      20
     """
     return CostModel(model, rule, input_shape).costs(masks)
 
@@ -247,7 +257,7 @@ def pruning_flops_per_sample(flops_at: Callable[[float], float], sparsities: Ite
 
     Args:
       flops_at: maps the overall sparsity (fraction) to inference FLOPs.
-      sparsities: the sparsity at each step of training, or at every so many.
+      sparsities: the sparsity at each step of training, or at evenly spaced steps.
 
     Returns:
       FLOPs per example.
@@ -262,16 +272,15 @@ def pruning_flops_per_sample(flops_at: Callable[[float], float], sparsities: Ite
 
 
 def width_multiplier(cost: Callable[[float], float], budget: float, resolution: int = 1000) -> float:
-    """Finds by bisection the width at which a network costs as much as it may: that of a small-dense twin.
+    """Finds by bisection the width at which a network has a given cost, such as that of a small-dense twin.
 
     Args:
-      cost: maps a factor on the network's widths to what is counted, such as parameters, bytes or
-        FLOPs; it must not fall as the factor rises.
-      budget: what the network may cost, in the same unit.
+      cost: maps a width factor to a cost such as parameters, bytes or FLOPs; it must not decrease with the factor.
+      budget: the target cost, in the same unit.
       resolution: widths are multiples of 1 / resolution; the published ones have three decimals.
 
     Returns:
-      The width of nearest cost, the narrowest of them.
+      The width factor of the nearest cost, the lowest of equal ones.
 
     Raises:
       ValueError: if even the narrowest network costs twice the budget or more.
@@ -281,7 +290,7 @@ def width_multiplier(cost: Callable[[float], float], budget: float, resolution: 
         raise InputError(f"The narrowest network costs {cost(low / resolution):,}, but the budget is {budget:,.0f}.")
     while cost(high / resolution) < budget:
         low, high = high, 2 * high
-    # The lowest width that reaches the budget; the one below it may be nearer.
+    # The lowest width that reaches the budget; the one below may be nearer.
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(middle / resolution) >= budget else (middle + 1, high)
@@ -290,7 +299,7 @@ def width_multiplier(cost: Callable[[float], float], budget: float, resolution: 
 
 
 def _cost(uses: Sequence[KernelUse | LayerShape], nnz: int | None) -> LayerCost:
-    """The cost of one kernel from all its uses."""
+    """Sums the uses of one kernel."""
     kernel = uses[0]
     nnz = kernel.size if nnz is None else int(nnz)
     if not 0 <= nnz <= kernel.size:

@@ -1,4 +1,4 @@
-"""The MicroNet challenge's counting rule, which the published tables of sparse training follow."""
+"""The counting rule of the MicroNet challenge, used by the published tables of sparse training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A layer as the rule sees it: every layer has a bias and a ReLU and half-kernel padding.
+    """A layer for the MicroNet rule, which assumes a bias, a ReLU and half-kernel padding everywhere.
 
     With p the number of output positions and u the number of output units:
 
@@ -52,7 +52,7 @@ class LayerShape:
         return (-(-(self.input_size - width + 1 + 2 * (width // 2)) // self.stride)) ** 2
 
     def flops(self, nnz: float) -> float:
-        """FLOPs of one example; an integer if the number of active weights is one.
+        """FLOPs of one example; an integer if the number of active weights is an integer.
 
         Args:
           nnz: number of active weights.
@@ -63,7 +63,7 @@ class LayerShape:
         return self.positions * (2 * nnz + self.bias)
 
     def bits(self, nnz: float) -> float:
-        """Size; an integer if the number of active weights is one.
+        """Size; an integer if the number of active weights is an integer.
 
         Args:
           nnz: number of active weights.
@@ -75,10 +75,10 @@ class LayerShape:
 
 
 def scale_width(layers: Sequence[LayerShape], width: float) -> list[LayerShape]:
-    """Narrows or widens a network, as RigL's small-dense baselines do.
+    """Scales the widths of a network, as for RigL's small-dense baselines.
 
     Args:
-      layers: layers in order; the input of the first and the output of the last stay.
+      layers: layers in order; the input of the first and the output of the last keep their size.
       width: factor on the number of channels, which are rounded down.
 
     Returns:
@@ -88,14 +88,14 @@ def scale_width(layers: Sequence[LayerShape], width: float) -> list[LayerShape]:
     for index, layer in enumerate(layers):
         *window, inputs, outputs = layer.kernel
         inputs = inputs if index == 0 else int(inputs * width)
-        # One output for each input channel, as of depthwise layers, stays one.
+        # Depthwise layers keep one output per input channel.
         outputs = outputs if index == len(layers) - 1 or outputs == 1 else int(outputs * width)
         scaled.append(replace(layer, kernel=(*window, inputs, outputs)))
     return scaled
 
 
 class Totals(NamedTuple):
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
       flops: multiplications and additions of one example.
@@ -112,12 +112,12 @@ class Totals(NamedTuple):
 
 
 def totals(layers: Sequence[LayerShape], sparsities: Mapping[str, float] | None = None, width: float = 1.0) -> Totals:
-    """Sums a network up as the published tables do, without rounding sparsities to weights.
+    """Sums the cost of a network as the published tables do, without rounding to whole weights.
 
     Args:
       layers: layers in order.
-      sparsities: sparsity by name (fraction), as from `distributions.sparsities`; none where not
-        given. They are those of the unscaled shapes, whatever the width.
+      sparsities: sparsity by name (fraction), as from `distributions.sparsities`; 0 where
+        missing. They apply to the unscaled shapes, whatever the width.
       width: as for `scale_width`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What one call of a layer does with its kernels, by either counting rule."""
+"""Operations of one call of a layer, by either counting rule."""
 
 import math
 from dataclasses import dataclass
@@ -7,54 +7,40 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib._keras import tracing
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
+_WITH_KERNEL = (
+    *layer_types.DENSE_OR_CONVOLUTION,
+    *layer_types.DEPTHWISE_CONVOLUTIONS,
+    *layer_types.SEPARABLE_CONVOLUTIONS,
+    *layer_types.TRANSPOSED_CONVOLUTIONS,
+    keras.layers.EinsumDense,
+    keras.layers.ReversibleEmbedding,
 )
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
-_WITH_KERNEL = (*_CONVOLUTIONS, *_TRANSPOSED, *_SEPARABLE, *_DENSE, keras.layers.ReversibleEmbedding)
-# Activations in a step of a cell, of its gates and others, per unit.
+# Activations per unit and step of a cell: of its gates, and others.
 _CELLS = {keras.layers.GRUCell: (2, 1), keras.layers.LSTMCell: (3, 2), keras.layers.SimpleRNNCell: (0, 1)}
-_ACTIVATIONS = (
-    keras.layers.Activation,
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-)
 _NOT_COUNTED = (None, keras.activations.linear, keras.activations.softmax)
 _REPEATING = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 @dataclass(frozen=True)
 class KernelUse:
-    """One kernel in one call of its layer, by the honest rule (`counting.CostModel`).
+    """One kernel in one call of its layer, by the exact rule (`honest` of `counting.CostModel`).
 
-    An activation layer is a use without weights; a sum of n terms is n - 1 additions.
+    An activation layer is a use without weights; a sum of n terms takes n - 1 additions.
 
     Attributes:
       name: path of the kernel.
       size: number of weights.
       bias: number of bias parameters.
-      applications: how often each weight enters a product, per example.
-      extra_additions: additions beyond one for each product, per example: none where a bias starts
-        the sums, one fewer for each sum where nothing does.
-      activations: evaluations of an activation, per example.
-      weight_bits: bits of one weight.
+      applications: products per weight and example (count).
+      extra_additions: additions per example beyond one per product (count): 0 where a bias starts the sums, else minus
+        the number of sums.
+      activations: evaluations of an activation per example (count).
+      weight_bits: size of a weight (bits).
     """
 
     name: str
@@ -84,7 +70,7 @@ class KernelUse:
           nnz: number of active weights.
 
         Returns:
-          Bits.
+          Size (bits).
         """
         return self.weight_bits * (nnz + self.bias) + (self.size if nnz < self.size else 0)
 
@@ -99,15 +85,15 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
       Layers with kernels, and activation layers.
 
     Raises:
-      ValueError: if another layer has a kernel, or calls its kernel an unknown number of times.
+      ValueError: if another layer has a kernel, or applies its kernel an unknown number of times.
     """
     layers = tracing.all_layers(model)
     recurrent = [layer for layer in layers if type(getattr(layer, "cell", None)) in _CELLS]
-    # A cell is called in a loop, which hides how often: its layer knows.
+    # Cells are called inside a loop and counted by their recurrent layer.
     cells = {id(layer.cell) for layer in recurrent}
     countable = []
     for layer in layers:
-        if layer in recurrent or isinstance(layer, (*_WITH_KERNEL, *_ACTIVATIONS)):
+        if layer in recurrent or isinstance(layer, (*_WITH_KERNEL, *layer_types.ACTIVATION_LAYERS)):
             countable.append(layer)
         elif id(layer) in cells:
             continue
@@ -119,8 +105,8 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
     return countable
 
 
-def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, KernelUse]]:
-    """What one call of a layer does with its kernels, or else its activation.
+def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, KernelUse]]:
+    """Counts the operations of one call of a layer, by the exact rule.
 
     Args:
       layer: one of `countable_layers`.
@@ -128,19 +114,19 @@ def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple
       outputs: shape of its output for a batch of one.
 
     Returns:
-      For each kernel the variable (for an activation layer, the layer) and its use.
+      Pairs of a kernel variable, or an activation layer, and its use.
     """
     if type(getattr(layer, "cell", None)) in _CELLS:
         return _recurrent_uses(layer.cell, steps=inputs[1])
     if isinstance(layer, keras.layers.ReversibleEmbedding):
         return _embedding_uses(layer, inputs, outputs)
     elements = math.prod(outputs)
-    activations = elements if _counts(getattr(layer, "activation", None)) else 0
-    if isinstance(layer, _ACTIVATIONS):
+    activations = elements if _is_counted(getattr(layer, "activation", None)) else 0
+    if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         is_counted = activations or type(layer) is not keras.layers.Activation
         return [(layer, KernelUse(layer.path or layer.name, 0, 0, 0, 0, elements, 0))] if is_counted else []
     applications = _applications(layer, inputs, outputs)
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, layer_types.SEPARABLE_CONVOLUTIONS):
         middle = applications * math.prod(layer.depthwise_kernel.shape[-2:])
         return [
             _use(layer.depthwise_kernel, None, applications, middle),
@@ -149,15 +135,15 @@ def honest_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple
     return [_use(layer.kernel, layer.bias, applications, elements, activations)]
 
 
-def _counts(function: object) -> bool:
-    """Whether an activation counts; a layer that is given as one counts by its own call."""
+def _is_counted(function: object) -> bool:
+    """Whether an activation is counted here; an activation that is a layer is counted by its own call."""
     return function not in _NOT_COUNTED and not isinstance(function, keras.Layer)
 
 
 def _use(
     kernel: keras.Variable, bias: keras.Variable | None, applications: int, sums: int, activations: int = 0
 ) -> tuple[object, KernelUse]:
-    """One kernel whose products make up so many sums, each with its bias if there are any."""
+    """The use of one kernel whose products form `sums` sums, each with a bias if there is one."""
     size, biases = (0 if v is None else int(math.prod(v.shape)) for v in (kernel, bias))
     extra = 0 if biases else -sums
     return kernel, KernelUse(kernel.path, size, biases, applications, extra, activations, _bits(kernel))
@@ -168,16 +154,16 @@ def _bits(kernel: keras.Variable) -> int:
 
 
 def _recurrent_uses(cell: keras.Layer, steps: int) -> list[tuple[object, KernelUse]]:
-    """The two kernels of a recurrent cell: products with the state join the sums that those with the input began.
+    """The two kernels of a recurrent cell: products with the state are added to the sums of products with the input.
 
-    Gates multiply by elements, without a kernel, and do not count.
+    Elementwise products of gates have no kernel and are not counted.
     """
     gates, others = _CELLS[type(cell)]
     functions = gates * [getattr(cell, "recurrent_activation", None)] + others * [cell.activation]
-    activations = steps * cell.units * sum(map(_counts, functions))
+    activations = steps * cell.units * sum(map(_is_counted, functions))
     kernel, state = cell.kernel, cell.recurrent_kernel
     sums = state.shape[-1]
-    # A GRU that resets its state after the product has a second bias there.
+    # A GRU that resets its state after the product has a second bias.
     first = 0 if cell.bias is None else sums
     second = sums if first and len(cell.bias.shape) == 2 else 0
     started = 0 if first else -steps * sums
@@ -189,7 +175,7 @@ def _recurrent_uses(cell: keras.Layer, steps: int) -> list[tuple[object, KernelU
 def _embedding_uses(
     layer: keras.layers.ReversibleEmbedding, inputs: Shape, outputs: Shape
 ) -> list[tuple[object, KernelUse]]:
-    """An embedding as the kernel of logits; looking a vector up takes no product."""
+    """An embedding as the kernel of logits; lookups take no products."""
     if len(outputs) > len(inputs):
         return []
     kernel = layer.embeddings if layer.tie_weights else layer.reverse_embeddings
@@ -197,19 +183,18 @@ def _embedding_uses(
 
 
 def _applications(layer: keras.Layer, inputs: Shape, outputs: Shape) -> int:
-    """How often each weight of a layer enters a product in one call."""
+    """Products per weight of a layer in one call (count)."""
     if isinstance(layer, keras.layers.EinsumDense):
-        operands, result = layer.equation.split("->")
-        labels = operands.split(",")[1]
-        units = [n for label, n in zip(labels, layer.kernel.shape, strict=True) if label in result]
+        units = [layer.kernel.shape[axis] for axis in layer_types.output_axes(layer, layer.kernel)]
         return math.prod(outputs) // int(math.prod(units))
     if isinstance(layer, keras.layers.Dense):
         return math.prod(inputs[:-1])
-    return math.prod(_window(layer, inputs if isinstance(layer, _TRANSPOSED) else outputs))
+    is_transposed = isinstance(layer, layer_types.TRANSPOSED_CONVOLUTIONS)
+    return math.prod(_window(layer, inputs if is_transposed else outputs))
 
 
 def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[object, LayerShape]]:
-    """The kernel of a layer as the published rule sees it.
+    """Describes the kernel of a layer for the published rule.
 
     Args:
       layer: one of `countable_layers`.
@@ -217,13 +202,13 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
       outputs: shape of its output for a batch of one.
 
     Returns:
-      The kernel variable and its shape; nothing for an activation layer.
+      The kernel variable and its shape; empty for an activation layer.
 
     Raises:
       ValueError: if the rule is not defined for the layer.
     """
     del outputs
-    if isinstance(layer, _ACTIVATIONS):
+    if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         return []
     kernel: Any = getattr(layer, "kernel", None)
     if isinstance(layer, keras.layers.Dense) and len(inputs) == 2:
@@ -243,5 +228,5 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
 
 
 def _window(layer: keras.Layer, shape: Shape) -> Shape:
-    """Spatial part of the shape of one example, batch included."""
+    """Spatial part of a shape with the batch dimension."""
     return shape[2:] if layer.data_format == "channels_first" else shape[1:-1]

@@ -1,14 +1,17 @@
 """Curvature of the loss in the space of a model's active weights.
 
-A `Subspace` says which weights, `Batches` which data. An operator is the Hessian, Gauss-Newton or Fisher matrix there,
-known by its products; everything else takes any operator and never sees a model.
+A `Subspace` selects the weights and `Batches` holds the data. The operators (Hessian, Gauss-Newton, Fisher) are
+matrix-free scipy `LinearOperator`s on them; eigenvalues, spectral density and traces are functions of any symmetric
+operator and know nothing of models. `sparse_lib.curvature.exact` computes the Hessian as a matrix.
 """
 
+from sparse_lib.curvature import exact
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.callback import Sharpness, TopEigenvalue
 from sparse_lib.curvature.determinism import consistency
 from sparse_lib.curvature.eigenpairs import Eigenpairs, both_ends, extreme
 from sparse_lib.curvature.estimate import Estimate
+from sparse_lib.curvature.exact import ExactHessian, eigenvalues, hessian
 from sparse_lib.curvature.gauss_newton import FisherOperator, GaussNewtonOperator
 from sparse_lib.curvature.lanczos import Lanczos, Ritz, lanczos
 from sparse_lib.curvature.operators import Counted, CurvatureOperator, HessianOperator, restricted, shifted
@@ -32,6 +35,7 @@ __all__ = [
     "Density",
     "Eigenpairs",
     "Estimate",
+    "ExactHessian",
     "FisherOperator",
     "GaussNewtonOperator",
     "HessianOperator",
@@ -47,8 +51,11 @@ __all__ = [
     "both_ends",
     "change",
     "consistency",
+    "eigenvalues",
+    "exact",
     "extreme",
     "float_tolerance",
+    "hessian",
     "lanczos",
     "overlap",
     "quadrature",

@@ -1,4 +1,4 @@
-"""A finite data set as batches that can be visited again and again."""
+"""A finite data set as batches that can be iterated repeatedly."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -14,20 +14,20 @@ _ADVICE = "pass (x, y) arrays, a tf.data.Dataset of (x, y) batches, or a list of
 
 
 class Batches:
-    """Batches (x, y) of a data set, the same at every visit; all but the last have one size.
+    """Batches (x, y) of a finite data set, identical in every pass.
 
     Attributes:
-      examples: number of examples in all batches (count).
-      batch_size: examples a batch, of all but the last (count).
+      examples: examples in all batches (count).
+      batch_size: examples per batch, except the last (count).
     """
 
     def __init__(self, source: Iterable[tuple[Any, Any]], examples: int, batch_size: int) -> None:
-        """Takes what `of` has made.
+        """Creates batches from an iterable; use `of` for arrays and datasets.
 
         Args:
-          source: yields batches anew at every iteration.
-          examples: number of examples in all batches (count).
-          batch_size: examples a batch, of all but the last (count).
+          source: iterable that yields the same batches in every pass.
+          examples: examples in all batches (count).
+          batch_size: examples per batch, except the last (count).
         """
         self._source = source
         self.examples = examples
@@ -35,25 +35,25 @@ class Batches:
 
     @classmethod
     def of(cls, data: Any, batch_size: int) -> Self:
-        """Batches of arrays, a dataset, or other batches.
+        """Batches of arrays, of a dataset, or of other batches.
 
         Args:
-          data: a tuple (x, y) of arrays, or of structures of arrays; a finite tf.data.Dataset of such batches; or a
-            list or other iterable of such batches, which is read into memory.
-          batch_size: examples a batch (count); the last batch has what is left.
+          data: a tuple (x, y) of arrays or nested structures of arrays; a finite `tf.data.Dataset` of such batches; or
+            a list or other iterable of such batches, which is read into memory.
+          batch_size: examples per batch (count); the last batch may be smaller.
 
         Returns:
-          The batches. A dataset is read once to count its examples, and again at every visit.
+          The batches. A dataset is read once to count its examples, and again in every pass.
 
         Raises:
-          ValueError: for no examples, arrays of unequal length, an infinite dataset, or anything else.
+          ValueError: for an empty or infinite data set, arrays of unequal length, or data of another kind.
         """
         if batch_size < 1:
             raise InputError(f"The batch size must be at least 1, got {batch_size}.")
         if isinstance(data, tf.data.Dataset):
             return cls._of_dataset(data, batch_size)
         if not isinstance(data, tuple):
-            data = _joined(data)
+            data = _concatenate(data)
         arrays = _Arrays(data, batch_size)
         return cls(arrays, arrays.examples, batch_size)
 
@@ -64,13 +64,13 @@ class Batches:
         if not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
             raise InputError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
         source = data.rebatch(batch_size).prefetch(1)
-        examples = sum(count(x) for x, _ in source)
+        examples = sum(count_examples(x) for x, _ in source)
         if examples == 0:
             raise InputError(f"The data set is empty: {_ADVICE}.")
         return cls(source, examples, batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Batches (x, y) of tensors, or of structures of tensors, the examples along the first axis."""
+        """Iterates over batches (x, y) of tensors or nested structures of tensors, examples along the first axis."""
         for x, y in self._source:
             yield keras.tree.map_structure(tf.convert_to_tensor, (x, y))
 
@@ -79,20 +79,20 @@ class Batches:
         return math.ceil(self.examples / self.batch_size)
 
 
-def count(x: Any) -> int:
-    """Number of examples of a batch (count).
+def count_examples(x: Any) -> int:
+    """Counts the examples of a batch.
 
     Args:
-      x: a tensor or a structure of tensors, the examples along the first axis.
+      x: a tensor or nested structure of tensors, examples along the first axis.
 
     Returns:
-      The length of the first tensor.
+      Length of the first tensor (count).
     """
     return int(keras.tree.flatten(x)[0].shape[0])
 
 
-def _joined(data: Any) -> tuple[Any, Any]:
-    """The arrays of a list of batches."""
+def _concatenate(data: Any) -> tuple[Any, Any]:
+    """Concatenates a list of batches to arrays."""
     pairs = list(data) if isinstance(data, Iterable) else []
     if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise InputError(f"Batches cannot be made of {type(data).__name__}: {_ADVICE}.")
@@ -101,7 +101,7 @@ def _joined(data: Any) -> tuple[Any, Any]:
 
 
 class _Arrays:
-    """Slices of arrays in order."""
+    """Iterates over slices of arrays, in order."""
 
     def __init__(self, data: tuple[Any, ...], batch_size: int) -> None:
         if len(data) != 2:

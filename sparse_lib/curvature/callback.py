@@ -1,4 +1,4 @@
-"""A Keras callback that follows the largest eigenvalue while a model trains."""
+"""A Keras callback that tracks the largest Hessian eigenvalue during training."""
 
 import time
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from sparse_lib.objective import LossFunction, Objective
 
 
 class Sharpness(NamedTuple):
-    """The largest eigenvalue of the Hessian at one step.
+    """A measurement of the largest Hessian eigenvalue.
 
     Attributes:
-      step: steps of the optimizer before it (count).
-      value: the eigenvalue.
-      residual: an eigenvalue of the Hessian lies within this distance of the value.
-      seconds: what the measurement took, without compiling.
+      step: optimizer steps before the measurement (count).
+      value: estimate of the eigenvalue.
+      residual: upper bound on the distance to the nearest eigenvalue of the Hessian.
+      seconds: duration without compilation (s).
     """
 
     step: int
@@ -33,18 +33,18 @@ class Sharpness(NamedTuple):
 
 
 class TopEigenvalue(keras.callbacks.Callback):
-    """Follows the largest eigenvalue of the Hessian on the active weights, in a bounded share of the time.
+    """Tracks the largest Hessian eigenvalue of the active weights, within a fixed share of the training time.
 
-    A measurement is a few Lanczos steps from the eigenvector that the last one found, which hardly moves in between, so
-    that the estimate gets better as training goes on; its residual says how good it is. Measurements are taken after
-    batches, whenever the time spent on them stays below `share` of the time since training began. The first comes
-    after the first batch and compiles its graph: that time counts, and the next waits until it is paid for. Training
-    is not touched: no weight, batch-norm average, seed or mask moves.
+    A measurement is a few Lanczos steps that start from the last eigenvector found. That eigenvector changes slowly, so
+    estimates improve during training; the residual bounds their error. Measurements are taken after batches, whenever
+    the time spent on them stays below `share` of the time since training began. The first one follows the first batch
+    and compiles the graph, which counts as time spent. Training is not affected: weights, batch-norm averages, seeds
+    and masks do not change.
 
-    The latest value is in the epoch's logs as `lambda_max`, all are in `measurements`.
+    The latest value is logged at the end of an epoch as `lambda_max`; `measurements` has all of them.
 
     Attributes:
-      measurements: one `Sharpness` a measurement.
+      measurements: one `Sharpness` per measurement.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class TopEigenvalue(keras.callbacks.Callback):
         steps: int = 8,
         seed: int = 0,
     ) -> None:
-        """Takes what to measure on.
+        """Creates the callback.
 
         Args:
-          data: examples, in any form that `Batches.of` takes; the same for all measurements.
-          batch_size: examples a batch (count).
-          loss: maps (y_true, outputs) to one loss an example; None takes cross-entropy of integer labels.
-          masks: of the model's sparse kernels; None takes all weights.
-          share: largest share of the training time to spend (fraction).
-          steps: lanczos steps of a measurement, each a pass over the data (count).
+          data: examples in any form that `Batches.of` takes; the same for all measurements.
+          batch_size: examples per batch (count).
+          loss: (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels and logits.
+          masks: masks of the model's sparse kernels; None means that all weights are active.
+          share: largest share of the training time spent on measurements (fraction).
+          steps: Lanczos steps per measurement (count); each is a pass over the data.
           seed: seed of the first start vector.
 
         Raises:
-          ValueError: for a share outside of (0, 1], no steps, or unusable data.
+          ValueError: for a share outside (0, 1], no steps, or unusable data.
         """
         super().__init__()
         if not 0 < share <= 1 or steps < 1:
@@ -87,12 +87,21 @@ class TopEigenvalue(keras.callbacks.Callback):
         self._began = self._spent = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock."""
+        """Starts the clock.
+
+        Args:
+          logs: not used.
+        """
         del logs
         self._began, self._spent = time.perf_counter(), 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measures if there is time for it."""
+        """Measures if the share of time allows it.
+
+        Args:
+          batch: not used.
+          logs: not used.
+        """
         del batch, logs
         now = time.perf_counter()
         expected = self.measurements[-1].seconds if self.measurements else 0.0
@@ -101,19 +110,24 @@ class TopEigenvalue(keras.callbacks.Callback):
             self._spent += time.perf_counter() - now
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Puts the latest eigenvalue into the logs."""
+        """Logs the latest eigenvalue.
+
+        Args:
+          epoch: not used.
+          logs: metrics of the epoch, to which `lambda_max` is added.
+        """
         del epoch
         if logs is not None and self.measurements:
             logs["lambda_max"] = self.measurements[-1].value
 
     def measure(self, step: int) -> Sharpness:
-        """Takes one measurement now, whatever it costs; for training loops of one's own.
+        """Measures now, regardless of the share of time; for custom training loops.
 
         Args:
-          step: steps of the optimizer so far (count), kept with the result.
+          step: optimizer steps so far (count), stored with the result.
 
         Returns:
-          The measurement, which is also in `measurements`.
+          The measurement, also appended to `measurements`.
         """
         subspace = Subspace.active(self.model, self._masks)
         if self._operator is None or self._operator.objective.model is not self.model:
@@ -127,7 +141,7 @@ class TopEigenvalue(keras.callbacks.Callback):
         return self.measurements[-1]
 
     def _largest(self, operator: HessianOperator) -> tuple[float, float]:
-        """The largest eigenvalue and its residual, NaN at weights that have no finite loss."""
+        """Largest eigenvalue and its residual; NaN where the loss is not finite."""
         start = None
         if self._direction is not None:
             start = operator.subspace.gather(self._direction).numpy()
@@ -136,8 +150,8 @@ class TopEigenvalue(keras.callbacks.Callback):
         try:
             found = lanczos(operator, self._steps, start=start, seed=self._seed).ritz()
         except ValueError:
-            # Training that diverges is not ours to end.
+            # A diverging run is not for a callback to end.
             return float("nan"), float("nan")
-        # Kept in the space of all weights, where it outlives a change of the masks.
+        # Stored in the space of all weights, where it survives a change of the masks.
         self._direction = operator.subspace.scatter(found.vectors[:, -1])
         return float(found.values[-1]), float(found.residuals[-1])

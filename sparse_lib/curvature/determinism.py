@@ -1,4 +1,4 @@
-"""Whether a data set gives the same loss at every visit, without which no curvature means anything."""
+"""Check that loss and gradient are deterministic, which every curvature measurement requires."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.objective import Objective
 
-# Far above what the order of float32 sums does, far below what noise in the data or the layers does.
+# Far above the effect of the order of float32 sums, far below that of noise in the data or the layers.
 _LOSS_TOLERANCE = 1e-5
 _GRADIENT_TOLERANCE = 1e-4
 
@@ -18,28 +18,30 @@ _GRADIENT_TOLERANCE = 1e-4
 def consistency(
     objective: Objective, params: Sequence[tf.Tensor], batches: Batches, *, training: bool = False
 ) -> tuple[float, list[tf.Tensor]]:
-    """Loss and gradient over a data set, after two passes over it have given the same.
+    """Loss and gradient over a data set, verified to be the same in two passes.
 
     Args:
       objective: the loss.
       params: trainable values, as from `objective.params()`.
       batches: the data set.
-      training: whether layers behave as in training.
+      training: whether layers run in training mode.
 
     Returns:
       The mean loss, and its gradient, one float64 tensor per parameter.
 
     Raises:
-      ValueError: if the loss or gradient is not finite, or differs between the passes, with the likely reason.
+      ValueError: if loss or gradient are not finite or differ between the passes; the message names likely causes.
     """
 
-    def of_batch(params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> list[tf.Tensor]:
+    def differentiate_batch(
+        params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, index: tf.Tensor
+    ) -> list[tf.Tensor]:
         del index
         loss, gradient = objective.loss_and_gradient(params, x, y, training=training)
-        # A gradient may be small because those of batches cancel; its rounding error then comes from them.
+        # The gradient may be small because those of batches cancel; its rounding error is relative to theirs.
         return [loss, tf.square(tf.linalg.global_norm(gradient)), *gradient]
 
-    mean = DataMean(of_batch, objective.model)
+    mean = DataMean(differentiate_batch, objective.model)
     (loss, square, *gradient), (again, _, *other) = (mean(batches, list(params)) for _ in range(2))
     loss, again = float(loss), float(again)
     change = float(tf.linalg.global_norm([a - b for a, b in zip(gradient, other, strict=True)]))

@@ -18,10 +18,10 @@ _Pairs = tuple[np.ndarray, np.ndarray]
 # Below this a dense decomposition takes fewer products than iterations do.
 _DENSE = 64
 _CHECK_STEPS = 40
-# A basis of so many vectors and bytes at most; what has not converged by then goes on with restarts.
+# Limits of the basis in vectors and bytes; pairs that have not converged by then continue with restarts.
 BASIS, BASIS_BYTES = 300, 2**30
 
-# How far out a value lies on a side.
+# Position of a value on each side, larger further out.
 _OUT: dict[Which, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: values,
     "smallest": lambda values: -values,
@@ -30,13 +30,13 @@ _OUT: dict[Which, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Eigenpairs(NamedTuple):
-    """Some eigenvalues of a symmetric matrix.
+    """Some eigenpairs of a symmetric matrix.
 
     Attributes:
       values: the outermost first, [k].
       vectors: unit eigenvectors as columns, [n, k].
-      residuals: ||A v - lambda v|| of each, [k]: an eigenvalue lies within this distance of lambda.
-      products: matrix-vector products that it took, those of `both_ends` in common (count).
+      residuals: ||A v - lambda v|| of each pair, [k]; some eigenvalue lies within this distance of lambda.
+      products: matrix-vector products used (count); `both_ends` gives the total of both ends.
     """
 
     values: np.ndarray
@@ -56,17 +56,17 @@ def extreme(
 ) -> Eigenpairs:
     """The k outermost eigenvalues and their eigenvectors, by Lanczos iteration.
 
-    It runs with full re-orthogonalisation until the wanted pairs have converged, which takes far fewer products than
-    short restarts do; where the basis would take more than 1 GB or 300 vectors, implicit restarts (ARPACK's eigsh) go
-    on from what it has found. As one start finds one copy of a repeated eigenvalue, what is left is searched after.
+    Full re-orthogonalisation until convergence takes far fewer products than short restarts. If the basis would exceed
+    1 GB or 300 vectors, implicit restarts (ARPACK's eigsh) continue from it. A single start vector finds one copy of a
+    repeated eigenvalue, so the deflated matrix is searched for further copies.
 
     Args:
-      operator: symmetric, [n, n]; for few dimensions it is decomposed whole.
-      k: how many (count).
+      operator: symmetric, [n, n]; small ones are decomposed densely.
+      k: number of eigenvalues (count).
       which: `largest` or `smallest` in value, or largest in `magnitude`.
-      tolerance: residual that is asked for, relative to the matrix's norm (fraction). An eigenvalue's error is at
-        most that, and its square over the gap to the next eigenvalue; products in float32 cannot give below 1e-6.
-      max_iterations: restarts before giving up (count).
+      tolerance: target residual, relative to the matrix norm (fraction). The error of an eigenvalue is at most the
+        residual, and at most its square over the gap to the next eigenvalue; float32 products limit it to about 1e-6.
+      max_iterations: largest number of restarts (count).
       seed: seed of the start vector.
 
     Returns:
@@ -74,6 +74,14 @@ def extreme(
 
     Raises:
       ValueError: for k or `which` out of range, products that are not finite, or no convergence.
+
+    Examples:
+      >>> import numpy as np
+      >>> from scipy.sparse.linalg import aslinearoperator
+      >>> from sparse_lib import curvature
+      >>> operator = aslinearoperator(np.diag([1.0, 2.0, 5.0]))  # or a HessianOperator
+      >>> curvature.extreme(operator, k=2).values.round(6).tolist()
+      [5.0, 2.0]
     """
     if which not in get_args(Which):
         raise InputError(f"which must be one of {', '.join(get_args(Which))}; got {which!r}.")
@@ -84,17 +92,17 @@ def extreme(
 def both_ends(
     operator: LinearOperator, k: int = 1, *, tolerance: float = 1e-5, max_iterations: int = 300, seed: int = 0
 ) -> tuple[Eigenpairs, Eigenpairs]:
-    """The k largest and the k smallest eigenvalues from one Krylov space: as many products as one end takes.
+    """The k largest and the k smallest eigenvalues from one Krylov space, for the products of one end.
 
     Args:
       operator: symmetric, [n, n].
-      k: how many of each (count).
+      k: number of eigenvalues of each end (count).
       tolerance: as for `extreme`.
       max_iterations: as for `extreme`.
       seed: seed of the start vector.
 
     Returns:
-      What `extreme` finds for `largest`, and for `smallest`.
+      The largest, as from `extreme`, and the smallest.
 
     Raises:
       ValueError: as `extreme` does.
@@ -115,9 +123,9 @@ def _find(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Sea
         raise InputError(f"k must be 1 to {size}; got {k}.")
     counted = Counted(operator)
     if size <= max(_DENSE, 2 * k * len(sides) + 1):
-        pairs = [_dense(counted)] * len(sides)
+        pairs = [_decompose(counted)] * len(sides)
     else:
-        pairs = _iterated(counted, k, sides, search)
+        pairs = _iterate(counted, k, sides, search)
     found = []
     for side, (candidates, columns) in zip(sides, pairs, strict=True):
         order = _outermost(side, candidates, k)
@@ -127,27 +135,35 @@ def _find(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Sea
 
 
 def _outermost(side: Which, values: np.ndarray, k: int) -> np.ndarray:
-    # Ties are broken from opposite directions, so that the two ends share no vector.
+    # Opposite tie-breaking, so that the two ends share no vector.
     places = np.arange(len(values))
     return np.lexsort((-places if side == "largest" else places, -_OUT[side](values)))[:k]
 
 
-def _dense(operator: LinearOperator) -> _Pairs:
+def _decompose(operator: LinearOperator) -> _Pairs:
     matrix = operator.matmat(np.eye(operator.shape[0]))
     if not np.isfinite(matrix).all():
         raise InputError("A product with the matrix is not finite: check the loss at these weights first.")
     return np.linalg.eigh((matrix + matrix.T) / 2)
 
 
-def _iterated(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Search) -> list[_Pairs]:
+def _iterate(operator: LinearOperator, k: int, sides: Sequence[Which], search: _Search) -> list[_Pairs]:
+    """Finds the k outermost pairs of each side, including repeated eigenvalues, by deflation.
+
+    found:  lambda_1 ------ lambda_2                      (k = 2, one copy each)
+    rest:   A - V diag(lambda - away) V^T                 found pairs move to `away`, inside the spectrum
+            lambda_1 ------ lambda_2 ------- ...          second copies stay where they are
+
+    A short Lanczos run on the rest looks for an eigenvalue further out than the innermost pair found. If there is one,
+    it replaces that pair, and the search repeats.
+    """
     size = operator.shape[0]
-    pairs, low, high = _converged(operator, k, sides, random_start(size, search.seed), search)
+    pairs, low, high = _run_lanczos(operator, k, sides, random_start(size, search.seed), search)
     norm = max(abs(low), abs(high))
-    # From one start the copies of a repeated eigenvalue are found by rounding error only, or not at all: look whether
-    # what is left has any eigenvalue further out.
+    # A single start finds further copies of a repeated eigenvalue through rounding errors only, or not at all.
     for attempt in range(1, size):
         worst = [_OUT[side](values).min() for side, (values, _) in zip(sides, pairs, strict=True)]
-        # What has been found moves to where no side looks for it.
+        # Inside the spectrum, where no side searches.
         away = {"largest": low, "smallest": high, "magnitude": 0.0}[sides[0]]
         away = away if len(sides) == 1 else (worst[0] - worst[1]) / 2
         known = np.concatenate([values for values, _ in pairs])
@@ -162,16 +178,16 @@ def _iterated(operator: LinearOperator, k: int, sides: Sequence[Which], search: 
             break
         side, (values, vectors) = sides[missed[0]], pairs[missed[0]]
         start = left.ritz(functools.partial(_outermost, side, k=1)).vectors[:, 0]
-        ((value, vector),), _, _ = _converged(rest, 1, (side,), start, search)
+        ((value, vector),), _, _ = _run_lanczos(rest, 1, (side,), start, search)
         keep = _outermost(side, values, k - 1)
         pairs[missed[0]] = np.append(values[keep], value), np.column_stack([vectors[:, keep], vector])
     return pairs
 
 
-def _converged(
+def _run_lanczos(
     operator: LinearOperator, k: int, sides: Sequence[Which], start: np.ndarray, search: _Search
 ) -> tuple[list[_Pairs], float, float]:
-    """The k outermost pairs of each side that a start leads to, and the range of values that it has seen."""
+    """Outermost k pairs of each side in the Krylov space of a start, and the lowest and highest Ritz values."""
     size = operator.shape[0]
 
     def has_converged(space: Lanczos) -> bool:
@@ -189,17 +205,17 @@ def _converged(
     if not has_converged(space):
         norm = max(abs(low), abs(high)) + space.residual
         pairs = [
-            _restarted(operator, k, side, vectors.sum(1), norm, length, search)
+            _restart(operator, k, side, vectors.sum(1), norm, length, search)
             for side, (_, vectors) in zip(sides, pairs, strict=True)
         ]
     return pairs, low, high
 
 
-def _restarted(
+def _restart(
     operator: LinearOperator, k: int, side: Which, start: np.ndarray, norm: float, length: int, search: _Search
 ) -> _Pairs:
-    # ARPACK's tolerance is relative to each eigenvalue and never met at one that is zero, as the smallest of a
-    # semidefinite matrix is. Shifted away from zero it is relative to the norm.
+    # ARPACK's tolerance is relative to each eigenvalue, and never met by an eigenvalue 0 such as the smallest of a
+    # semidefinite matrix. The shift makes it relative to the norm.
     shift = {"largest": norm, "smallest": -norm, "magnitude": 0.0}[side]
     counted = Counted(shifted(operator, shift))
     try:
@@ -209,6 +225,6 @@ def _restarted(
     except ArpackNoConvergence as error:
         raise InputError(
             f"Only {len(error.eigenvalues)} of {k} eigenpairs converged in {length + counted.products} products: "
-            "raise tolerance or max_iterations, or ask for fewer."
+            "raise tolerance or max_iterations, or reduce k."
         ) from error
     return values - shift, vectors

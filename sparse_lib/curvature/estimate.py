@@ -1,4 +1,4 @@
-"""Numbers that random probes estimate, with their error bars."""
+"""Monte Carlo estimates over random probes, with error bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-# The error bar of fewer probes is itself too uncertain to stop by: that of 10 is known to a quarter.
+# With 10 probes the error bar is itself accurate to a quarter; with fewer it is no stopping criterion.
 LEAST_PROBES = 10
 
 
@@ -15,9 +15,9 @@ class Estimate:
     """A mean over independent random probes.
 
     Attributes:
-      value: the estimate.
-      error: its standard error, as the probes scatter; about one in three estimates is further off.
-      probes: how many probes it is the mean of (count).
+      value: the mean.
+      error: standard error of the mean; about one in three estimates is further off.
+      probes: number of probes (count).
     """
 
     value: float
@@ -26,11 +26,11 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: Sequence[float] | np.ndarray, offset: float = 0.0) -> Self:
-        """The mean of samples.
+        """Estimates a mean from samples.
 
         Args:
-          samples: one a probe, [probes].
-          offset: a part that is known exactly.
+          samples: one per probe, [probes].
+          offset: exactly known part, added to the mean.
 
         Returns:
           offset + mean, with error std / sqrt(probes); the error of a single probe is infinite.
@@ -40,27 +40,27 @@ class Estimate:
         return cls(float(offset + np.mean(samples)), float(error), len(samples))
 
     def within(self, precision: float, scale: float | None = None) -> bool:
-        """Whether the estimate is good enough to stop.
+        """Whether the estimate is precise enough to stop.
 
         Args:
-          precision: standard error that is asked for, relative to the scale (fraction).
-          scale: what the error is compared with; None takes the magnitude of the value.
+          precision: target standard error, relative to the scale (fraction).
+          scale: scale of the error; None means |value|.
 
         Returns:
-          False while there are fewer than `LEAST_PROBES`.
+          True if error <= precision * scale; always False for fewer than `LEAST_PROBES` probes.
         """
         return self.probes >= LEAST_PROBES and self.error <= precision * (abs(self.value) if scale is None else scale)
 
 
 def signs(size: int, seed: int, index: int) -> np.ndarray:
-    """A Rademacher probe: each entry is 1 or -1 with equal probability.
+    """Draws a Rademacher probe: each entry is 1 or -1 with equal probability.
 
     Args:
       size: length n (count).
-      seed: the seed.
-      index: which probe.
+      seed: random seed.
+      index: index of the probe.
 
     Returns:
-      Shape [n], a function of (seed, index).
+      Vector [n], a function of (seed, index).
     """
     return np.random.default_rng([seed, index]).integers(0, 2, size) * 2.0 - 1.0

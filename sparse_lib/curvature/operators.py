@@ -20,21 +20,21 @@ from sparse_lib.objective import Objective
 Tensors = Sequence[tf.Tensor]
 LinearMap = Callable[[Tensors], list[tf.Tensor]]
 
-# Products that share one graph share the forward pass and the gradient: four of them cost about 0.6 times as much each
-# as one alone (LeNet5, WRN-22-2), for about twice the memory. Eight gain nothing more, and a loop over vectors inside
-# the graph or vectorised products are slower than products one by one.
+# Products in one graph share the forward pass and the gradient: four cost about 0.6 times as much each as one alone
+# (LeNet5, WRN-22-2), for about twice the memory. Eight are not faster; a loop over vectors inside the graph and
+# vectorised products are slower than single products.
 VECTORS_AT_ONCE = 4
 
 
 class CurvatureOperator(LinearOperator, abc.ABC):
-    """A symmetric matrix [n, n] that is the mean over a data set's examples, known by its products with vectors.
+    """Base class of symmetric matrices [n, n] that are means over the examples of a data set, as scipy operators.
 
-    Vectors are float64, products are computed in the model's precision and averaged over batches in float64. All of
-    scipy applies: sums, multiples and products of operators, `eigsh`, `cg`. Each product is one pass over the data.
+    Vectors are float64; products are computed in the model's precision and averaged over batches in float64. SciPy's
+    operator algebra and solvers (`eigsh`, `cg`) apply. Each product is one pass over the data.
 
     Attributes:
       objective: the loss.
-      subspace: what the n coordinates are.
+      subspace: the n coordinates.
     """
 
     def __init__(
@@ -50,55 +50,55 @@ class CurvatureOperator(LinearOperator, abc.ABC):
 
         Args:
           objective: the loss.
-          params: where curvature is taken: trainable values, as from `objective.params()`.
-          batches: the data set that it is averaged over.
-          subspace: coordinates, of which there are n; what is not in it stays constant.
-          training: whether layers behave as in training; batch norm then normalises over each batch.
+          params: trainable values at which the matrix is taken, as from `objective.params()`.
+          batches: the data set.
+          subspace: coordinates of the matrix; all other weights are constants.
+          training: whether layers run in training mode; batch norm then uses the statistics of each batch.
 
         Raises:
-          ValueError: if the parameters are not those that the subspace is of.
+          ValueError: if the shapes of the parameters are not those of the subspace.
         """
         super().__init__(np.float64, (subspace.size, subspace.size))
         self.objective = objective
         self.subspace = subspace
-        self._params = _fitting(params, subspace)
+        self._params = _check_shapes(params, subspace)
         self._batches = batches
         self._training = training
         self._mean = DataMean(self._products, objective.model)
 
     @abc.abstractmethod
     def _linear_map(self, params: Tensors, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> LinearMap:
-        """Records what all products on a batch share.
+        """Records the computation shared by all products on a batch.
 
         Args:
           params: trainable values.
           x: inputs of the batch.
-          y: its targets.
-          index: its place in the data set.
+          y: targets of the batch.
+          index: index of the batch in the data set.
 
         Returns:
-          Maps one tensor per parameter to the product, again one tensor per parameter; any number of times.
+          Function from a vector to its product, both as one tensor per parameter; it can be called repeatedly.
         """
 
     def at(
         self, params: Tensors | None = None, *, batches: Batches | None = None, subspace: Subspace | None = None
     ) -> Self:
-        """The same kind of operator elsewhere, with the graph that is compiled already.
+        """Copies the operator to other weights, data or coordinates, reusing its compiled graph.
 
         Args:
-          params: other trainable values.
-          batches: another data set.
-          subspace: other coordinates.
+          params: new trainable values; None keeps the old ones.
+          batches: new data set; None keeps the old one.
+          subspace: new coordinates; None keeps the old ones.
 
         Returns:
-          A new operator; what is None stays.
+          A new operator.
 
         Raises:
-          ValueError: if the parameters are not those that the subspace is of.
+          ValueError: if the shapes of the parameters are not those of the subspace.
         """
         other = copy.copy(self)
         other.subspace = self.subspace if subspace is None else subspace
-        other._params = _fitting(self._params if params is None else params, other.subspace)
+        other._params = _check_shapes(self._params if params is None else params, other.subspace)
         other._batches = self._batches if batches is None else batches
         other.shape = (other.subspace.size, other.subspace.size)
         return other
@@ -108,7 +108,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
 
     def _matmat(self, matrix: np.ndarray) -> np.ndarray:
         products = np.empty_like(matrix, np.float64)
-        # Whole blocks, then one by one: a graph for every other number of vectors would have to be compiled first.
+        # Full blocks, then single vectors: any other number of vectors would compile another graph.
         columns = matrix.shape[1]
         whole = columns - columns % VECTORS_AT_ONCE
         starts = [*range(0, whole, VECTORS_AT_ONCE), *range(whole, columns)]
@@ -133,56 +133,69 @@ class CurvatureOperator(LinearOperator, abc.ABC):
 
 
 class HessianOperator(CurvatureOperator):
-    """H = 1/n sum_i d^2 L_i / dw^2 on the subspace, by reverse over reverse products (Pearlmutter 1994)."""
+    """The Hessian of the mean loss on a subspace, matrix-free, by reverse-over-reverse products (Pearlmutter 1994).
+
+    H = 1/n sum_i d^2 L_i / dw^2
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import Objective, curvature
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.zeros((2, 1), np.float32)
+      >>> objective = Objective(model, keras.losses.mean_squared_error)
+      >>> batches, subspace = curvature.Batches.of((x, y), batch_size=1), curvature.Subspace.active(model)
+      >>> hessian = curvature.HessianOperator(objective, objective.params(), batches, subspace)
+      >>> (hessian @ np.eye(2)).tolist()  # H = x^T x
+      [[1.0, 0.0], [0.0, 4.0]]
+    """
 
     def _linear_map(self, params: Tensors, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> LinearMap:
         del index
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(params)
             gradient = self.objective.gradient(params, x, y, training=self._training)
-        return lambda vectors: pulled_back(tape, gradient, params, vectors)
+        return lambda vectors: pull_back(tape, gradient, params, vectors)
 
 
-def pulled_back(
-    tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tensors, weights: object
-) -> list[tf.Tensor]:
-    """Gradient of <target, weights>, dense, with zeros for what the target does not depend on.
+def pull_back(tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tensors, weights: object) -> list[tf.Tensor]:
+    """Vector-Jacobian product: the gradient of <target, weights> in the sources, dense.
 
     Args:
-      tape: has recorded the target.
-      target: tensors.
+      tape: tape that recorded the target.
+      target: tensor or tensors.
       sources: watched tensors.
-      weights: tensors of the target's shapes, held constant.
+      weights: constants of the target's shapes; None means ones.
 
     Returns:
-      One tensor a source, of its shape.
+      One tensor per source, of its shape; zero for sources that the target does not depend on.
     """
     zero = tf.UnconnectedGradients.ZERO
     gradient = tape.gradient(target, sources, output_gradients=weights, unconnected_gradients=zero)
     return [tf.convert_to_tensor(g) for g in gradient]
 
 
-def _fitting(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
+def _check_shapes(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
     tensors = [tf.convert_to_tensor(p) for p in params]
     if [tuple(t.shape) for t in tensors] != list(subspace.shapes):
         raise InputError(
-            f"The subspace is of {len(subspace.shapes)} variables of other shapes than the {len(tensors)} parameters: "
+            f"The subspace has {len(subspace.shapes)} variables of other shapes than the {len(tensors)} parameters: "
             "take it from the objective's model."
         )
     return tensors
 
 
 def restricted(operator: LinearOperator, coordinates: np.ndarray) -> LinearOperator:
-    """A sub-block of any operator.
+    """Principal submatrix P^T A P of any operator.
 
-    For a model's own blocks `operator.at(subspace=operator.subspace.only("conv1"))` needs no embedding.
+    For the blocks of a curvature operator, `operator.at(subspace=operator.subspace.only("conv1"))` is cheaper.
 
     Args:
-      operator: symmetric, [n, n].
-      coordinates: which rows and columns, integers of shape [m].
+      operator: A, symmetric, [n, n].
+      coordinates: indices of the rows and columns, integers [m].
 
     Returns:
-      The operator P^T A P of shape [m, m].
+      Operator of shape [m, m].
     """
     n, m = operator.shape[0], len(coordinates)
 
@@ -202,7 +215,7 @@ def shifted(operator: LinearOperator, shift: float) -> LinearOperator:
 
     Args:
       operator: A, of shape [n, n].
-      shift: what is added to every eigenvalue.
+      shift: number added to every eigenvalue.
 
     Returns:
       An operator of shape [n, n].
@@ -211,7 +224,7 @@ def shifted(operator: LinearOperator, shift: float) -> LinearOperator:
 
 
 class Counted(LinearOperator):
-    """An operator that says how many products it has made, for progress and for cost.
+    """Wraps an operator and counts its products.
 
     Attributes:
       products: matrix-vector products so far (count).
@@ -221,8 +234,8 @@ class Counted(LinearOperator):
         """Wraps an operator.
 
         Args:
-          operator: any, [m, n].
-          notify: called with `products` after every call.
+          operator: any operator, [m, n].
+          notify: function called with `products` after every call, for progress.
         """
         super().__init__(operator.dtype, operator.shape)
         self.products = 0

@@ -1,4 +1,4 @@
-"""Which coordinates of a model's trainable variables curvature is measured in."""
+"""Subspaces of a model's trainable variables, as the coordinates of curvature matrices."""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from sparse_lib.masks import Masks
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """n chosen entries of the trainable variables, as one vector: those of the first variable first.
+    """A selection of n entries of the trainable variables, read as a vector in the order of the variables.
 
-    Tensors are lists in the order of `model.trainable_variables`.
+    Lists of tensors are in the order of `model.trainable_variables`.
 
     Attributes:
       shapes: shape of each variable.
       names: path of each variable inside the model, such as `conv1/kernel`.
-      indices: sorted flat indices of the chosen entries of each variable, int64; may be empty.
+      indices: sorted flat indices of the selected entries of each variable, int64; may be empty.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -32,21 +32,21 @@ class Subspace:
     indices: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
-        """Checks that there is something to measure.
+        """Checks that the subspace is not empty.
 
         Raises:
-          ValueError: if no entry is chosen.
+          ValueError: if no entry is selected.
         """
         if self.size == 0:
             raise InputError(f"No weight of {', '.join(self.names)} is active: choose variables with active weights.")
 
     @classmethod
     def active(cls, model: keras.Model, masks: Masks | None = None) -> Self:
-        """The active weights of masked kernels and all other trainable variables (biases, norms) whole.
+        """Active weights of sparse kernels and all entries of other trainable variables (biases, norms).
 
         Args:
           model: a built model.
-          masks: the masks of its kernels; None chooses everything.
+          masks: masks of its kernels; None means that all weights are active.
 
         Returns:
           The subspace.
@@ -70,7 +70,7 @@ class Subspace:
 
     @classmethod
     def all(cls, model: keras.Model) -> Self:
-        """Every trainable weight, active or not.
+        """All trainable weights, active or not.
 
         Args:
           model: a built model.
@@ -84,16 +84,16 @@ class Subspace:
         return cls.active(model)
 
     def only(self, which: str | Callable[[str], bool]) -> Self:
-        """The coordinates of some variables: one layer, or any subset.
+        """Restricts the subspace to some variables, such as one layer.
 
         Args:
-          which: a variable's path, a layer's path, a pattern of either with * ? [], or a predicate of variable paths.
+          which: path of a variable or layer, a glob pattern of either, or a predicate of variable paths.
 
         Returns:
-          A subspace of this one, with the same variables, empty where they are left out.
+          A subspace with the same variables, of which those that do not match have no coordinates.
 
         Raises:
-          ValueError: if no variable matches, or none that matches has coordinates here.
+          ValueError: if no variable with coordinates matches.
         """
         if isinstance(which, str):
             patterns = (which, f"{which}/*")
@@ -114,21 +114,21 @@ class Subspace:
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
-        """Where each variable's coordinates lie in the vector."""
+        """Slice of the vector with the coordinates of each variable."""
         ends = accumulate((len(index) for index in self.indices), initial=0)
         return tuple(slice(start, stop) for start, stop in pairwise(ends))
 
     def positions(self, part: "Subspace") -> np.ndarray:
-        """Where the coordinates of a part lie in this subspace's vector.
+        """Positions in this subspace's vector of the coordinates of a smaller subspace.
 
         Args:
-          part: a subspace of the same variables, all of whose coordinates are in this one.
+          part: a subspace of the same variables, contained in this one.
 
         Returns:
-          Sorted positions, int64 of shape [part.size].
+          Sorted positions, int64, [part.size].
 
         Raises:
-          ValueError: if it has other variables or coordinates that are not in this subspace.
+          ValueError: if the part has other variables or coordinates outside this subspace.
         """
         if part.shapes != self.shapes:
             raise InputError("The two subspaces are of different models: take both from one.")
@@ -139,13 +139,13 @@ class Subspace:
         return found
 
     def gather(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The chosen entries of tensors as a vector.
+        """Collects the selected entries of tensors in a vector.
 
         Args:
-          tensors: one a variable, of its shape; or k of each, [k, *shape].
+          tensors: one per variable, of its shape, or batched, [k, *shape].
 
         Returns:
-          Shape [n], or [k, n]; float64 if the tensors differ in dtype.
+          Vector [n], or batch of vectors [k, n]; float64 if the tensors differ in dtype.
         """
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         dtypes = {tensor.dtype for tensor in tensors}
@@ -158,13 +158,13 @@ class Subspace:
         return tf.concat(parts, axis=-1)
 
     def scatter(self, vector: tf.Tensor) -> list[tf.Tensor]:
-        """The tensors whose chosen entries are the vector's, zero elsewhere.
+        """Writes a vector to the selected entries of tensors that are zero elsewhere; the adjoint of `gather`.
 
         Args:
-          vector: shape [n], or k of them [k, n].
+          vector: vector [n], or batch of vectors [k, n].
 
         Returns:
-          One tensor a variable, of its shape or [k, *shape], in the vector's dtype.
+          One tensor per variable, of its shape or [k, *shape], in the vector's dtype.
         """
         vector = tf.convert_to_tensor(vector)
         many = [tf.shape(vector)[0]] if vector.shape.rank > 1 else []
@@ -172,7 +172,7 @@ class Subspace:
         for where, shape, source in zip(self.slices, self.shapes, self._sources, strict=True):
             part = vector[..., where]
             if source is not None:
-                # Entries that are not chosen read the zero behind the last one.
+                # Entries that are not selected read the zero appended at the end.
                 zero = tf.zeros([*many, 1], vector.dtype)
                 part = tf.gather(tf.concat([part, zero], axis=-1), source, axis=-1)
             tensors.append(tf.reshape(part, [*many, *shape]))
@@ -180,20 +180,20 @@ class Subspace:
 
     @cached_property
     def _flat_indices(self) -> np.ndarray:
-        """Indices of the chosen entries in all variables laid end to end, sorted."""
+        """Sorted indices of the selected entries in the concatenation of all variables."""
         starts = accumulate((int(np.prod(shape)) for shape in self.shapes), initial=0)
         return np.concatenate([start + index for start, index in zip(starts, self.indices, strict=False)])
 
     @cached_property
     def _entries(self) -> list[tf.Tensor | None]:
-        """Flat indices as tensors; None for a variable that is chosen whole."""
+        """Flat indices as tensors; None for a variable that is selected as a whole."""
         whole = [len(index) == np.prod(shape) for index, shape in zip(self.indices, self.shapes, strict=True)]
         with tf.init_scope():
             return [None if w else tf.constant(index) for w, index in zip(whole, self.indices, strict=True)]
 
     @cached_property
     def _sources(self) -> list[tf.Tensor | None]:
-        """For each entry of a variable its position among the chosen ones, their number if it is not chosen."""
+        """Position of each entry of a variable among the selected ones, or their number if not selected."""
         sources: list[tf.Tensor | None] = []
         with tf.init_scope():
             for index, shape, entries in zip(self.indices, self.shapes, self._entries, strict=True):

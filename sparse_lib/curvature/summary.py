@@ -1,4 +1,4 @@
-"""A spectrum in a few numbers, and what they say of training."""
+"""Summary statistics of spectra, and quantities that relate them to training."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,28 +9,28 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.eigenpairs import Eigenpairs
 from sparse_lib.curvature.quadrature import Quadrature
 
-# Hessians of MLPs and convolutional networks in float32 were off by up to 1.2 eps lambda_max in spectral norm.
+# Measured: float32 Hessians of MLPs and convolutional networks were off by up to 1.2 eps lambda_max in spectral norm.
 _FLOAT_ERROR = 10.0
-# Of two summaries, these can be subtracted.
+# Fields whose difference is meaningful.
 _COMPARED = ("lambda_max", "lambda_min", "negative", "negative_mass", "trace")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is said of the spectrum of a symmetric matrix.
+    """Summary statistics of the spectrum of a symmetric matrix.
 
     Attributes:
       parameters: number of eigenvalues n (count).
-      lambda_max: the largest eigenvalue.
-      lambda_min: the smallest.
+      lambda_max: largest eigenvalue.
+      lambda_min: smallest eigenvalue.
       tolerance: eigenvalues within this distance of zero count as zero.
-      negative: how many eigenvalues are below -tolerance (count; a fraction of one where it is estimated).
-      negative_mass: their share of all curvature, sum of |lambda < -tolerance| / sum |lambda| (fraction).
-      condition: largest over smallest |lambda| above the tolerance; None if estimated, or if there is none.
+      negative: number of eigenvalues below -tolerance (count; not an integer if estimated).
+      negative_mass: sum of |lambda| over lambda < -tolerance, divided by the sum of |lambda| (fraction).
+      condition: largest over smallest |lambda| above the tolerance; None if estimated or undefined.
       trace: sum of the eigenvalues.
       effective_rank: exp of the entropy of |lambda| / sum |lambda| (Roy & Vetterli 2007): n for a multiple of the
-        identity, 1 for rank one, 0 for zero.
-      errors: by name of a field its standard error, or for lambda_max and lambda_min a bound; empty where exact.
+        identity, 1 for rank one, 0 for the zero matrix.
+      errors: standard error by field name, or a bound for lambda_max and lambda_min; empty if exact.
     """
 
     parameters: int
@@ -46,7 +46,7 @@ class Summary:
 
 
 class _Moments(NamedTuple):
-    """The numbers of a summary that are sums over a spectrum."""
+    """Fields of a summary that are sums over the spectrum."""
 
     negative: float
     negative_mass: float
@@ -55,32 +55,32 @@ class _Moments(NamedTuple):
 
 
 def float_tolerance(norm: float, dtype: str = "float32") -> float:
-    """Magnitude below which an eigenvalue may be rounding error.
+    """Magnitude below which an eigenvalue may be rounding error, 10 eps norm.
 
     Args:
-      norm: the largest |lambda|.
-      dtype: in which the matrix, or its products, were computed.
+      norm: largest |lambda|.
+      dtype: dtype in which the matrix or its products were computed.
 
     Returns:
-      10 eps norm: ten times what was measured for Hessians of small networks.
+      The tolerance, about ten times the errors measured for Hessians of small networks.
     """
     return _FLOAT_ERROR * float(np.finfo(dtype).eps) * norm
 
 
 def summarize(eigenvalues: np.ndarray, *, tolerance: float | None = None, dtype: str = "float64") -> Summary:
-    """Summary of a whole spectrum.
+    """Summarizes a complete spectrum.
 
     Args:
-      eigenvalues: all of them, in any order, [n].
-      tolerance: what counts as zero, for example the reported error of the matrix; never less than rounding error,
-        which is what None takes.
-      dtype: in which the matrix was computed.
+      eigenvalues: all eigenvalues, in any order, [n].
+      tolerance: magnitude that counts as zero, such as the known error of the matrix, at least the rounding error;
+        None means the rounding error.
+      dtype: dtype in which the matrix was computed.
 
     Returns:
       The summary, without errors.
 
     Raises:
-      ValueError: if there are no eigenvalues or some are not finite.
+      ValueError: if the spectrum is empty or not finite.
     """
     values = np.asarray(eigenvalues, np.float64)
     if values.size == 0 or not np.isfinite(values).all():
@@ -107,18 +107,18 @@ def summarize_estimates(
     tolerance: float | None = None,
     dtype: str = "float32",
 ) -> Summary:
-    """Summary of a spectrum that is known at its ends and in distribution.
+    """Summarizes a spectrum estimated by its extreme eigenvalues and a quadrature.
 
     Args:
-      largest: the largest eigenvalue, as from `extreme`, and others if any.
-      smallest: the smallest.
+      largest: the largest eigenvalues, as from `extreme`.
+      smallest: the smallest eigenvalues.
       spectrum: quadrature of at least two probes.
-      tolerance: as in `summarize`. Quadrature sees eigenvalues that crowd at zero as nodes around it, so how many
-        are negative is known only as finely as the nodes lie.
-      dtype: in which products were computed.
+      tolerance: as for `summarize`. Quadrature spreads eigenvalues close to zero over nodes around it, so the number of
+        negative ones is resolved to the spacing of the nodes.
+      dtype: dtype in which the products were computed.
 
     Returns:
-      The summary, with errors by the jackknife over probes; those of lambda_max and lambda_min are their residuals.
+      The summary, with jackknife errors over probes; those of lambda_max and lambda_min are their residuals.
 
     Raises:
       ValueError: if there are fewer than two probes.
@@ -129,12 +129,12 @@ def summarize_estimates(
     ends = largest.values[0], smallest.values[0]
     tolerance = max(tolerance or 0.0, float_tolerance(max(map(abs, ends)), dtype))
 
-    def of(probes: list[int]) -> _Moments:
+    def moments_of(probes: list[int]) -> _Moments:
         nodes = np.concatenate([spectrum.probes[i].nodes for i in probes])
         weights = np.concatenate([spectrum.probes[i].weights for i in probes])
         return _moments(nodes, weights * spectrum.size / len(probes), tolerance)
 
-    left_out = np.array([of([i for i in range(count) if i != j]) for j in range(count)])
+    left_out = np.array([moments_of([i for i in range(count) if i != j]) for j in range(count)])
     errors = np.sqrt((count - 1) * left_out.var(axis=0))
     return Summary(
         parameters=spectrum.size,
@@ -147,38 +147,43 @@ def summarize_estimates(
             "lambda_min": float(smallest.residuals[0]),
             **dict(zip(_Moments._fields, errors.tolist(), strict=True)),
         },
-        **of(list(range(count)))._asdict(),
+        **moments_of(list(range(count)))._asdict(),
     )
 
 
 def change(before: Summary, after: Summary) -> dict[str, float]:
-    """What a mask update, or anything else, does to the spectrum on the same data.
+    """Change of a spectrum on the same data, for example by a mask update.
 
     Args:
-      before: summary before it.
-      after: summary after it.
+      before: summary before the change.
+      after: summary after the change.
 
     Returns:
-      after - before of lambda_max, lambda_min, negative, negative_mass and trace.
+      after - before of lambda_max, lambda_min, negative, negative_mass and trace, by name.
     """
     return {name: getattr(after, name) - getattr(before, name) for name in _COMPARED}
 
 
 def stability_limit(learning_rate: float, momentum: float = 0.0, *, nesterov: bool = False) -> float:
-    """The sharpness above which gradient descent diverges on a quadratic (Cohen et al. 2021, arXiv 2103.00065).
+    """Sharpness above which gradient descent diverges on a quadratic (Cohen et al. 2021, arXiv 2103.00065).
 
-    2 (1 + momentum) / learning_rate, with Nesterov's momentum divided by 1 + 2 momentum.
+    2 (1 + momentum) / learning_rate, with Nesterov momentum divided by 1 + 2 momentum
 
     Args:
       learning_rate: step size.
-      momentum: of the heavy ball as in Keras' SGD, in [0, 1).
+      momentum: momentum as in Keras' SGD, in [0, 1).
       nesterov: whether the momentum is Nesterov's.
 
     Returns:
-      The limit; training at the edge of stability keeps lambda_max near it.
+      The limit; at the edge of stability, lambda_max stays near it.
 
     Raises:
       ValueError: for a learning rate that is not positive or a momentum out of range.
+
+    Examples:
+      >>> from sparse_lib import curvature
+      >>> curvature.stability_limit(0.1), round(curvature.stability_limit(0.1, momentum=0.9), 6)
+      (20.0, 38.0)
     """
     if not learning_rate > 0 or not 0 <= momentum < 1:
         raise InputError(f"Needs a positive learning rate and a momentum in [0, 1); got {learning_rate}, {momentum}.")
@@ -187,7 +192,7 @@ def stability_limit(learning_rate: float, momentum: float = 0.0, *, nesterov: bo
 
 
 def overlap(gradient: np.ndarray, eigenvectors: np.ndarray) -> float:
-    """Share of the gradient in an eigenspace (Gur-Ari et al. 2018, arXiv 1812.04754).
+    """Share of the squared gradient norm in an eigenspace (Gur-Ari et al. 2018, arXiv 1812.04754).
 
     ||V^T g||^2 / ||g||^2
 
@@ -196,7 +201,7 @@ def overlap(gradient: np.ndarray, eigenvectors: np.ndarray) -> float:
       eigenvectors: V, orthonormal columns, [n, k].
 
     Returns:
-      A fraction; k / n for a random gradient, NaN for a zero one.
+      A fraction; k / n in expectation for a random gradient, NaN for a zero gradient.
     """
     gradient = np.asarray(gradient, np.float64)
     square = gradient @ gradient
@@ -204,7 +209,7 @@ def overlap(gradient: np.ndarray, eigenvectors: np.ndarray) -> float:
 
 
 def _moments(values: np.ndarray, counts: np.ndarray, tolerance: float) -> _Moments:
-    """Sums over a spectrum of values, each as many times as its count says."""
+    """Sums over a spectrum of values with multiplicities `counts`."""
     negative = values < -tolerance
     mass = counts * np.abs(values)
     total = mass.sum()

@@ -1,4 +1,4 @@
-"""LiteRT files of Keras models, and how long they take."""
+"""LiteRT files of Keras models, and their latency."""
 
 import os
 import pathlib
@@ -15,19 +15,19 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import tracing
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.tables import text_table
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What one inference costs.
+    """Cost of one inference.
 
     Attributes:
-      size: of the file (bytes).
-      median: time of one call (s).
-      fastest: time of the fastest call (s).
+      size: file size (bytes).
+      median: median time of a call (s).
+      fastest: shortest time of a call (s).
     """
 
     size: int
@@ -36,20 +36,20 @@ class Latency:
 
 
 def convert(model: keras.Model, *, sparse: bool = True, batch: int | None = 1) -> bytes:
-    """Makes a LiteRT model.
+    """Converts a model to LiteRT.
 
     Args:
-      model: built; subclassed ones must have been called once, and keep the batch size open.
-      sparse: whether kernels are stored as their non-zero weights. Blocks of four inputs of an output, or few enough
-        single weights, are then left out of the products of dense layers, too; others are unpacked when the file is
-        loaded, unless XNNPACK has kernels for them.
-      batch: number of examples in one call (count); None leaves it open, which recurrent layers cannot.
+      model: built; a subclassed model must have been called once, and keeps a variable batch size.
+      sparse: whether kernels are stored as their nonzero weights. Dense layers then also skip the zeros in products,
+        for blocks of four inputs per output or few enough single weights; other kernels are unpacked when the file is
+        loaded, unless XNNPACK has sparse kernels for them.
+      batch: number of examples per call (count); None keeps it variable, which recurrent layers do not support.
 
     Returns:
-      The contents of a `.tflite` file.
+      Content of a `.tflite` file.
 
     Raises:
-      ValueError: if the model is not built or LiteRT has no operations for it; names the layers.
+      ValueError: if the model is not built or LiteRT lacks one of its operations; names the layers.
     """
     if not model.built:
         raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
@@ -61,46 +61,48 @@ def convert(model: keras.Model, *, sparse: bool = True, batch: int | None = 1) -
         try:
             return bytes(converter.convert())
         except Exception as error:
-            # The converter's error has no public class, and many lines.
+            # The converter's error class is not public, and its message has many lines.
             if type(error).__name__ != "ConverterError":
                 raise
-            raise InputError(_refusal(model, str(error))) from error
+            raise InputError(_conversion_error(model, str(error))) from error
 
 
 def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = True, batch: int | None = 1) -> int:
-    """Writes a LiteRT file, whole or not at all.
+    """Writes a LiteRT file atomically.
 
     Args:
-      model: as `convert` takes it.
+      model: as for `convert`.
       path: of the file, such as `model.tflite`.
-      sparse: see `convert`.
-      batch: see `convert`.
+      sparse: as for `convert`.
+      batch: as for `convert`.
 
     Returns:
-      The size of the file (bytes).
+      The file size (bytes).
 
     Raises:
       ValueError: as `convert` does.
-      FileNotFoundError: if there is no such folder.
+      FileNotFoundError: if the folder does not exist.
     """
     folder = pathlib.Path(path).parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder to write {pathlib.Path(path).name} to: make it first.")
+        raise FileNotFoundError(
+            f"{folder} does not exist, so {pathlib.Path(path).name} cannot be written there: create the folder first."
+        )
     content = convert(model, sparse=sparse, batch=batch)
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return len(content)
 
 
 def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
-    """Outputs of a LiteRT model of one input and one output.
+    """Runs a LiteRT model with one input and one output.
 
     Args:
-      content: of the file.
-      x: examples; a multiple of the file's batch size.
+      content: of a `.tflite` file.
+      x: examples, a multiple of the file's batch size, [n, ...].
 
     Returns:
-      What the model makes of each.
+      Outputs of all examples, [n, ...].
 
     Raises:
       ValueError: if the model has several inputs or outputs, or examples are left over.
@@ -121,25 +123,25 @@ def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
 
 
 def latency(contents: Mapping[str, bytes], *, runs: int = 50, warmups: int = 5, threads: int = 1) -> dict[str, Latency]:
-    """Measures LiteRT models against each other.
+    """Measures the latency of LiteRT models on random inputs.
 
-    The models take turns, so that what else the machine does hits all of them alike.
+    The models take turns, so that other load on the machine affects all of them alike.
 
     Args:
-      contents: of the files, by name.
-      runs: calls of each that count (count).
-      warmups: calls of each before them (count).
-      threads: that one call may use (count).
+      contents: of the `.tflite` files, by name.
+      runs: measured calls per model (count).
+      warmups: calls per model before the measurement (count).
+      threads: threads per call (count).
 
     Returns:
-      What a call of each costs, on random numbers as inputs.
+      Latencies by name.
 
     Raises:
-      ValueError: if nothing is to be measured.
+      ValueError: without models or runs.
     """
     if not contents or runs < 1:
         raise InputError(f"There is nothing to measure in {len(contents)} models and {runs} runs: give one of each.")
-    interpreters = {name: _ready(_interpreter(content, threads)) for name, content in contents.items()}
+    interpreters = {name: _prepare(_interpreter(content, threads)) for name, content in contents.items()}
     times: dict[str, list[float]] = {name: [] for name in contents}
     for _ in range(warmups + runs):
         for name, interpreter in interpreters.items():
@@ -153,13 +155,13 @@ def latency(contents: Mapping[str, bytes], *, runs: int = 50, warmups: int = 5, 
 
 
 def latency_table(measured: Mapping[str, Latency]) -> str:
-    """A table of measured latencies, each against the first.
+    """Formats a table of latencies, with speed-ups over the first.
 
     Args:
       measured: from `latency`.
 
     Returns:
-      Its lines.
+      Lines of text.
     """
     first = next(iter(measured.values()))
     rows = [
@@ -176,16 +178,16 @@ def latency_table(measured: Mapping[str, Latency]) -> str:
 
 
 def _signature(model: keras.Model, batch: int | None) -> list[Any] | None:
-    """What the model is called on; None where only the model itself knows."""
-    if not hasattr(model, "_inputs_struct") and not isinstance(model, keras.Sequential):
+    """The input signature of a model; None for a subclassed one, whose first call Keras has recorded."""
+    specs = tracing.input_specs(model)
+    if specs is None:
         return None
-    struct = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return [keras.tree.map_structure(lambda x: keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name), struct)]
+    return [keras.tree.map_structure(lambda x: keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name), specs)]
 
 
-def _refusal(model: keras.Model, message: str) -> str:
+def _conversion_error(model: keras.Model, message: str) -> str:
     operations = sorted(set(re.findall(r"'tf\.(\w+)' op", message))) or ["some operation"]
-    # A location is the path of the layer's call, where Keras has numbered the names.
+    # A location is the path of the layer's call, with the numbers that Keras appends to repeated names.
     parts = {part for path in re.findall(r'"([^"]+)@__inference', message) for part in path.split("/")}
     called = parts | {re.sub(r"_\d+$", "", part) for part in parts}
     names = [repr(layer.name) for layer in tracing.all_layers(model) if layer.name in called]
@@ -198,7 +200,7 @@ def _refusal(model: keras.Model, message: str) -> str:
 
 def _interpreter(content: bytes, threads: int) -> Any:
     with warnings.catch_warnings():
-        # TensorFlow points to a package of its own for the same interpreter; what it brings reads these files.
+        # TensorFlow recommends a separate package with the same interpreter; the bundled one reads these files.
         warnings.filterwarnings(
             "ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning
         )
@@ -207,8 +209,8 @@ def _interpreter(content: bytes, threads: int) -> Any:
     return interpreter
 
 
-def _ready(interpreter: Any) -> Any:
-    """Gives an interpreter its inputs: random numbers, or zeros where those might be no valid index."""
+def _prepare(interpreter: Any) -> Any:
+    """Sets the inputs of an interpreter: random floats, and zeros for integers, which are valid indices."""
     rng = np.random.default_rng(0)
     for each in interpreter.get_input_details():
         numbers = (

@@ -1,7 +1,7 @@
-"""What each kind of layer does to channels: which are constant, which go together, which may be left out.
+"""How each type of layer treats channels: constants, ties between channels, and removable ones.
 
-The channels of a tensor are the entries of its last axis. A channel is constant if it has one value at every position
-for every input.
+The channels of a tensor are the entries of its last axis. A channel is constant if it has the same value at every
+position for every input.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from sparse_lib._keras import layer_types
 from sparse_lib._keras.graph import Shape
 
 _layers = keras.layers
-_activations = keras.activations
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
@@ -21,21 +21,21 @@ class Constants(NamedTuple):
     """Which channels of a tensor are constant.
 
     Attributes:
-      known: Booleans of shape [channels].
-      values: Floats of shape [channels]; 0 where not known.
+      known: booleans [channels], true for constant channels.
+      values: floats [channels], 0 for all others.
     """
 
     known: np.ndarray
     values: np.ndarray
 
 
-def unknown(width: int) -> Constants:
-    """No channel of a tensor is known to be constant."""
+def no_constants(width: int) -> Constants:
+    """Constants of a tensor without any known constant channel."""
     return Constants(np.zeros(width, bool), np.zeros(width))
 
 
-def agreed(several: Sequence[Constants]) -> Constants:
-    """What is constant, and the same, in every call of a layer."""
+def intersect(several: Sequence[Constants]) -> Constants:
+    """Channels that are constant with the same value in every call of a layer."""
     first, *others = several
     known = first.known.copy()
     for other in others:
@@ -44,12 +44,12 @@ def agreed(several: Sequence[Constants]) -> Constants:
 
 
 class Rule:
-    """A barrier: it needs all of its input channels and makes all of its output channels.
+    """A barrier: reads all its input channels and keeps all its output channels.
 
     Attributes:
-      layer: The layer or operation.
-      makes: Whether output channels may be left out as far as this layer is concerned.
-      sized: Whether weights or settings of the layer have the width of its channels.
+      layer: the layer or operation.
+      makes: whether the layer allows the removal of its output channels.
+      sized: whether weights or settings of the layer depend on its number of channels.
     """
 
     makes = False
@@ -60,79 +60,79 @@ class Rule:
         self.layer = layer
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        """Which of the `width` output channels are constant."""
+        """Constants among the `width` output channels."""
         del inputs
-        return unknown(width)
+        return no_constants(width)
 
     def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
-        """Pairs of channels of which none can be left out without the other."""
+        """Pairs of channels that can only be removed together."""
         del inputs, output
         return []
 
     def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
-        """Which input channels must stay once some output channels are dropped."""
+        """The input channels that are still read after some output channels are dropped."""
         del dropped
         return [np.ones_like(each.known) for each in inputs]
 
     def config(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> dict[str, Any]:
-        """What changes in the layer's configuration."""
+        """Changes to the layer's configuration."""
         del kept_inputs, kept, inputs
         return {}
 
     def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
-        """The weights of the layer on the channels that are kept."""
+        """The weights of the layer restricted to kept channels."""
         del kept_inputs, kept, inputs
         return self.layer.get_weights() if isinstance(self.layer, keras.Layer) else []
 
 
 class _Sums(Rule):
-    """Dense and convolution layers: every output channel is a sum over all input channels."""
+    """Dense and convolution layers: every output channel sums over all input channels."""
 
     sized = True
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
-        # A softmax mixes the channels that it is given.
-        self.makes = is_elementwise(layer.activation)
+        # A softmax mixes channels.
+        self.makes = layer_types.is_elementwise(layer.activation)
         self.kernel, self.bias = _kernel_and_bias(layer)
         windows = self.kernel.reshape(-1, *self.kernel.shape[-2:])
         self.summed = windows.sum(0, dtype=np.float64)
         self.read: np.ndarray = np.any(windows, axis=0)
 
-    def _folds(self, inputs: Constants) -> np.ndarray:
-        """Input channels whose part of the sums is constant, at the borders too."""
+    def _is_foldable(self, inputs: Constants) -> np.ndarray:
+        """Input channels whose contribution is constant, at the borders too."""
         return inputs.known & ((inputs.values == 0) | (not _pads(self.layer)))
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         if not self.makes:
-            return unknown(width)
-        known = ~self.read[~self._folds(inputs[0])].any(0)
+            return no_constants(width)
+        known = ~self.read[~self._is_foldable(inputs[0])].any(0)
         sums = inputs[0].values @ self.summed + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _applied(self.layer.activation, sums), 0.0))
+        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
 
     def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
-        return [self.read[:, ~dropped].any(1) & ~self._folds(inputs[0])]
+        return [self.read[:, ~dropped].any(1) & ~self._is_foldable(inputs[0])]
 
-    def _folded(self, kept_inputs: np.ndarray, inputs: Constants) -> np.ndarray:
-        """What the dropped input channels add to the sums, shape [outputs]."""
-        gone = self._folds(inputs) & ~kept_inputs
+    def _fold(self, kept_inputs: np.ndarray, inputs: Constants) -> np.ndarray:
+        """The contribution of dropped input channels to the bias, [outputs]."""
+        gone = self._is_foldable(inputs) & ~kept_inputs
         return inputs.values[gone] @ self.summed[gone]
 
     def config(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> dict[str, Any]:
         size = "units" if isinstance(self.layer, _layers.Dense) else "filters"
-        adds = bool(self._folded(kept_inputs, inputs)[kept].any())
+        adds = bool(self._fold(kept_inputs, inputs)[kept].any())
         return {size: int(kept.sum()), "use_bias": self.bias is not None or adds}
 
     def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
         kernel = self.kernel[..., kept_inputs, :][..., kept]
         if not self.config(kept_inputs, kept, inputs)["use_bias"]:
             return [kernel]
-        folded = self._folded(kept_inputs, inputs) + (0 if self.bias is None else self.bias)
+        folded = self._fold(kept_inputs, inputs) + (0 if self.bias is None else self.bias)
         return [kernel, folded[kept].astype(kernel.dtype)]
 
 
 class _Tied(Rule):
-    """Every output channel comes from the input channel of its place; a barrier of neither side."""
+    """Every output channel depends on the input channel of the same index alone."""
 
     makes = True
 
@@ -145,7 +145,7 @@ class _Tied(Rule):
 
 
 class _Depthwise(_Tied):
-    """Depthwise convolution: the outputs of a channel lie side by side."""
+    """Depthwise convolution: the outputs of an input channel are adjacent."""
 
     sized = True
 
@@ -159,7 +159,7 @@ class _Depthwise(_Tied):
         known, values = (np.repeat(each, self.multiplier) for each in inputs[0])
         known = (known & ((values == 0) | (not _pads(self.layer)))) | ~windows.any(0)
         sums = values * windows.sum(0, dtype=np.float64) + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _applied(self.layer.activation, sums), 0.0))
+        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
 
     def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
         return [(np.repeat(inputs[0], self.multiplier), output)]
@@ -170,7 +170,7 @@ class _Depthwise(_Tied):
 
 
 class _Norm(_Tied):
-    """Batch normalisation in inference: an affine map of each channel."""
+    """Batch normalization at inference: an affine map per channel."""
 
     sized = True
 
@@ -188,28 +188,28 @@ class _Norm(_Tied):
 
 
 class _Elementwise(_Tied):
-    """Activations: a constant becomes another."""
+    """Activations: map constants to constants."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        return Constants(inputs[0].known, np.where(inputs[0].known, _applied(self.layer, inputs[0].values), 0.0))
+        return Constants(inputs[0].known, np.where(inputs[0].known, _apply(self.layer, inputs[0].values), 0.0))
 
 
 class _Same(_Tied):
-    """Pooling, dropout, cropping: a constant stays what it is."""
+    """Pooling, dropout, cropping: keep constants as they are."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         return inputs[0]
 
 
 class _Padding(_Tied):
-    """Padding with zeros: only zero stays constant."""
+    """Zero padding: only 0 stays constant."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         return Constants(inputs[0].known & (inputs[0].values == 0), np.zeros(width))
 
 
 class _Flatten(_Tied):
-    """Positions and channels become features, channels fastest."""
+    """Flattening of positions and channels, channels fastest."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         return Constants(*(np.tile(each, width // len(each)) for each in inputs[0]))
@@ -219,7 +219,7 @@ class _Flatten(_Tied):
 
 
 class _Reshape(_Flatten):
-    """A reshape that leaves the channels last, or flattens."""
+    """A reshape that keeps the channels last, or flattens."""
 
     sized = True
 
@@ -229,11 +229,11 @@ class _Reshape(_Flatten):
 
 
 class _Merge(_Tied):
-    """Adds, multiplies or compares tensors of as many channels."""
+    """Sums, products and extrema of tensors with equal numbers of channels."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
-        self.name = type(layer).__name__
+        self.name = layer_types.merge_name(layer) or ""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         known = np.logical_and.reduce([each.known for each in inputs])
@@ -243,7 +243,7 @@ class _Merge(_Tied):
 
 
 class _Concatenate(_Tied):
-    """Channels of one tensor after those of another."""
+    """Concatenation along the channels."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         return Constants(*(np.concatenate(parts) for parts in zip(*inputs, strict=True)))
@@ -252,20 +252,6 @@ class _Concatenate(_Tied):
         return [(np.concatenate(inputs), output)]
 
 
-_SUMS = (_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
-_ACTIVATION_LAYERS = (_layers.ReLU, _layers.LeakyReLU, _layers.ELU)
-_BY_RANK = tuple(
-    f"{kind}{rank}D"
-    for kind in ("AveragePooling", "MaxPooling", "GlobalAveragePooling", "GlobalMaxPooling", "Cropping", "UpSampling")
-    for rank in (1, 2, 3)
-)
-_SAME = (
-    *(getattr(_layers, name) for name in _BY_RANK),
-    *(_layers.Dropout, _layers.SpatialDropout1D, _layers.SpatialDropout2D, _layers.SpatialDropout3D),
-    *(_layers.GaussianDropout, _layers.GaussianNoise, _layers.ActivityRegularization, _layers.Identity),
-)
-_PADDINGS = (_layers.ZeroPadding1D, _layers.ZeroPadding2D, _layers.ZeroPadding3D)
 _MERGES: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add.reduce,
     "Subtract": np.subtract.reduce,
@@ -274,44 +260,29 @@ _MERGES: dict[str, Callable[..., np.ndarray]] = {
     "Minimum": np.minimum.reduce,
     "Average": lambda values: np.mean(values, axis=0),
 }
-_MERGE_LAYERS = tuple(getattr(_layers, name) for name in _MERGES)
-# By name, since what `x + y` makes has no public class.
-_MERGE_OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
-_ELEMENTWISE = frozenset(
-    getattr(_activations, name)
-    for name in (
-        *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hard_silu"),
-        *("tanh", "hard_tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"),
-    )
-)
-
-
-def _is_plain(layer: Any, *_: Shape) -> bool:
-    """Whether a layer multiplies by its own float kernel and nothing else."""
-    quantized = getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
-    return not quantized and getattr(layer, "groups", 1) == 1
-
-
-def is_elementwise(activation: Any) -> bool:
-    """Whether an activation, a function or a layer, treats every entry alone."""
-    if isinstance(activation, keras.Layer):
-        return type(activation) in _ACTIVATION_LAYERS
-    return activation is None or activation in _ELEMENTWISE
 
 
 def _always(*_: Any) -> bool:
     return True
 
 
+def _is_plain(layer: Any, *_: Shape) -> bool:
+    return layer_types.is_plain(layer)
+
+
+def _is_plain_and_elementwise(layer: Any, *_: Shape) -> bool:
+    return layer_types.is_plain(layer) and layer_types.is_elementwise(layer.activation)
+
+
 _Fits = Callable[[Any, Shape, Shape], bool]
-# For each kind of layer of one input whether the rule holds, from the layer and the shapes of input and output.
+# For each type of layer with one input: a test on layer, input and output shape, and the rule if it passes.
 _SINGLE: dict[type, tuple[_Fits, type[Rule]]] = {
-    **dict.fromkeys(_SUMS, (_is_plain, _Sums)),
-    **dict.fromkeys(_DEPTHWISE, (lambda layer, *_: _is_plain(layer) and is_elementwise(layer.activation), _Depthwise)),
-    **dict.fromkeys(_ACTIVATION_LAYERS, (_always, _Elementwise)),
-    **dict.fromkeys(_SAME, (_always, _Same)),
-    **dict.fromkeys(_PADDINGS, (_always, _Padding)),
-    _layers.Activation: (lambda layer, *_: is_elementwise(layer.activation), _Elementwise),
+    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, _Sums)),
+    **dict.fromkeys(layer_types.DEPTHWISE_CONVOLUTIONS, (_is_plain_and_elementwise, _Depthwise)),
+    **dict.fromkeys(layer_types.ELEMENTWISE_LAYERS, (_always, _Elementwise)),
+    **dict.fromkeys(layer_types.CONSTANT_PRESERVING, (_always, _Same)),
+    **dict.fromkeys(layer_types.PADDINGS, (_always, _Padding)),
+    _layers.Activation: (lambda layer, *_: layer_types.is_elementwise(layer.activation), _Elementwise),
     _layers.BatchNormalization: (lambda layer, x, _: layer.axis in (-1, len(x) - 1), _Norm),
     _layers.Flatten: (_always, _Flatten),
     _layers.Reshape: (lambda _, x, y: len(y) == 2 or y[-1] == x[-1], _Reshape),
@@ -319,23 +290,23 @@ _SINGLE: dict[type, tuple[_Fits, type[Rule]]] = {
 
 
 def rule(layer: Any, inputs: Sequence[Shape], output: Shape) -> Rule:
-    """The rule of one call; anything without one is a barrier.
+    """Chooses the rule for one call; unknown layers are barriers.
 
-    Only the very classes of Keras have rules, as a subclass may compute something else.
+    Only Keras' own classes have rules, since a subclass may compute something else.
 
     Args:
-      layer: A layer or operation.
-      inputs: Shapes of its inputs, the batch included.
-      output: Shape of its output.
+      layer: a layer or operation.
+      inputs: shapes of its inputs, the batch included.
+      output: shape of its output, the batch included.
 
     Returns:
       The rule.
     """
     kind = type(layer)
     widths = {shape[-1] if len(shape) > 1 else None for shape in (*inputs, output)}
-    if None in widths or getattr(layer, "data_format", None) == "channels_first":
+    if None in widths or not layer_types.is_channels_last(layer):
         return Rule(layer)
-    if kind in _MERGE_LAYERS or (kind.__name__ in _MERGE_OPERATIONS and kind.__module__.startswith("keras.src.ops.")):
+    if layer_types.merge_name(layer):
         return _Merge(layer) if len(inputs) > 1 and len(widths) == 1 else Rule(layer)
     if kind is _layers.Concatenate:
         return _Concatenate(layer) if layer.axis in (-1, len(output) - 1) else Rule(layer)
@@ -344,7 +315,7 @@ def rule(layer: Any, inputs: Sequence[Shape], output: Shape) -> Rule:
 
 
 def _pads(layer: Any) -> bool:
-    """Whether positions at the border see zeros instead of the input."""
+    """Whether windows at the borders include padded zeros."""
     return getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
 
 
@@ -353,8 +324,8 @@ def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return kernel, bias[0] if bias else None
 
 
-def _applied(activation: Any, values: np.ndarray) -> np.ndarray:
-    """An elementwise function on the constants of channels, in the precision of the model."""
+def _apply(activation: Any, values: np.ndarray) -> np.ndarray:
+    """Applies an elementwise function to constants, in float32."""
     if activation is None:
         return values
     return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(values[None], "float32")))[0]

@@ -126,7 +126,7 @@ def held_out_growth(
         of_kernels = [gradients[p] for p in positions]
         if not updater.needs_hessian:
             return Growth(of_kernels)
-        products = objective.hvp(params, x, y, gradient_flow.masked(gradients, masks.aligned(variables)))
+        products = objective.hvp(params, x, y, gradient_flow.apply_masks(gradients, masks.aligned(variables)))
         return Growth(of_kernels, [products[p] for p in positions])
 
     return growth

@@ -1,4 +1,4 @@
-"""What a configuration binds, checked before any work; and the settings of `training.*`."""
+"""Base of all settings: frozen dataclasses whose values are checked before any work starts."""
 
 import dataclasses
 import numbers
@@ -19,21 +19,21 @@ _NOUNS: dict[Any, str] = {
 
 
 class Settings:
-    """Base of what a name of the configuration holds: every value must be of the type that its field is annotated with.
+    """Base of the settings under one gin name: every value must have the annotated type of its field.
 
-    A subclass is a dataclass and says its name in the configuration: `class PruningSettings(Settings, name="pruning")`.
+    A subclass is a dataclass that names itself in gin: `class PruningSettings(Settings, name="pruning")`.
 
     Attributes:
-      config_name: that name.
+      config_name: the gin name.
     """
 
     config_name: ClassVar[str]
 
     def __init_subclass__(cls, name: str | None = None) -> None:
-        """Remembers the name.
+        """Sets the gin name.
 
         Args:
-          name: in the configuration; None keeps that of the parent.
+          name: the gin name; None keeps that of the parent.
         """
         super().__init_subclass__()
         if name is not None:
@@ -43,23 +43,23 @@ class Settings:
         """Checks the types.
 
         Raises:
-          SettingError: names the first setting of another type, and what it may be.
+          SettingError: names the first setting of a wrong type, and the valid values.
         """
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(typing.cast(Any, self)):
             value, hint = getattr(self, field.name), hints[field.name]
-            self.require(_fits(value, hint), field.name, f"must be {_said(hint)}")
+            self.require(_fits(value, hint), field.name, f"must be {_describe(hint)}")
 
     def require(self, is_met: bool, field: str, demand: str) -> None:
-        """Refuses a value.
+        """Raises unless a condition on a field holds.
 
         Args:
-          is_met: whether the value is what it must be.
-          field: whose value it is.
-          demand: the rest of the sentence, such as `must be at least 1`.
+          is_met: the condition.
+          field: name of the field.
+          demand: the rest of the error message, such as `must be at least 1`.
 
         Raises:
-          SettingError: if it is not.
+          SettingError: if the condition does not hold.
         """
         if not is_met:
             raise SettingError(f"{self.config_name}.{field}={getattr(self, field)!r} {demand}.")
@@ -77,20 +77,20 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(
             _fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in value.items()
         )
-    # For Python, True is the integer 1.
+    # In Python, True is an integer.
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     return isinstance(value, {int: numbers.Integral, float: numbers.Real}.get(hint, hint))
 
 
-def _said(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return " or ".join(repr(argument) for argument in arguments)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_said(argument) for argument in arguments)
+        return " or ".join(_describe(argument) for argument in arguments)
     if origin is Sequence:
-        return f"a list in which each is {_said(arguments[0])}"
+        return f"a list in which each is {_describe(arguments[0])}"
     if origin is Mapping:
-        return f"a dict in which each value is {_said(arguments[1])}"
+        return f"a dict in which each value is {_describe(arguments[1])}"
     return _NOUNS[hint]

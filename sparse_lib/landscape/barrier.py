@@ -1,4 +1,4 @@
-"""How high the loss rises between two solutions: numbers for a path that has been evaluated."""
+"""Barriers of an evaluated path between two solutions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from sparse_lib._utils.errors import InputError
 
 
 class Peak(NamedTuple):
-    """Where a path stands highest above something.
+    """The maximum of a path above a reference.
 
     Attributes:
-      height: by how much, in the units of the values; NaN if a value on the path is not finite.
-      coefficient: the place on the path, the first one of equal places; NaN as above.
+      height: in the units of the values; NaN if a value on the path is not finite.
+      coefficient: position on the path, the first of equal ones; NaN as above.
     """
 
     height: float
@@ -21,12 +21,12 @@ class Peak(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """The largest rise on the way from the start to the end; height 0 means that the path only falls.
+    """The largest rise from an earlier to a later point; height 0 means that the path never rises.
 
     Attributes:
       height: max over i < j of value_j - value_i, at least 0; NaN if a value on the path is not finite.
-      start: the coefficient that it starts from; NaN as above.
-      end: the coefficient that it reaches; NaN as above.
+      start: coefficient at the bottom of the rise; NaN as above.
+      end: coefficient at its top; NaN as above.
     """
 
     height: float
@@ -35,14 +35,14 @@ class Rise(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """Measures of a path over the coefficients 0 to 1; what lies beyond the ends does not count.
+    """Barrier measures of a path over coefficients from 0 to 1.
 
     Attributes:
-      above_mean: above the mean of the two ends, the barrier of Frankle et al. (2020, section 2). With ends of
-        different height it is positive at the higher one.
+      above_mean: above the mean of the two ends, the barrier of Frankle et al. (2020, section 2). If the ends
+        differ, it is positive at the higher one.
       above_line: above the straight line from one end's value to the other's (Entezari et al. 2022), at least 0.
       above_higher_end: above the higher of the two ends, at least 0.
-      largest_rise: how far the path is from falling monotonically.
+      largest_rise: the distance from a monotonic fall.
     """
 
     above_mean: Peak
@@ -55,19 +55,26 @@ def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
     """Measures the barrier of a path.
 
     Args:
-      coefficients: places on the path, in any order; 0 and 1, its ends, among them. What is below 0 or above 1 is
-        left out.
-      values: loss or error at these places.
+      coefficients: positions on the path, in any order, with 0 and 1, its ends; those below 0 or above 1 are ignored.
+      values: loss or error at each coefficient.
 
     Returns:
-      Heights with their places.
+      Heights with their positions.
 
     Raises:
       ValueError: if 0 or 1 is missing, or the lengths differ.
+
+    Examples:
+      >>> from sparse_lib import landscape
+      >>> found = landscape.barrier([0.0, 0.5, 1.0], [1.0, 4.0, 2.0])
+      >>> found.above_line
+      Peak(height=2.5, coefficient=0.5)
+      >>> found.largest_rise
+      Rise(height=3.0, start=0.0, end=0.5)
     """
     places, heights = np.asarray(coefficients, np.float64), np.asarray(values, np.float64)
     if places.shape != heights.shape or places.ndim != 1:
-        raise InputError(f"Give one value a coefficient; got shapes {heights.shape} and {places.shape}.")
+        raise InputError(f"Give one value per coefficient; got shapes {heights.shape} and {places.shape}.")
     if not {0.0, 1.0} <= set(places.tolist()):
         raise InputError("A barrier is measured from the ends of the path: have 0 and 1 among the coefficients.")
     order = np.argsort(places, kind="stable")
@@ -77,7 +84,7 @@ def barrier(coefficients: Sequence[float], values: Sequence[float]) -> Barrier:
         nowhere = Peak(np.nan, np.nan)
         return Barrier(nowhere, nowhere, nowhere, Rise(np.nan, np.nan, np.nan))
     first, last = heights[0], heights[-1]
-    # At the ends the line is what the ends are, to the bit, and between equal ends everywhere.
+    # The line equals both ends to the bit, and is constant between equal ends.
     line = np.where(places == 1, last, first + places * (last - first))
     return Barrier(
         above_mean=_peak(places, heights - (first + last) / 2),

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of weights that were never trained: estimated again from data."""
+"""Batch-norm statistics re-estimated from data, for weights that were never trained."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,41 +12,42 @@ from sparse_lib._utils.errors import InputError
 
 
 def norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """The batch-norm layers of a model that adapt to data; frozen ones keep their statistics.
+    """The batch-norm layers of a model that are not frozen.
 
     Args:
-      model: a built model, nested or not.
+      model: a built model.
 
     Returns:
-      The layers, each once.
+      Each layer once, nested ones included.
     """
     layers = tracing.all_layers(model)
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
 
 
 def statistics(model: keras.Model) -> list[keras.Variable]:
-    """The moving means and variances of a model's batch-norm layers, which are no trainable variables.
+    """The moving means and variances of a model's batch-norm layers.
 
     Args:
       model: a built model.
 
     Returns:
-      In the order of `model.non_trainable_variables`: mean and variance of each layer; empty without batch norm.
+      Mean and variance of each layer, in the order of `model.non_trainable_variables`; empty without batch norm.
     """
     owned = {id(v) for layer in norm_layers(model) for v in (layer.moving_mean, layer.moving_variance)}
     return [v for v in model.non_trainable_variables if id(v) in owned]
 
 
 class BatchNormEstimator:
-    """Estimates the statistics that belong to given weights, and moves no state of the model.
+    """Estimates batch-norm statistics at given weights; moves no state of the model.
 
-    mean = (1/n) sum_b mean_b, variance = (1/n) sum_b variance_b over n batches b of equal size, each normalised by
-    its own statistics on the way: the cumulative average of Garipov et al. (2018), with the biased variance that Keras
-    keeps. The moving average of training is over other weights; on a path it belongs to no point.
+    mean = (1/n) sum_b mean_b,  variance = (1/n) sum_b variance_b
+
+    over n batches b of equal size, each normalized by its own statistics: the cumulative average of Garipov et al.
+    (2018), with the biased variance of Keras. The moving averages of training belong to other weights.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Traces nothing yet.
+        """Stores the model; tracing happens on the first call.
 
         Args:
           model: a built model.
@@ -55,14 +56,14 @@ class BatchNormEstimator:
         self._of_batch = tf.function(self._batch_statistics, autograph=False, reduce_retracing=True)
 
     def __call__(self, values: Sequence[np.ndarray | tf.Tensor], batches: Iterable[np.ndarray]) -> list[np.ndarray]:
-        """Averages the statistics of some batches.
+        """Averages the statistics over batches.
 
         Args:
           values: of the model's trainable variables.
-          batches: inputs, in batches of one size.
+          batches: inputs, in batches of equal size.
 
         Returns:
-          A mean and a variance for each layer, in the order of `statistics`.
+          Mean and variance of each layer, in the order of `statistics`.
 
         Raises:
           ValueError: if there is no batch.
@@ -82,7 +83,7 @@ class BatchNormEstimator:
 
 @contextmanager
 def _without_memory(layers: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
-    """With momentum 0 the moving statistics after a batch are those of the batch."""
+    """Sets momentum to 0, so that the moving statistics after a batch are those of the batch."""
     kept = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -1,4 +1,4 @@
-"""Bezier curves of low loss between two solutions: their inner control points are trained."""
+"""Training of Bezier curves of low loss between two solutions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,18 +12,18 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Bezier, Values, bernstein
 from sparse_lib.objective import Objective
 
-# Keeps the draws apart from other uses of the same seed.
+# Separates these random streams from other uses of the same seed.
 _STREAM = 0xBE21
-# Steps of one compiled call: enough to hide the cost of a call.
+# Steps per compiled call (count): enough to hide the cost of a call.
 CHUNK = 100
 
 
 class Examples(NamedTuple):
-    """What a curve is trained on.
+    """Training data of a curve.
 
     Attributes:
-      batch: row numbers, int32 [batch], to inputs and targets; it is called inside a graph.
-      size: how many rows there are (count).
+      batch: from row indices, int32 [batch], to inputs and targets; it is called inside a graph.
+      size: number of rows (count).
     """
 
     batch: Callable[[tf.Tensor], tuple[Any, Any]]
@@ -34,8 +34,8 @@ def in_memory(x: Any, y: Any) -> Examples:
     """Puts examples on the device.
 
     Args:
-      x: inputs, an array of n examples.
-      y: their targets.
+      x: inputs, [n, ...].
+      y: targets, [n, ...].
 
     Returns:
       The examples.
@@ -49,8 +49,8 @@ class CurveFit:
 
     min over theta_1..theta_(n-1) of E_{t ~ U(0, 1)} L(B(t)), with one t and one batch a step (Garipov et al. 2018,
     section 3; arXiv 1906.10732 and arXiv 1911.11134, figure 6, for sparse networks). The curve starts as the
-    straight line. Batch norm normalises by the batch, as it must where no statistics belong to the weights. What a
-    step sees is a function of (seed, step) alone, so that a fit that is restored goes on as if it had not stopped.
+    straight line. Batch norm normalizes by the batch, since no moving statistics belong to these weights. The examples
+    and the position of a step are a function of (seed, step) alone, so that a restored fit continues exactly.
     """
 
     def __init__(
@@ -66,28 +66,28 @@ class CurveFit:
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
-        """Places the control points on the line.
+        """Places the control points on the straight line.
 
         Args:
           objective: the loss.
           start: trainable values of one end.
-          end: of the other.
-          examples: to train on.
+          end: trainable values of the other end.
+          examples: training data.
           optimizer: a new Keras optimizer.
-          degree: 2 (quadratic) or more; a curve of degree n has n - 1 points to learn.
-          masks: boolean arrays of the weights that may differ from 0, one a value, None for all; None leaves the
-            curve in the space of all weights.
-          batch_size: examples of a step (count); 128 in Garipov et al.
-          seed: of places and batches.
+          degree: 2 (quadratic) or more; a curve of degree n has n - 1 trained control points.
+          masks: one boolean array per variable, true for weights that may differ from 0, or None where all may; None
+            leaves the curve in the space of all weights.
+          batch_size: examples per step (count); 128 in Garipov et al.
+          seed: seed of positions and batches.
 
         Raises:
-          ValueError: for a degree below 2, ends of other shapes than the model's, or an end that is not zero off the
+          ValueError: for a degree below 2, ends whose shapes are not the model's, or ends that are not zero off the
             masks.
         """
         variables = objective.model.trainable_variables
         line = Bezier((start, end))
         if degree < 2:
-            raise InputError(f"A curve of degree {degree} has no point to learn: choose 2 or more.")
+            raise InputError(f"A curve of degree {degree} has no control point to train: choose 2 or more.")
         if [np.shape(value) for value in start] != [tuple(v.shape) for v in variables]:
             raise InputError(f"The ends do not have the shapes of the trainable variables of {objective.model.name!r}.")
         masks = [None] * len(variables) if masks is None else masks
@@ -97,7 +97,7 @@ class CurveFit:
         self._objective, self._examples = objective, examples
         self._degree, self._batch_size, self._seed = degree, batch_size, seed
         self._start, self._end = list(start), list(end)
-        # Constants of their own, so that the graph refers to them and does not hold copies.
+        # Tensors, so that the graph captures them instead of copying them into constants.
         self._fixed = [[tf.constant(value) for value in point] for point in (start, end)]
         self._masks = [None if mask is None else tf.constant(mask) for mask in masks]
         self._inner = [
@@ -119,25 +119,25 @@ class CurveFit:
         return int(self._optimizer.iterations.numpy())
 
     def state(self) -> Mapping[str, Mapping[str, tf.Variable]]:
-        """What a checkpoint must hold for the fit to go on: control points and optimizer, by group and name."""
+        """Variables to checkpoint, by group and name: control points and optimizer."""
         return {
             "points": {variable.name: variable.value for variable in self._flat},
             "optimizer": {f"{i}.{v.name}": v.value for i, v in enumerate(self._optimizer.variables)},
         }
 
     def curve(self) -> Bezier:
-        """The curve as it stands."""
+        """The curve at the present control points."""
         inner = [[variable.numpy() for variable in point] for point in self._inner]
         return Bezier((self._start, *inner, self._end))
 
     def run(self, steps: int) -> np.ndarray:
-        """Takes some steps.
+        """Trains for some steps.
 
         Args:
-          steps: how many (count).
+          steps: optimizer steps (count).
 
         Returns:
-          The loss of each step's batch at the step's place on the curve, [steps].
+          The loss of each step's batch at its position on the curve, [steps].
 
         Raises:
           ValueError: if a loss is not finite.
@@ -208,21 +208,21 @@ def fit_curve(
     batch_size: int = 128,
     seed: int = 0,
 ) -> Bezier:
-    """Trains a curve from its start to its end in one call, by SGD with momentum 0.9.
+    """Trains a curve in one call, by SGD with momentum 0.9 and cosine decay.
 
     Args:
       objective: the loss.
       start: trainable values of one end.
-      end: of the other.
-      x: inputs to train on.
-      y: their targets.
-      steps: length of the training (count).
+      end: trainable values of the other end.
+      x: training inputs, [n, ...].
+      y: training targets, [n, ...].
+      steps: optimizer steps (count).
       degree: 2 (quadratic) or more.
       masks: boolean arrays of the weights that may differ from 0; see `CurveFit`.
-      learning_rate: at the start, with cosine decay to 0; Garipov et al. (2018) train the curve of their network
-        without batch norm at 0.015, with momentum 0.9 and batches of 128, constant at first and linear afterwards.
-      batch_size: examples of a step (count).
-      seed: of places and batches.
+      learning_rate: initial rate, which decays to 0; Garipov et al. (2018) train the curve of their network without
+        batch norm at 0.015, with momentum 0.9 and batches of 128, constant at first and linear afterwards.
+      batch_size: examples per step (count).
+      seed: seed of positions and batches.
 
     Returns:
       The trained curve.

@@ -1,4 +1,4 @@
-"""Random directions in the space of weights, on the scale of the weights themselves."""
+"""Filter-normalized random directions in weight space."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,56 +6,55 @@ from typing import Literal
 import keras
 import numpy as np
 
-from sparse_lib._keras import tracing
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib.landscape.paths import Values
 
 Others = Literal["zero", "scale"]
-# Kernels whose units do not lie along the last axis.
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 
 
 def filter_axes(model: keras.Model) -> list[tuple[int, ...]]:
-    """Along which axes of each trainable variable its filters are counted.
+    """The axes of each trainable variable that index its filters.
 
-    A filter holds the weights into one output unit of a dense layer or one output channel of a convolution: the last
-    axis counts them, in transposed convolutions the one before it, in depthwise ones both.
+    A filter is all weights into one output unit: the last axis indexes them in dense layers and convolutions, the last
+    but one in transposed convolutions, both in depthwise ones, and the axes of heads and units in attention.
 
     Args:
       model: a built model.
 
     Returns:
-      Axes for each variable, in the order of `model.trainable_variables`; none for biases and normalisation weights,
-      which have one axis at most and no filters.
+      Negative axes for each variable, in the order of `model.trainable_variables`; none for biases and normalization
+      weights, which have no filters.
     """
-    layers = tracing.all_layers(model)
-    special: dict[int, tuple[int, ...]] = {}
-    special |= {id(layer.kernel): (-2, -1) for layer in layers if isinstance(layer, _DEPTHWISE)}
-    special |= {id(layer.depthwise_kernel): (-2, -1) for layer in layers if isinstance(layer, _SEPARABLE)}
-    special |= {id(layer.kernel): (-2,) for layer in layers if isinstance(layer, _TRANSPOSED)}
-    return [special.get(id(v), (-1,)) if len(v.shape) > 1 else () for v in model.trainable_variables]
+    owners = tracing.variable_owners(model)
+
+    def axes(variable: keras.Variable) -> tuple[int, ...]:
+        layer = owners[id(variable)]
+        if not layer_types.is_matrix(variable) or isinstance(layer, layer_types.NORMALIZATIONS):
+            return ()
+        return tuple(axis - len(variable.shape) for axis in layer_types.output_axes(layer, variable))
+
+    return [axes(variable) for variable in model.trainable_variables]
 
 
 def filter_normalized(
     direction: Values, values: Values, axes: Sequence[tuple[int, ...]], *, others: Others = "zero"
 ) -> list[np.ndarray]:
-    """Gives every filter of a direction the norm of the same filter of the weights.
+    """Scales every filter of a direction to the norm of the same filter of the weights.
 
     d_f <- d_f ||w_f|| / ||d_f||
 
-    Networks that differ by the scale of their filters alone, which normalisation and ReLU make possible, then have the
-    same picture (Li et al. 2018, section 4). A filter of weights that are all zero has the direction zero.
+    Networks that differ in the scale of their filters alone, which normalization and ReLU leave without effect, then
+    have the same surface (Li et al. 2018, section 4). Where all weights of a filter are zero, so is its direction.
 
     Args:
-      direction: one array a variable.
+      direction: one array per variable.
       values: weights, of the same shapes.
       axes: from `filter_axes`.
-      others: what happens to variables without filters, biases and normalisation weights: `zero` leaves them where
-        they are, as in the figures of Li et al., `scale` takes each variable as one filter.
+      others: treatment of variables without filters (biases and normalization weights): `zero` keeps them fixed, as in
+        the figures of Li et al., `scale` treats each variable as one filter.
 
     Returns:
-      float64 arrays of the same shapes.
+      Float64 arrays of the same shapes.
     """
     scaled = []
     for part, weights, counted in zip(direction, values, axes, strict=True):
@@ -79,19 +78,19 @@ def random_direction(
     masks: Sequence[np.ndarray | None] | None = None,
     others: Others = "zero",
 ) -> list[np.ndarray]:
-    """Draws a filter-normalised direction from a normal distribution.
+    """Draws a filter-normalized direction from a normal distribution.
 
     Args:
       model: a built model.
-      values: weights that the direction starts from, in the order of `model.trainable_variables`.
-      seed: of the draw.
-      index: which direction of that seed; different ones are independent, and nearly orthogonal in many dimensions.
-      masks: boolean arrays of the weights that may move, None for a variable of which all may; without them the
+      values: weights at the origin, in the order of `model.trainable_variables`.
+      seed: seed of the draw.
+      index: number of the direction; directions of one seed are independent, and nearly orthogonal in many dimensions.
+      masks: one boolean array per variable, true for weights that may move, or None where all may; without masks the
         direction leads into the space of all weights.
-      others: what biases and normalisation weights do, as for `filter_normalized`.
+      others: as for `filter_normalized`.
 
     Returns:
-      float64 arrays of the shapes of the weights; variable i depends on (seed, index, i) alone.
+      Float64 arrays of the shapes of the weights; variable i depends on (seed, index, i) alone.
     """
     drawn = [np.random.default_rng([seed, index, i]).normal(size=np.shape(value)) for i, value in enumerate(values)]
     if masks is not None:

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model at any weights, and along a path through them."""
+"""Loss and accuracy of a model at given weights and along a path."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,22 +8,73 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import objective
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape import batch_norm
+from sparse_lib.objective import LossFunction, Objective, call
 
 
 class Score(NamedTuple):
-    """What a model achieves on some examples.
+    """Performance of a classifier on some examples.
 
     Attributes:
       loss: mean over the examples, in the units of the loss (nats for cross-entropy).
-      accuracy: share of right answers (fraction).
+      accuracy: share of correctly classified examples (fraction).
     """
 
     loss: float
     accuracy: float
+
+    @classmethod
+    def of(cls, losses: np.ndarray, is_right: np.ndarray) -> "Score":
+        """Averages examples, losses in float64.
+
+        Args:
+          losses: of each example, [n].
+          is_right: whether each example is correctly classified, [n].
+
+        Returns:
+          The score.
+        """
+        return cls(float(np.mean(losses, dtype=np.float64)), float(np.mean(is_right)))
+
+
+class BatchScore(NamedTuple):
+    """Inference on one batch.
+
+    Attributes:
+      losses: of each example, [n].
+      is_right: whether the largest output is that of the label, [n].
+      outputs: of the model, [n, classes].
+    """
+
+    losses: tf.Tensor
+    is_right: tf.Tensor
+    outputs: tf.Tensor
+
+
+def evaluate_batch(
+    objective: Objective,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    variables: Sequence[keras.Variable] = (),
+    values: Sequence[tf.Tensor] = (),
+) -> BatchScore:
+    """Evaluates a classifier on a batch in inference mode; moves no state.
+
+    Args:
+      objective: the model, which returns one score per class, and its loss.
+      x: inputs with n examples.
+      y: integer labels with n examples.
+      variables: of the model, to be replaced by `values`; all others are read from the model.
+      values: one tensor per variable.
+
+    Returns:
+      Loss and outcome of each example.
+    """
+    outputs = call(objective.model, variables, values, x)
+    losses = objective.losses_of(outputs, y)
+    return BatchScore(losses, tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32), outputs)
 
 
 Scores = Mapping[str, Score]
@@ -33,8 +84,18 @@ Evaluate = Callable[[list[np.ndarray]], Scores]
 class ModelEvaluator:
     """Evaluates a classifier at given weights, in inference mode, and moves no state of the model.
 
-    Called with the model's own values it gives what plain evaluation gives. Where the model lives under a tf.distribute
-    strategy with several replicas, each of them takes batches of its own.
+    At the model's own values the scores equal plain evaluation. Where the model lives under a tf.distribute strategy
+    with several replicas, the batches are shared out among them.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import landscape
+      >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+      >>> data = {"test": (np.ones((4, 1), "float32"), np.array([0, 0, 0, 1]))}
+      >>> score = landscape.ModelEvaluator(model, data)([np.zeros((1, 2), "float32"), np.zeros(2, "float32")])["test"]
+      >>> score.accuracy, round(score.loss, 4)  # of equal logits, the loss is log 2
+      (0.75, 0.6931)
     """
 
     def __init__(
@@ -42,16 +103,16 @@ class ModelEvaluator:
         model: keras.Model,
         data: Mapping[str, tuple[Any, Any]],
         *,
-        loss: objective.LossFunction | None = None,
+        loss: LossFunction | None = None,
         batch_size: int = 1000,
     ) -> None:
-        """Traces nothing yet.
+        """Checks the data; tracing happens on the first call.
 
         Args:
-          model: a built model that returns one score a class, [n, classes].
+          model: a built model that returns one score per class, [n, classes].
           data: inputs and integer labels of each split, arrays with the same number of examples.
-          loss: (labels, scores) -> one loss an example; None means cross-entropy of logits.
-          batch_size: examples of one pass (count).
+          loss: (labels, scores) -> one loss per example; None means cross-entropy of logits.
+          batch_size: examples per forward pass (count).
 
         Raises:
           ValueError: for an empty split or one without a label for each example.
@@ -59,7 +120,7 @@ class ModelEvaluator:
         for name, (x, y) in data.items():
             if not len(y) or len(x) != len(y):
                 raise InputError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
-        self._objective, self._data, self._batch_size = objective.Objective(model, loss), dict(data), batch_size
+        self._objective, self._data, self._batch_size = Objective(model, loss), dict(data), batch_size
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
         variable = model.variables[0].value if model.variables else None
@@ -67,16 +128,15 @@ class ModelEvaluator:
         self._batches = tf.function(self._evaluate_batches, autograph=False, reduce_retracing=True)
 
     def _evaluate_batches(self, values: list[tf.Tensor], x: Any, y: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """A batch on each replica."""
+        """Evaluates one batch per replica."""
         with self._strategy.scope():
             found = distribute.per_replica(self._strategy, self._evaluate_batch, values, x, y)
         losses, right = map(self._strategy.experimental_local_results, found)
         return list(zip(losses, right, strict=True))
 
     def _evaluate_batch(self, values: list[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = objective.call(self._objective.model, self._variables[: len(values)], values, x)
-        losses = self._objective.losses_of(scores, y)
-        return losses, tf.argmax(scores, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32)
+        found = evaluate_batch(self._objective, x, y, self._variables[: len(values)], values)
+        return found.losses, found.is_right
 
     def __call__(
         self, values: Sequence[np.ndarray | tf.Tensor], statistics: Sequence[np.ndarray | tf.Tensor] = ()
@@ -84,8 +144,8 @@ class ModelEvaluator:
         """Evaluates every split.
 
         Args:
-          values: of the model's trainable variables.
-          statistics: of its batch-norm layers, as from `BatchNormEstimator`; none leaves those of the model.
+          values: trainable values, in the order of `model.trainable_variables`.
+          statistics: batch-norm statistics, as from `BatchNormEstimator`; the model's own if empty.
 
         Returns:
           Loss and accuracy by split.
@@ -107,24 +167,24 @@ class ModelEvaluator:
         replicas = self._strategy.num_replicas_in_sync
         while several := [slice(start, start + self._batch_size) for start in itertools.islice(starts, replicas)]:
             parts = [(tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows])) for rows in several]
-            # Replicas that are left over repeat a batch, whose result nobody takes.
+            # Idle replicas repeat a batch, whose result is dropped.
             idle = parts[:1] * (replicas - len(parts))
             found = self._batches(tensors, *distribute.share_out(self._strategy, [*parts, *idle]))
             for loss, is_right in found[: len(parts)]:
                 losses.append(loss.numpy())
                 right.append(is_right.numpy())
-        return Score(float(np.mean(np.concatenate(losses), dtype=np.float64)), float(np.mean(np.concatenate(right))))
+        return Score.of(np.concatenate(losses), np.concatenate(right))
 
 
 def evaluate_path(
     path: Callable[[float], list[np.ndarray]], coefficients: Sequence[float], evaluate: Evaluate
 ) -> Iterator[tuple[float, Scores]]:
-    """Evaluates a path point by point; each point is there to be kept before the next one is computed.
+    """Evaluates a path lazily, so that each point can be saved before the next one is computed.
 
     Args:
-      path: such as a `Bezier`, from a coefficient to weights.
-      coefficients: places on the path.
-      evaluate: such as a `ModelEvaluator`, from weights to scores by split.
+      path: from a coefficient to weights, such as a `Bezier`.
+      coefficients: positions on the path.
+      evaluate: from weights to scores by split, such as a `ModelEvaluator`.
 
     Yields:
       Each coefficient with its scores.

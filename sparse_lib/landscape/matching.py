@@ -1,4 +1,4 @@
-"""Weight matching: the permutation of hidden units that brings one solution closest to another."""
+"""Weight matching: permutations of hidden units that minimize the distance of two solutions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,35 +10,29 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sparse_lib._keras import tracing
-from sparse_lib._keras.tracing import LayerCall, Shape
+from sparse_lib._keras.graph import NoChainError, traced_graph
+from sparse_lib._keras.layer_types import (
+    DENSE_OR_CONVOLUTION,
+    DEPTHWISE_CONVOLUTIONS,
+    PERMUTATION_EQUIVARIANT,
+    PERMUTATION_EQUIVARIANT_NORMALIZATIONS,
+    is_channels_last,
+)
+from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 
-# The axes of a variable that run over hidden units: (axis, name of the layer whose outputs they are).
+# The axes of a variable that run over hidden units: (axis, name of the layer that outputs these units).
 Axes = tuple[tuple[int, str], ...]
 Permutations = Mapping[str, np.ndarray]
 
-_layers = keras.layers
-_KERNEL = (_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-_DEPTHWISE = (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D)
-_NORM = (_layers.BatchNormalization, _layers.LayerNormalization)
-# Layers without weights that treat every channel alike, so that a permutation passes through them.
-_UNIT_WISE = (
-    _layers.Activation,
-    _layers.Dropout,
-    _layers.ELU,
-    _layers.Flatten,
-    _layers.Identity,
-    _layers.LeakyReLU,
-    _layers.ReLU,
-    _layers.Softmax,
-    *(
-        getattr(_layers, f"{kind}{rank}D")
-        for kind in ("AveragePooling", "GlobalAveragePooling", "GlobalMaxPooling", "MaxPooling", "ZeroPadding")
-        for rank in (1, 2, 3)
-    ),
+_PERMUTABLE = (
+    *DENSE_OR_CONVOLUTION,
+    *DEPTHWISE_CONVOLUTIONS,
+    *PERMUTATION_EQUIVARIANT,
+    *PERMUTATION_EQUIVARIANT_NORMALIZATIONS,
 )
-# Gains of less, relative to the largest entry, are rounding.
+# Gains below this share of the largest entry are rounding error.
 _TOLERANCE = 1e-12
 
 
@@ -47,40 +41,40 @@ class Matching:
     """A permutation of the hidden units of a network.
 
     Attributes:
-      permutations: for each layer with hidden units an integer array [units]: its unit i is made of unit
-        `permutations[layer][i]` of the solution that was matched.
-      distance_before: L2 distance of the trainable values of the two solutions as they came.
-      distance: the same once the units are permuted.
-      chain: which variables have which units.
+      permutations: by layer, an integer array [units]: unit i of the permuted solution is unit
+        `permutations[layer][i]` of the original one.
+      distance_before: L2 distance of the trainable values of the two solutions.
+      distance: the same after the permutation.
+      hidden: which axes of which variables run over hidden units.
     """
 
     permutations: Permutations
     distance_before: float
     distance: float
-    chain: "Chain"
+    hidden: "HiddenUnits"
 
     def permute(self, variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
-        """Permutes values of any variables of the model: weights, batch-norm statistics, masks, slots.
+        """Permutes values of any variables: weights, batch-norm statistics, masks, optimizer slots.
 
-        A network with all its weights and statistics permuted computes the same function.
+        A network whose weights and statistics are all permuted computes the same function.
 
         Args:
-          variables: of the model that was matched, such as `model.trainable_variables` or `masks.kernels`.
-          values: one array of its shape for each.
+          variables: of the matched model, such as `model.trainable_variables` or `masks.kernels`.
+          values: one array per variable, of its shape.
 
         Returns:
-          One array for each, of its shape and dtype.
+          Arrays of the same shapes and dtypes.
         """
         pairs = zip(variables, values, strict=True)
-        return [_permuted(np.asarray(value), self.chain.axes.get(id(v), ()), self.permutations) for v, value in pairs]
+        return [_permute(np.asarray(value), self.hidden.axes.get(id(v), ()), self.permutations) for v, value in pairs]
 
 
-class Chain(NamedTuple):
+class HiddenUnits(NamedTuple):
     """The hidden units of a network whose layers form a chain.
 
     Attributes:
-      units: number of output units of each layer with hidden units, by its name (count).
-      axes: by id of the variable, its axes over hidden units; every weight of the network has an entry.
+      units: by layer name, the number of its output units (count).
+      axes: by `id` of the variable, its axes over hidden units; every weight of the network has an entry.
     """
 
     units: Mapping[str, int]
@@ -96,73 +90,86 @@ def match(
     restarts: int = 5,
     input_shape: Shape | None = None,
 ) -> Matching:
-    """Permutes the hidden units of one solution so that it comes as close to another as coordinate descent finds.
+    """Permutes the hidden units of one solution to bring it close to another, by coordinate descent.
 
     P = argmin || reference - P params ||^2 = argmax < reference, P params >
 
-    Weight matching of Ainsworth et al. 2022 (Git Re-Basin, section 3.2, Algorithm 1): for fixed permutations of the
-    other layers, the best one of a layer is a linear assignment; sweeps over the layers in random order go on until
-    none improves. With one hidden layer this is the optimum, with more a local one; several starts are tried and the
-    best is kept. The first start permutes nothing, the others are random.
+    Weight matching of Ainsworth et al. 2022 (Git Re-Basin, section 3.2, Algorithm 1): with the permutations of all
+    other layers fixed, the best one of a layer is a linear assignment; the layers are swept in random order until none
+    improves. The result is optimal with one hidden layer and a local optimum with more, the best of several starts:
+    the identity and random permutations.
 
     Args:
-      model: a built network whose layers form a chain, as `chain` says; its own values are not read.
-      reference: trainable values of the solution that stays, in the order of `model.trainable_variables`.
+      model: a built network whose layers form a chain, see `hidden_units`; its own values are not read.
+      reference: trainable values of the fixed solution, in the order of `model.trainable_variables`.
       params: trainable values of the solution to permute.
-      seed: of the order of the layers and of the random starts.
+      seed: seed of the order of the layers and of the random starts.
       restarts: number of starts (count).
-      input_shape: of one example without the batch dimension, for models that do not know it.
+      input_shape: of one example without the batch dimension; needed for subclassed models.
 
     Returns:
       The permutation; `permute` applies it.
 
     Raises:
-      ValueError: if the layers form no chain, values do not fit, or there is no start.
+      ValueError: if the layers do not form a chain, values do not fit, or restarts is below 1.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> from sparse_lib import landscape
+      >>> model = keras.Sequential(
+      ...     [keras.Input((1,)), keras.layers.Dense(2, "relu", name="hidden"), keras.layers.Dense(1)]
+      ... )
+      >>> one = [np.array([[1.0, 2.0]]), np.array([3.0, 4.0]), np.array([[5.0], [6.0]]), np.array([7.0])]
+      >>> other = [np.array([[2.0, 1.0]]), np.array([4.0, 3.0]), np.array([[6.0], [5.0]]), np.array([7.0])]
+      >>> found = landscape.match(model, one, other)
+      >>> found.permutations["hidden"].tolist()
+      [1, 0]
+      >>> found.distance
+      0.0
     """
     if restarts < 1:
-        raise InputError(f"restarts={restarts} tries nothing: choose at least 1.")
-    found = chain(model, input_shape)
+        raise InputError(f"restarts={restarts} leaves no start: choose at least 1.")
+    found = hidden_units(model, input_shape)
     variables = model.trainable_variables
-    fixed, moving = _checked(variables, reference), _checked(variables, params)
+    fixed, moving = _as_arrays(variables, reference), _as_arrays(variables, params)
     problem = _Problem([found.axes[id(v)] for v in variables], fixed, moving, found.units)
     starts = [problem.descend(np.random.default_rng([seed, start]), shuffled=start > 0) for start in range(restarts)]
     best = max(starts, key=problem.similarity)
-    return Matching(best, _distance(fixed, moving), _distance(fixed, problem.permuted(best)), found)
+    return Matching(best, _distance(fixed, moving), _distance(fixed, problem.permute(best)), found)
 
 
-def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
-    """Finds which variables of a network have which hidden units.
+def hidden_units(model: keras.Model, input_shape: Shape | None = None) -> HiddenUnits:
+    """Finds the axes of a network's variables that run over hidden units.
 
-    In a chain every layer takes nothing but the output of the layer before. From the first kernel to the last it may
-    consist of Dense, Conv and DepthwiseConv (multiplier 1) layers, batch and layer normalisation, and what treats all
-    channels alike: pooling, Flatten, activations, dropout, padding. Channels are last; nested models are fine. Inputs
-    and outputs of the network are no hidden units.
+    The layers must form a chain, in which every layer takes nothing but the output of the layer before. Between the
+    first kernel and the last it may contain Dense, Conv and DepthwiseConv (multiplier 1) layers, batch and layer
+    normalization, and layers that treat all channels alike: pooling, resizing, Flatten, activations, dropout, padding.
+    Channels are last; nested models are fine. Inputs and outputs of the network do not count as hidden units.
 
     Args:
       model: a built model.
-      input_shape: of one example without the batch dimension, for models that do not know it.
+      input_shape: of one example without the batch dimension; needed for subclassed models.
 
     Returns:
-      The units, and the axes of variables that run over them.
+      The units, and the axes of variables over them.
 
     Raises:
-      ValueError: names the first layer that does not fit.
+      ValueError: if the layers do not form a chain; names the first that does not fit.
     """
-    calls = _calls_in_a_row(model, input_shape)
-    kernels = [layer.kernel for layer, *_ in calls if isinstance(layer, _KERNEL)]
+    calls = _calls_in_order(model, input_shape)
+    kernels = [layer.kernel for layer, _ in calls if isinstance(layer, DENSE_OR_CONVOLUTION)]
     units: dict[str, int] = {}
     axes: dict[int, Axes] = {}
     name: str | None = None
-    for layer, _, output in calls:
-        is_kernel_layer = isinstance(layer, _KERNEL)
+    for layer, rank in calls:
+        is_kernel_layer = isinstance(layer, DENSE_OR_CONVOLUTION)
         if name or is_kernel_layer:
-            _check_layer(layer, len(output.shape))
+            _check_layer(layer, rank)
         inputs: Axes = ((-2, name),) if name else ()
         if is_kernel_layer:
             if layer.name in units:
-                raise InputError(
-                    f"Two layers are called {layer.name!r}: give every layer of a chain a name of its own."
-                )
+                raise InputError(f"Two layers are called {layer.name!r}: give every layer a different name.")
             name = None if layer.kernel is kernels[-1] else layer.name
             if name:
                 units[name] = layer.kernel.shape[-1]
@@ -170,10 +177,10 @@ def chain(model: keras.Model, input_shape: Shape | None = None) -> Chain:
         axes |= {id(weight): outputs for weight in layer.weights}
         if is_kernel_layer:
             axes[id(layer.kernel)] = inputs + outputs
-        elif isinstance(layer, _DEPTHWISE):
+        elif isinstance(layer, DEPTHWISE_CONVOLUTIONS):
             axes[id(layer.kernel)] = inputs
     _check_sizes(model, units, axes)
-    return Chain(units, axes)
+    return HiddenUnits(units, axes)
 
 
 def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int, Axes]) -> None:
@@ -186,54 +193,38 @@ def _check_sizes(model: keras.Model, units: Mapping[str, int], axes: Mapping[int
                 )
 
 
-def _calls_in_a_row(model: keras.Model, input_shape: Shape | None) -> list[LayerCall]:
-    """The calls of the layers of a chain, in order."""
-    every = tracing.all_layers(model)
-    # An activation that is a layer belongs to the layer that it was given to.
-    inner = {id(layer.activation) for layer in every if isinstance(getattr(layer, "activation", None), keras.Layer)}
-    inner |= {id(layer) for layer in every if isinstance(layer, _layers.InputLayer)}
-
-    def is_leaf(layer: keras.Layer) -> bool:
-        return all(id(part) in inner for part in layer._flatten_layers(include_self=False))
-
-    leaves = [layer for layer in every if id(layer) not in inner and is_leaf(layer)]
-    tensor = tracing.example_of_zeros(model, input_shape)
-    with tracing.watch(leaves) as calls:
-        outputs = model(tensor, training=False)
-    advice = "only networks whose layers form a chain can be matched"
-    for call in calls:
-        if call.inputs is not tensor:
-            raise InputError(
-                f"Layer {call.layer.name!r} takes something else than the output of the layer before it: {advice}."
-            )
-        tensor = call.outputs
-    covered = {id(weight) for call in calls for weight in call.layer.weights}
-    is_whole = outputs is tensor and all(id(weight) in covered for weight in model.weights)
-    if not is_whole or len({id(call.layer) for call in calls}) < len(calls):
+def _calls_in_order(model: keras.Model, input_shape: Shape | None) -> list[tuple[keras.Layer, int]]:
+    """The layers of a chain in order, each with the rank of its output."""
+    found = traced_graph(model, tracing.example(model, 0, input_shape))
+    try:
+        calls = found.chain()
+        weights = {id(weight) for call in calls for weight in call.layer.weights}
+        if not all(id(weight) in weights for weight in model.weights):
+            raise NoChainError("it has weights outside of the layers that it calls")
+    except NoChainError as error:
         raise InputError(
-            f"Model {model.name!r} does more than to call each of its layers once, one after the other: {advice}."
-        )
-    return calls
+            f"Model {model.name!r} cannot be matched, since {error}: only networks whose layers form a chain can be."
+        ) from error
+    return [(call.layer, len(found.shapes[call.outputs[0]])) for call in calls]
 
 
 def _check_layer(layer: keras.Layer, rank: int) -> None:
-    """Refuses a layer that a permutation of channels does not pass through."""
-    fits = isinstance(layer, (*_KERNEL, *_DEPTHWISE, *_NORM, *_UNIT_WISE))
-    fits &= getattr(layer, "data_format", None) != "channels_first"
-    if isinstance(layer, _NORM):
+    """Raises if the layer does not commute with permutations of the channels."""
+    fits = isinstance(layer, _PERMUTABLE) and is_channels_last(layer)
+    if isinstance(layer, PERMUTATION_EQUIVARIANT_NORMALIZATIONS):
         fits &= [axis % rank for axis in np.ravel(layer.axis)] == [rank - 1]
-    elif isinstance(layer, _DEPTHWISE):
+    elif isinstance(layer, DEPTHWISE_CONVOLUTIONS):
         fits &= layer.depth_multiplier == 1
-    elif isinstance(layer, _KERNEL):
+    elif isinstance(layer, DENSE_OR_CONVOLUTION):
         fits &= getattr(layer, "groups", 1) == 1
     if not fits:
         raise InputError(
-            f"Layer {layer.name!r} of type {type(layer).__name__} cannot be matched: a permutation of its channels is "
-            "not known to pass through it."
+            f"Layer {layer.name!r} of type {type(layer).__name__} cannot be matched: it is "
+            "not known to commute with permutations of its channels."
         )
 
 
-def _checked(variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
+def _as_arrays(variables: Sequence[keras.Variable], values: Sequence[Any]) -> list[np.ndarray]:
     arrays = [np.asarray(value, np.float64) for value in values]
     if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
         raise InputError(
@@ -246,17 +237,17 @@ def _distance(one: Values, other: Values) -> float:
     return math.sqrt(sum(float(np.sum((a - b) ** 2)) for a, b in zip(one, other, strict=True)))
 
 
-def _permuted(value: np.ndarray, axes: Axes, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+def _permute(value: np.ndarray, axes: Axes, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
     for axis, name in axes:
         permutation = permutations[name]
-        # A flattened axis holds all channels of the first position, then those of the next one.
+        # A flattened axis lists all channels of the first position, then all of the second, and so on.
         starts = np.arange(0, value.shape[axis], len(permutation))
         value = np.take(value, (starts[:, None] + permutation).ravel(), axis)
     return value
 
 
 def _by_unit(value: np.ndarray, axis: int, units: int) -> np.ndarray:
-    """The entries of each unit along an axis as one row, [units, entries]."""
+    """Reshapes a value to one row per unit of an axis, [units, entries]."""
     split = np.moveaxis(value, axis, 0).reshape(-1, units, value.size // value.shape[axis])
     return split.transpose(1, 0, 2).reshape(units, -1)
 
@@ -268,15 +259,15 @@ class _Problem:
         self._parts = list(zip(axes, fixed, moving, strict=True))
         self._units = units
 
-    def permuted(self, permutations: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return [_permuted(moving, axes, permutations) for axes, _, moving in self._parts]
+    def permute(self, permutations: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [_permute(moving, axes, permutations) for axes, _, moving in self._parts]
 
     def similarity(self, permutations: Mapping[str, np.ndarray]) -> float:
-        pairs = zip(self._parts, self.permuted(permutations), strict=True)
+        pairs = zip(self._parts, self.permute(permutations), strict=True)
         return sum(float(np.vdot(fixed, moved)) for (_, fixed, _), moved in pairs)
 
     def descend(self, random: np.random.Generator, *, shuffled: bool) -> dict[str, np.ndarray]:
-        """Improves one layer after another, in random order, until a whole sweep changes nothing."""
+        """Improves the layers in random order until a whole sweep changes nothing."""
         start = random.permutation if shuffled else np.arange
         permutations = {name: start(units) for name, units in self._units.items()}
         improved = True
@@ -291,13 +282,13 @@ class _Problem:
         return permutations
 
     def _gains(self, name: str, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What it adds to the similarity if unit j of a layer takes the place of unit i, [units, units]."""
+        """Gain in similarity from mapping unit j of a layer to unit i, [units, units]."""
         units = self._units[name]
         gains = np.zeros((units, units))
         for axes, fixed, moving in self._parts:
             for axis, owner in axes:
                 if owner == name:
                     others = tuple(pair for pair in axes if pair[1] != name)
-                    moved = _permuted(moving, others, permutations)
+                    moved = _permute(moving, others, permutations)
                     gains += _by_unit(fixed, axis, units) @ _by_unit(moved, axis, units).T
         return gains

@@ -1,4 +1,4 @@
-"""Paths between two solutions: the straight line and Bezier curves, and the subspace that they lie in."""
+"""Paths between two solutions, straight lines and Bezier curves, and their sparse subspaces."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from sparse_lib._utils.errors import InputError
 
 Values = Sequence[np.ndarray]
 MaskMode = Literal["own", "start", "end", "union", "none"]
-# Nodes of the Gauss-Legendre rule behind `Bezier.length`: far more than the smooth speed of a cubic needs.
+# Gauss-Legendre nodes of `Bezier.length` (count): far more than the smooth speed of a cubic needs.
 _NODES = 64
 
 
 def evenly_spaced(start: float, end: float, points: int) -> list[float]:
-    """Numbers from a start to an end, each the float nearest to its decimal value.
+    """Evenly spaced numbers, each the float nearest to its decimal value.
 
-    x_i = start + i (end - start) / (points - 1), computed exactly from what the floats show as.
+    x_i = start + i (end - start) / (points - 1), in rational arithmetic on the decimal values of start and end
 
     Args:
-      start: the smallest.
-      end: the largest.
-      points: how many, both included (count).
+      start: smallest number.
+      end: largest number.
+      points: number of points, both ends included (count).
 
     Returns:
       Ascending numbers.
@@ -39,14 +39,12 @@ def evenly_spaced(start: float, end: float, points: int) -> list[float]:
 
 
 def coefficients(start: float = -0.2, end: float = 1.2, points: int = 29) -> list[float]:
-    """Evenly spaced coefficients of a path, with 0 and 1, its ends, always among them.
-
-    They are added where the grid misses them, since every barrier is measured from the ends.
+    """Evenly spaced coefficients of a path, always with 0 and 1, the ends from which barriers are measured.
 
     Args:
-      start: the smallest; -0.2 as in arXiv 2010.03533, figure 5.
-      end: the largest; 1.2 there.
-      points: how many, both included (count); 29 there, 0.05 apart.
+      start: smallest coefficient; -0.2 as in arXiv 2010.03533, figure 5.
+      end: largest coefficient; 1.2 there.
+      points: number of points, both ends included (count); 29 there, 0.05 apart.
 
     Returns:
       Ascending coefficients, each the float nearest to its decimal value, so that 0 and 1 are exact.
@@ -58,11 +56,13 @@ def coefficients(start: float = -0.2, end: float = 1.2, points: int = 29) -> lis
 
 
 def bernstein(degree: int, t: float) -> list[float]:
-    """Weights of the control points of a Bezier curve, b_k(t) = C(n, k) (1 - t)^(n - k) t^k.
+    """Bernstein weights of the control points of a Bezier curve.
+
+    b_k(t) = C(n, k) (1 - t)^(n - k) t^k
 
     Args:
       degree: n.
-      t: place on the curve; 0 and 1 give the ends exactly.
+      t: position on the curve; 0 and 1 give the ends exactly.
 
     Returns:
       n + 1 weights that add up to 1.
@@ -72,18 +72,18 @@ def bernstein(degree: int, t: float) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class Bezier:
-    """A Bezier curve through the space of weights; of degree 1 it is the straight line.
+    """A Bezier curve in weight space; the straight line for degree 1.
 
     B(t) = sum_k b_k(t) points[k]. Garipov et al. (2018, section 3) connect networks by the quadratic one.
 
     Attributes:
-      points: control points, each a list of arrays; the first and the last are the ends of the curve.
+      points: control points from end to end, each a list of arrays.
     """
 
     points: tuple[Values, ...]
 
     def __post_init__(self) -> None:
-        """Checks that the points are of one space.
+        """Checks the shapes of the points.
 
         Raises:
           ValueError: for fewer than two points, or shapes that differ.
@@ -149,12 +149,12 @@ def linear_path(start: Values, end: Values) -> Bezier:
 
 
 class Ends(NamedTuple):
-    """Two solutions as the ends of a path, and the subspace that the path stays in.
+    """Two solutions as the ends of a path in a sparse subspace.
 
     Attributes:
-      start: trainable values.
-      end: trainable values.
-      masks: boolean arrays of the weights that may differ from 0 on the path; None where all may.
+      start: trainable values at coefficient 0.
+      end: trainable values at coefficient 1.
+      masks: one boolean array per variable, true for weights that may differ from 0 on the path; None where all may.
     """
 
     start: list[np.ndarray]
@@ -169,7 +169,7 @@ def masked_ends(
     end_masks: Sequence[np.ndarray | None],
     mode: MaskMode = "own",
 ) -> Ends:
-    """Puts two sparse solutions into the subspace of a path.
+    """Projects two sparse solutions onto the subspace of a path.
 
     | mode | start | end | the path lies in |
     |---|---|---|---|
@@ -181,10 +181,10 @@ def masked_ends(
 
     Args:
       start: trainable values of one solution.
-      end: of the other.
-      start_masks: one boolean array a value, None for a dense one.
-      end_masks: of the other solution.
-      mode: which mask goes where.
+      end: trainable values of the other.
+      start_masks: one boolean array per variable, None for a dense one.
+      end_masks: masks of the other solution.
+      mode: row of the table.
 
     Returns:
       Both ends and the masks of the subspace.
@@ -204,9 +204,9 @@ def masked_ends(
     if mode not in modes:
         raise InputError(f"Masks {mode!r} are not known; use one of {', '.join(modes)}.")
     of_start, of_end, of_path = modes[mode]
-    return Ends(_masked(start, of_start), _masked(end, of_end), list(of_path))
+    return Ends(_apply_masks(start, of_start), _apply_masks(end, of_end), list(of_path))
 
 
-def _masked(values: Values, masks: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+def _apply_masks(values: Values, masks: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     pairs = zip(values, masks, strict=True)
     return [value if mask is None else np.where(mask, value, np.zeros_like(value)) for value, mask in pairs]

@@ -1,4 +1,4 @@
-"""Planes through the space of weights: around one solution, or through three."""
+"""Planes in weight space: around one solution, or through three."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,13 +8,13 @@ import numpy as np
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 
-# Three solutions whose triangle is flatter than this, relative to its sides, lie on a line.
+# A triangle whose height is below this share of its side counts as a line.
 _FLAT = 1e-6
 
 
 def inner(one: Values, other: Values) -> float:
-    """Sum of the products of all entries of two lists of arrays, in float64."""
-    return sum(float(np.vdot(_wide(a), _wide(b))) for a, b in zip(one, other, strict=True))
+    """Inner product of two lists of arrays, in float64."""
+    return sum(float(np.vdot(_as_float64(a), _as_float64(b))) for a, b in zip(one, other, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Plane:
     y: Values
 
     def __post_init__(self) -> None:
-        """Checks that the three are of one space.
+        """Checks the shapes.
 
         Raises:
           ValueError: if shapes differ.
@@ -42,9 +42,9 @@ class Plane:
             raise InputError("A plane needs an origin and two directions, each a list of arrays of the same shapes.")
 
     def __call__(self, a: float, b: float) -> list[np.ndarray]:
-        """The weights at a place of the plane.
+        """The weights at a point of the plane.
 
-        Sums are taken in float64 and rounded once; at (0, 0) they are those of the origin bit by bit.
+        Sums are taken in float64 and rounded once; at (0, 0) the weights equal the origin bit by bit.
 
         Args:
           a: first coordinate.
@@ -59,13 +59,13 @@ class Plane:
         ]
 
     def coordinates(self, values: Values) -> tuple[float, float]:
-        """Where the orthogonal projection of some weights lies.
+        """Coordinates of the orthogonal projection onto the plane.
 
         Args:
           values: arrays of the shapes of the origin.
 
         Returns:
-          Both coordinates of the nearest point of the plane.
+          Coordinates of the nearest point of the plane.
         """
         offset = _difference(values, self.origin)
         gram = [[inner(self.x, self.x), inner(self.x, self.y)], [inner(self.y, self.x), inner(self.y, self.y)]]
@@ -77,8 +77,8 @@ class Triangle(NamedTuple):
     """A plane through three solutions.
 
     Attributes:
-      plane: its directions are orthonormal, so that distances in it are L2 distances of weights.
-      coordinates: of the three solutions, [3, 2].
+      plane: with orthonormal directions, so that distances in it are L2 distances of weights.
+      coordinates: positions of the three solutions, [3, 2].
     """
 
     plane: Plane
@@ -93,10 +93,10 @@ def plane_through(first: Values, second: Values, third: Values) -> Triangle:
     Args:
       first: weights at the origin.
       second: weights on the first axis, at (||u||, 0).
-      third: weights above it, at `(<third - first, x>, ||v||)`.
+      third: weights above the axis, at `(<third - first, x>, ||v||)`.
 
     Returns:
-      The plane and where the three solutions lie in it.
+      The plane and the coordinates of the three solutions.
 
     Raises:
       ValueError: if the three lie on a line.
@@ -114,8 +114,8 @@ def plane_through(first: Values, second: Values, third: Values) -> Triangle:
 
 
 def _difference(one: Values, other: Values) -> list[np.ndarray]:
-    return [_wide(a) - _wide(b) for a, b in zip(one, other, strict=True)]
+    return [_as_float64(a) - _as_float64(b) for a, b in zip(one, other, strict=True)]
 
 
-def _wide(value: np.ndarray) -> np.ndarray:
+def _as_float64(value: np.ndarray) -> np.ndarray:
     return np.asarray(value, np.float64)

@@ -1,4 +1,4 @@
-"""The loss on a plane, point by point."""
+"""Loss and accuracy on a grid in a plane."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -32,8 +32,8 @@ def axis_around_zero(radius: float, points: int) -> np.ndarray:
     """Evenly spaced coordinates from -radius to radius with exactly 0 in the middle.
 
     Args:
-      radius: the largest; 1 in Li et al. 2018, where a step of 1 is as long as the weights.
-      points: an odd number, so that the middle is one of them (count).
+      radius: largest coordinate; 1 in Li et al. 2018, where a step of 1 is as long as the weights.
+      points: odd number of points, so that 0 is among them (count).
 
     Returns:
       Ascending coordinates, [points].
@@ -48,18 +48,18 @@ def axis_around_zero(radius: float, points: int) -> np.ndarray:
 
 
 def axis_over(coordinates: Axis, margin: float, points: int) -> np.ndarray:
-    """Evenly spaced coordinates that cover some points.
+    """Evenly spaced coordinates that cover given points.
 
     Args:
-      coordinates: of the points.
-      margin: how far the axis goes on at both ends, as a share of what the points cover (fraction).
-      points: at least two (count).
+      coordinates: of the points to cover.
+      margin: extension beyond both ends, as a share of the extent of the points (fraction).
+      points: number of coordinates, at least two (count).
 
     Returns:
       Ascending coordinates, [points].
 
     Raises:
-      ValueError: for fewer than two points, or if the coordinates are one.
+      ValueError: for fewer than two points, or if all coordinates are equal.
     """
     low, high = float(np.min(coordinates)), float(np.max(coordinates))
     if points < 2 or not low < high:
@@ -71,17 +71,17 @@ def axis_over(coordinates: Axis, margin: float, points: int) -> np.ndarray:
 def evaluate_rows(
     plane: Plane, xs: Axis, ys: Axis, evaluate: Evaluate, done: Collection[int] = ()
 ) -> Iterator[tuple[int, list[Scores]]]:
-    """Evaluates a grid row by row; each row is there to be kept before the next one is computed.
+    """Evaluates a grid lazily, so that each row can be saved before the next one is computed.
 
     Args:
       plane: from two coordinates to weights.
-      xs: first coordinates.
-      ys: second coordinates, one a row.
-      evaluate: such as a `ModelEvaluator`, from weights to scores by split.
-      done: indices of rows that are known already and left out.
+      xs: first coordinates, [columns].
+      ys: second coordinates, [rows].
+      evaluate: from weights to scores by split, such as a `ModelEvaluator`.
+      done: indices of rows to skip.
 
     Yields:
-      The index of a row and its scores, one for each of the first coordinates.
+      The index of a row and its scores, one per column.
     """
     for row, b in enumerate(ys):
         if row not in done:
@@ -89,12 +89,12 @@ def evaluate_rows(
 
 
 def assembled(xs: Axis, ys: Axis, rows: Sequence[Sequence[Scores]]) -> Surface:
-    """Puts the rows of a grid together.
+    """Assembles the rows of a grid.
 
     Args:
-      xs: first coordinates.
-      ys: second coordinates.
-      rows: scores by split, for each of `ys` one for each of `xs`.
+      xs: first coordinates, [columns].
+      ys: second coordinates, [rows].
+      rows: scores by split, [rows][columns].
 
     Returns:
       The surface.
@@ -106,7 +106,7 @@ def assembled(xs: Axis, ys: Axis, rows: Sequence[Sequence[Scores]]) -> Surface:
 
 
 def evaluate_surface(plane: Plane, xs: Axis, ys: Axis, evaluate: Evaluate) -> Surface:
-    """Evaluates a whole grid; `evaluate_rows` does it in pieces.
+    """Evaluates a whole grid; see `evaluate_rows` for one row at a time.
 
     Args:
       plane: from two coordinates to weights.

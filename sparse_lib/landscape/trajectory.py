@@ -1,4 +1,4 @@
-"""The way of training through the space of weights, seen in the plane in which it moves most."""
+"""Training trajectory projected on its first two principal components."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape.paths import Values
 from sparse_lib.landscape.plane import Plane
 
-# A second singular value below this share of the first is rounding.
+# A second singular value below this share of the first is rounding error.
 _FLAT = 1e-9
 
 
 class Trajectory(NamedTuple):
-    """Points of training in their plane of largest variance.
+    """A training trajectory in its plane of largest variance.
 
     Attributes:
-      plane: the last point is its origin, its directions are orthonormal.
+      plane: with the last point as origin and orthonormal directions.
       coordinates: of the points in the plane, [n, 2]; distances are L2 distances of the projected weights.
-      explained: share of the variance along each of the principal directions, the largest first (fraction); the first
-        two belong to the plane.
+      explained: share of the variance along each principal direction, descending (fraction); the first two span the
+        plane.
     """
 
     plane: Plane
@@ -29,19 +29,18 @@ class Trajectory(NamedTuple):
 
 
 def principal_plane(points: Sequence[Values], masks: Sequence[np.ndarray | None] | None = None) -> Trajectory:
-    """Finds the plane in which a series of weights varies most.
+    """Computes the plane of largest variance of a series of weights.
 
     The directions are the first two principal components of the rows theta_t - theta_T, t < T (Li et al. 2018, section
-    7.2). In many dimensions random directions show nothing of a trajectory: nearly all of its length is orthogonal to
-    them.
+    7.2). Random directions would show nothing, since in many dimensions a trajectory is nearly orthogonal to them.
 
     Args:
       points: weights in the order of training, each a list of arrays; the last one is theta_T.
-      masks: boolean arrays of the weights to look at, None for a variable of which all count; the others keep their
+      masks: one boolean array per variable, true for weights that enter, or None where all do; the others keep their
         last value in the whole plane.
 
     Returns:
-      The plane, with signs such that the first point has no negative coordinate, and the points in it.
+      The trajectory, with signs such that the first point has no negative coordinate.
 
     Raises:
       ValueError: if the points lie on a line, as up to three of them may, or shapes differ.

@@ -1,4 +1,4 @@
-"""Pruning before training: scores of weights, and the methods that turn them into masks."""
+"""Pruning at initialization: saliency scores, and the methods that turn them into masks."""
 
 from sparse_lib.oneshot.methods import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow
 

@@ -1,8 +1,8 @@
-"""One-shot pruning: batches to the masks that training starts from.
+"""One-shot pruning: initial masks from saliency scores.
 
-A method is a frozen dataclass that overrides one hook, `OneShot.scorer`. Nothing here changes the
-model. Batch norm uses its moving averages and dropout is off, so that examples do not see each
-other: in a fresh model batch norm is the identity.
+A method is a frozen dataclass that overrides one hook, `OneShot.scorer`. Nothing here changes the model. Batch norm
+uses its moving averages and dropout is off, so that examples do not affect each other: in a new model batch norm is
+the identity.
 """
 
 import abc
@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, selection
-from sparse_lib._utils.did_you_mean import likest
+from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot import scores, synflow
@@ -28,7 +28,7 @@ Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What a method may look at.
+    """The inputs of a scoring method.
 
     Attributes:
       objective: the model and its loss.
@@ -43,7 +43,7 @@ class Problem:
     seed: int
 
     def data(self) -> list[Batch]:
-        """All batches as tensors, for methods that need data.
+        """Converts all batches to tensors, for methods that need data.
 
         Raises:
           ValueError: if there are none, or they are not pairs.
@@ -52,7 +52,7 @@ class Problem:
             raise InputError("This method scores weights with data: give it batches of (x, y).")
         batches = list(self.batches)
         if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
-            raise InputError("Batches are pairs: give [(x, y)] if all the data are one batch.")
+            raise InputError("Batches are pairs: give [(x, y)] for a single batch.")
         return [tf.nest.map_structure(tf.convert_to_tensor, tuple(batch)) for batch in batches]
 
 
@@ -62,13 +62,13 @@ class OneShot(abc.ABC):
 
     Attributes:
       sparsity: share of the kernels' weights to remove (fraction, 0 to below 1).
-      scope: "global" ranks the weights of all kernels together, as in all of the papers; "layer"
-        ranks those of each kernel, as in the code of RigL.
-      layer_sparsities: for scope "layer", sparsities of kernels by name, such as from
-        `distributions.sparsities`; kernels that it does not name take `sparsity`.
-      min_per_layer: how many weights every kernel keeps at least (count); none in the papers.
-      rounds: how often weights are scored and removed (count); round r of n leaves the share
-        density^(r/n) (Tanaka et al. 2020, Algorithm 1).
+      scope: "global" ranks the weights of all kernels together, as in all of the papers; "layer" ranks each kernel by
+        itself, as in the code of RigL.
+      layer_sparsities: for scope "layer", sparsities by kernel name, such as from `distributions.sparsities`; kernels
+        without an entry have `sparsity`.
+      min_per_layer: minimum number of weights per kernel (count); 0 in the papers.
+      rounds: rounds of scoring and removal (count); round r of n keeps the share density^(r/n) (Tanaka et al. 2020,
+        Algorithm 1).
     """
 
     sparsity: float
@@ -98,14 +98,14 @@ class OneShot(abc.ABC):
 
     @abc.abstractmethod
     def scorer(self, problem: Problem) -> Scorer:
-        """Prepares the scores, compiling what is run for every batch or round once.
+        """Builds the scoring function; parts that run for every batch or round are compiled once.
 
         Args:
           problem: model, kernels, data and seed.
 
         Returns:
-          A function from the values of all trainable variables, removed weights at zero, to one
-          tensor of scores a kernel; the highest are kept.
+          A function from the values of all trainable variables, with removed weights at zero, to one tensor of scores
+          per kernel; the highest are kept.
         """
 
     def masks(
@@ -117,22 +117,20 @@ class OneShot(abc.ABC):
         structures: Sequence[Structure] | None = None,
         seed: int = 0,
     ) -> list[tf.Tensor]:
-        """Scores the weights and marks those to keep.
+        """Scores the weights and selects those to keep.
 
-        In global scope n - floor(sparsity * n) of all n weights are kept, in layer scope as many
-        of each kernel. Of equal scores the earlier weight is kept. Structures count in their own
-        units, such as blocks, and a unit has the mean score of its weights.
+        Keeps n - floor(sparsity * n) of n weights: of all weights in global scope, of each kernel in layer scope. Ties
+        go to the earlier weight. Structures count units such as blocks, with the mean score of their weights.
 
         Args:
-          objective: the model, at whose present weights the scores are taken, and its loss.
+          objective: the model, scored at its current weights, and its loss.
           kernels: the kernels to prune by name, as from `api.sparse_kernels`.
-          batches: pairs of inputs and targets, balanced over classes if that is wanted, split in
-            any way; None for methods that need no data.
-          structures: what the masks keep to, one a kernel; None means single weights.
+          batches: pairs of inputs and targets, split in any way; None for methods that need no data.
+          structures: structure of the masks, one per kernel; None means single weights.
           seed: seed of random scores.
 
         Returns:
-          One boolean tensor a kernel, in the order of `kernels`.
+          One boolean tensor per kernel, in the order of `kernels`.
 
         Raises:
           ValueError: if a kernel is not a trainable variable of the model, a layer sparsity has no
@@ -141,6 +139,18 @@ class OneShot(abc.ABC):
 
         Warns:
           UserWarning: if a kernel keeps no weight (layer collapse).
+
+        Examples:
+          >>> import keras
+          >>> import tensorflow as tf
+          >>> from sparse_lib.objective import Objective
+          >>> from sparse_lib.oneshot import SNIP
+          >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+          >>> model.set_weights([tf.constant([[1.0, -2.0], [3.0, 4.0]])])
+          >>> kernels = {"dense": model.layers[0].kernel}
+          >>> batches = [(tf.constant([[1.0, 0.0]]), tf.constant([0]))]  # only the first input is ever active
+          >>> SNIP(sparsity=0.5).masks(Objective(model), kernels, batches)[0].numpy().tolist()
+          [[True, True], [False, False]]
         """
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
@@ -164,11 +174,11 @@ class OneShot(abc.ABC):
     def _groups(
         self, shapes: Mapping[str, tuple[int, ...]], structures: Sequence[Structure]
     ) -> tuple[list[list[int]], list[int], list[int]]:
-        """Kernels that compete with each other, by position, their units, and how many are kept."""
+        """Groups of kernels ranked together, by position, with the number of units and of kept units of each group."""
         custom = self.layer_sparsities or {}
         unknown = sorted(set(custom) - set(shapes))
         if unknown:
-            raise InputError(f"Layer sparsities name {unknown}; the kernels are {likest(unknown[0], shapes)}.")
+            raise InputError(f"Layer sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
         if self.scope == "global":
             groups, sparsities = [list(range(len(each)))], [self.sparsity]
@@ -197,9 +207,9 @@ class OneShot(abc.ABC):
         masks: Tensors,
         counts: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """The highest scores of each group among those still active."""
+        """Selects the highest scores of each group among active units."""
         if self.min_per_layer:
-            # What every kernel is to keep outranks all the rest.
+            # The minimum of every kernel outranks all other weights.
             found = [
                 tf.where(
                     selection.top_k_mask(score, self.min_per_layer, mask),
@@ -217,7 +227,7 @@ class OneShot(abc.ABC):
         return chosen
 
     def _check(self, found: Tensors, names: Sequence[str]) -> None:
-        """Refuses scores that cannot be ranked."""
+        """Raises if the scores cannot be ranked."""
         method = type(self).__name__
         for name, score in zip(names, found, strict=True):
             if not tf.reduce_all(tf.math.is_finite(score)):
@@ -243,7 +253,7 @@ class Magnitude(OneShot):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Random(OneShot):
-    """Keeps random weights, the same for the same seed; needs no data."""
+    """Keeps random weights; needs no data."""
 
     def scorer(self, problem: Problem) -> Scorer:
         """Scores at random, see `scores.random`."""
@@ -252,9 +262,22 @@ class Random(OneShot):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SNIP(OneShot):
-    """Keeps the weights that the loss depends on most (Lee et al. 2019).
+    """Keeps the weights to which the loss is most sensitive (Lee et al. 2019).
 
     More than one round makes it iterative SNIP (de Jorge et al. 2020).
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> from sparse_lib import oneshot
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> x, y = np.eye(20, dtype=np.float32), np.arange(20) % 10
+      >>> kernels = sparse_lib.sparse_kernels(model)
+      >>> values = oneshot.SNIP(sparsity=0.8).masks(sparse_lib.Objective(model), kernels, [(x, y)])
+      >>> masks = sparse_lib.Masks(list(kernels.values()), values)
+      >>> masks.active()
+      [40]
     """
 
     def scorer(self, problem: Problem) -> Scorer:
@@ -268,8 +291,7 @@ class GraSP(OneShot):
     """Keeps the weights that carry the most gradient flow (Wang et al. 2020).
 
     Attributes:
-      temperature: what the outputs are divided by before the loss; 200 as in the authors' code, 1
-        for the paper's formula.
+      temperature: divisor of the outputs before the loss; 200 as in the authors' code, 1 for the paper's formula.
     """
 
     temperature: float = 200.0
@@ -288,7 +310,7 @@ class GraSP(OneShot):
 
     def scorer(self, problem: Problem) -> Scorer:
         """Scores w * (H g) of the loss at that temperature, see `scores.grasp`."""
-        loss, batches = _Compiled(tempered(problem.objective, self.temperature)), problem.data()
+        loss, batches = _Compiled(with_temperature(problem.objective, self.temperature)), problem.data()
         return lambda params: scores.grasp(loss, params, problem.kernels, batches)
 
 
@@ -301,14 +323,14 @@ class SynFlow(OneShot):
     Attributes:
       rounds: 100, as in the paper, section 6.
       float64: whether the layers compute in float64; the flow of a ResNet-50 is about 1e65. False
-        takes the model's own precision, for layers that fix the dtype of their tensors.
+        uses the model's own dtype, for layers with hard-coded dtypes.
     """
 
     rounds: int = 100
     float64: bool = True
 
     def scorer(self, problem: Problem) -> Scorer:
-        """Scores |w| * dR/d|w|, see `scores.synflow` and `synaptic_flow.synaptic_flow`."""
+        """Scores |w| * dR/d|w|, see `scores.synflow` and `synflow.synaptic_flow`."""
         model = problem.objective.model
         ones = synflow.example_of_ones(model, problem.batches)
 
@@ -327,21 +349,21 @@ METHODS: Mapping[str, type[OneShot]] = {
 }
 
 
-def tempered(objective: Objective, temperature: float) -> Objective:
-    """The objective with outputs divided by a temperature, loss(y, f(x) / T).
+def with_temperature(objective: Objective, temperature: float) -> Objective:
+    """Divides the outputs by a temperature before the loss, loss(y, f(x) / T).
 
     Args:
       objective: model and loss.
-      temperature: a positive number; above 1 it flattens the softmax.
+      temperature: positive; above 1 it flattens the softmax.
 
     Returns:
       A new objective of the same model.
     """
 
-    def tempered_loss(y_true: Any, outputs: Any) -> tf.Tensor:
+    def loss_at_temperature(y_true: Any, outputs: Any) -> tf.Tensor:
         return objective.losses_of(tf.nest.map_structure(lambda z: z / temperature, outputs), y_true)
 
-    return dataclasses.replace(objective, loss=tempered_loss)
+    return dataclasses.replace(objective, loss=loss_at_temperature)
 
 
 class _Compiled:
@@ -353,7 +375,7 @@ class _Compiled:
 
 
 def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> list[int]:
-    """Where the kernels are among the model's trainable variables."""
+    """Positions of the kernels among the model's trainable variables."""
     places = {id(v): i for i, v in enumerate(model.trainable_variables)}
     missing = [name for name, kernel in kernels.items() if id(kernel) not in places]
     if missing or not kernels:
@@ -364,11 +386,11 @@ def _positions(model: keras.Model, kernels: Mapping[str, keras.Variable]) -> lis
 
 
 def _warn_of_collapse(masks: Tensors, names: Sequence[str]) -> None:
-    """Warns of kernels without a single weight."""
+    """Warns of kernels without active weights."""
     empty = [n for n, m in zip(names, masks, strict=True) if not tf.reduce_any(m)]
     if empty:
         warnings.warn(
-            f"Layer collapse: {', '.join(empty)} keep no weight, so nothing passes them: lower the "
+            f"Layer collapse: {', '.join(empty)} keep no weight, so no signal passes them: lower the "
             "sparsity, set min_per_layer, or use SynFlow.",
             stacklevel=3,
         )

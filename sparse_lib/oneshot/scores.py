@@ -1,8 +1,8 @@
-"""Saliency scores: one number for every weight of every kernel, and the highest are worth keeping.
+"""Saliency scores: one number per weight; the highest are kept.
 
-Pure functions of parameter tensors and batches. What is differentiated is handed in, so a score
-works for every loss, compiled or not. Derivatives are averaged over the examples of all batches
-before anything else happens to them: up to float rounding, no score depends on how data are split.
+Pure functions of parameter tensors and batches. The loss with its derivatives is an argument, compiled or not.
+Derivatives are averaged over the examples of all batches first: up to rounding, no score depends on how the data are
+split.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ Batch = tuple[Any, Any]
 
 
 class MeanLoss(Protocol):
-    """A mean loss over examples with two derivatives, such as `functional.Objective`."""
+    """A mean loss over examples with two derivatives, such as `objective.Objective`."""
 
     def gradient(self, params: Tensors, x: Any, y: Any) -> list[tf.Tensor]:
-        """One gradient of the mean loss over the batch a parameter."""
+        """The gradient of the mean loss over the batch, one tensor per parameter."""
 
     def hvp(self, params: Tensors, x: Any, y: Any, vectors: Tensors) -> list[tf.Tensor]:
-        """The Hessian of the mean loss over the batch times `vectors`, one tensor a parameter."""
+        """The Hessian of the mean loss over the batch times `vectors`, one tensor per parameter."""
 
 
 def magnitude(params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
@@ -34,7 +34,7 @@ def magnitude(params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
       kernels: positions of the kernels among them.
 
     Returns:
-      One tensor a kernel, of its shape.
+      One tensor per kernel, of its shape.
     """
     return [tf.abs(params[i]) for i in kernels]
 
@@ -48,7 +48,7 @@ def random(params: Tensors, kernels: Sequence[int], seed: int) -> list[tf.Tensor
       seed: the j-th kernel draws from (seed, j).
 
     Returns:
-      One float32 tensor a kernel, of its shape.
+      One float32 tensor per kernel, of its shape.
     """
     return [
         tf.random.stateless_uniform(params[i].shape, tf.constant([seed, j], tf.int64), alg="philox")
@@ -57,19 +57,19 @@ def random(params: Tensors, kernels: Sequence[int], seed: int) -> list[tf.Tensor
 
 
 def snip(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]) -> list[tf.Tensor]:
-    """How much the loss depends on a weight being there (Lee et al. 2019, section 4).
+    """Connection sensitivity (Lee et al. 2019, section 4).
 
     s_j = |g_j w_j| / sum_i |g_i w_i|, with g the gradient over all examples; g_j w_j is the
-    derivative of the loss by a mask entry at 1.
+    derivative of the loss with respect to a mask entry at 1.
 
     Args:
-      loss: what is differentiated.
+      loss: mean loss with gradient and HVP.
       params: values of all parameters.
       kernels: positions of the kernels among them.
       batches: pairs of inputs and targets.
 
     Returns:
-      One tensor a kernel, of its shape; together they add up to 1, or are all 0.
+      One tensor per kernel, of its shape; all entries add up to 1, or are all 0.
 
     Raises:
       ValueError: if there is no batch.
@@ -81,20 +81,20 @@ def snip(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Seque
 
 
 def grasp(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequence[Batch]) -> list[tf.Tensor]:
-    """How much gradient flow is lost when a weight is removed (Wang et al. 2020).
+    """Loss of gradient flow on removal of a weight (Wang et al. 2020).
 
     s = w * (H g), with g and H gradient and Hessian over all examples, both restricted to the
-    kernels: half the derivative of g^T g by a mask entry at 1. The paper's score is -s, and it
-    removes the highest, which is to keep the highest s.
+    kernels: half the derivative of g^T g with respect to a mask entry at 1. The paper's score is -s, of which
+    it removes the highest; that keeps the highest s.
 
     Args:
-      loss: what is differentiated.
+      loss: mean loss with gradient and HVP.
       params: values of all parameters.
       kernels: positions of the kernels among them.
-      batches: pairs of inputs and targets, passed through twice: for g, and then for H g.
+      batches: pairs of inputs and targets, used twice: for g, then for H g.
 
     Returns:
-      One tensor a kernel, of its shape and of either sign.
+      One tensor per kernel, of its shape; of either sign.
 
     Raises:
       ValueError: if there is no batch.
@@ -107,10 +107,10 @@ def grasp(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequ
 
 
 def synflow(flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
-    """The share of the synaptic flow that passes a weight (Tanaka et al. 2020).
+    """Share of the synaptic flow through a weight (Tanaka et al. 2020).
 
-    s = |w| * dR/d|w| / R, with the flow R = flow(|params|). Division by R, one number for all
-    weights, changes no ranking, and keeps the scores in float32 where R is beyond its range.
+    s = |w| * dR/d|w| / R, with the flow R = flow(|params|). Division by R does
+    not change the ranking, and keeps the scores in the range of float32 where R is not.
 
     Args:
       flow: maps absolute values of all parameters to the flow, a scalar (float64 in deep networks).
@@ -118,8 +118,8 @@ def synflow(flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequ
       kernels: positions of the kernels among them.
 
     Returns:
-      One tensor a kernel, of its shape; in a chain of layers without biases each adds up to 1.
-      All are 0 where nothing flows.
+      One tensor per kernel, of its shape; in a chain of layers without biases each adds up to 1. All are 0 if the flow
+      is 0.
     """
     absolute = [tf.abs(p) for p in params]
     watched = [absolute[i] for i in kernels]
@@ -139,12 +139,12 @@ def mean_gradient(loss: MeanLoss, params: Tensors, batches: Sequence[Batch]) -> 
     """Gradient of the mean loss over all examples of all batches.
 
     Args:
-      loss: what is differentiated.
+      loss: mean loss with gradient and HVP.
       params: values of all parameters.
       batches: pairs of inputs and targets.
 
     Returns:
-      One tensor a parameter, of its shape.
+      One tensor per parameter, of its shape.
 
     Raises:
       ValueError: if there is no batch.

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import creation_strategy, skip_gradient_sum
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
@@ -27,6 +28,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     Works in `fit`, in a custom loop, under XLA and under `tf.distribute`; gradients are summed over replicas once, and
     all later arithmetic is equal on each replica. Any Keras optimizer can be wrapped. The factored second moments of
     Adafactor belong to rows and columns, so they alone are not masked.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> updater = sparse_lib.RigL(frequency=2, end_step=8)
+      >>> optimizer = sparse_lib.SparseOptimizer(keras.optimizers.Adam(), masks, updater)
+      >>> model.compile(optimizer, "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> masks.check()  # raises if an inactive weight is not 0
+      >>> masks.active()
+      [40]
     """
 
     def __init__(
@@ -64,7 +79,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._seed = seed
         self._tracked: list[TrackedKernel] = []
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
-        inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        skip_gradient_sum(inner)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the inner optimizer's slots and the updater's state, and records which slot belongs to which kernel.
@@ -97,7 +112,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "from the model that is trained, and leave frozen layers out of them."
             )
         owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
-        mine = (self._distribution_strategy, self.inner._distribution_strategy)
+        mine = (creation_strategy(self), creation_strategy(self.inner))
         if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
             raise InputError(
                 "The model lives under another tf.distribute strategy than its optimizer; create the model and both "

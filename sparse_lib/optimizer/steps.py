@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import batch_counter
 from sparse_lib._utils import distribute
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
@@ -111,10 +112,10 @@ class Steps:
             for variable, value in zip(tracked.variables_to_assign(), values, strict=True):
                 distribute.assign(strategy, variable, value)
         if replaces_step:
-            distribute.assign(strategy, self._inner._iterations.value, step + 1)
+            distribute.assign(strategy, batch_counter(self._inner).value, step + 1)
 
     def _count(self) -> tf.Tensor:
-        return tf.convert_to_tensor(self._inner._iterations.value)
+        return tf.convert_to_tensor(batch_counter(self._inner).value)
 
     def _growth_at(self, gradients: list[Any], step: tf.Tensor) -> Growth:
         if self._growth.function is not None:

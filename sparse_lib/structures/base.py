@@ -195,7 +195,7 @@ class Structure(abc.ABC):
 
     @abc.abstractmethod
     def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
-        """Scores of the units, in a layout of their own that `_expand` undoes."""
+        """Scores of the units, in the layout that `_expand` reverses."""
 
     @abc.abstractmethod
     def _units_of(self, mask: tf.Tensor) -> tf.Tensor:

@@ -96,6 +96,13 @@ class Channel(_Tiled):
 
     The score of a channel is the mean over its weights. A classifier whose last kernel loses channels loses classes:
     exclude that kernel.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import Channel
+      >>> scores = tf.constant([[1.0, 5.0], [2.0, 0.0]])  # [inputs, outputs]
+      >>> Channel().select(scores, 1).numpy().tolist()  # the second output has the higher mean
+      [[False, True], [False, True]]
     """
 
     def __str__(self) -> str:

@@ -143,6 +143,13 @@ class NM(Grouped):
     Attributes:
       n: active weights per group (count).
       m: group size (count); sparse tensor cores execute 2:4.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import NM
+      >>> scores = tf.constant([[1.0], [4.0], [3.0], [2.0]])  # [inputs, outputs]
+      >>> NM(2, 4).select(scores, 2).numpy().ravel().tolist()
+      [False, True, True, False]
     """
 
     n: int

@@ -244,7 +244,21 @@ class Updater:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Static(Updater):
-    """Masks that never change: scratch training, lottery tickets, small dense networks, one-shot pruning."""
+    """Masks that never change: scratch training, lottery tickets, small dense networks, one-shot pruning.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> before = masks.values()
+      >>> updater = sparse_lib.Static()
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> bool((masks.values()[0] == before[0]).numpy().all())
+      True
+    """
 
     weight_gradient: ClassVar[WeightGradient] = "sparse"
 

@@ -22,6 +22,19 @@ class GraNet(Updater):
       sparsity: maps a step to the target sparsity (fraction).
       drop_fraction: fraction of the remaining weights that regrow elsewhere; 0.5 with a cosine to `end_step` in the
         paper, section 4.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.5)
+      >>> target = sparse_lib.PolynomialSparsity(initial=0.5, final=0.8, begin=0, end=8)
+      >>> updater = sparse_lib.GraNet(sparsity=target, frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> round(masks.sparsity(), 2)
+      0.8
     """
 
     sparsity: Callable[[tf.Tensor], tf.Tensor]

@@ -23,6 +23,18 @@ class MEST(SET):
     Attributes:
       gradient_weight: lambda; 1 in the authors' code.
       soft_bound: whether the grown weights come on top of the budget until the next update.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> updater = sparse_lib.MEST(frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> round(masks.sparsity(), 2), masks.exploration_rate()[0] > 0.2  # more weights were active than are now
+      (0.8, True)
     """
 
     gradient_weight: float = 1.0

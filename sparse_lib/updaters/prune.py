@@ -24,6 +24,19 @@ class Prune(Updater):
       sparsity: maps a step to the target sparsity (fraction).
       scope: `layer` prunes every kernel to the target (the paper, section 3), `global` ranks the weights of all
         kernels together.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.0)
+      >>> target = sparse_lib.PolynomialSparsity(initial=0.0, final=0.8, begin=0, end=8)
+      >>> updater = sparse_lib.Prune(sparsity=target, frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> round(masks.sparsity(), 2)
+      0.8
     """
 
     label: ClassVar[str] = "Pruning"

@@ -13,7 +13,20 @@ from sparse_lib.updaters.drop_and_grow import DropAndGrow
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SET(DropAndGrow):
-    """Sparse evolutionary training (Mocanu et al. 2018) on RigL's schedule: drop by magnitude, grow at random."""
+    """Sparse evolutionary training (Mocanu et al. 2018) on RigL's schedule: drop by magnitude, grow at random.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> updater = sparse_lib.SET(frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> round(masks.sparsity(), 2), masks.exploration_rate()[0] > 0.2  # more weights were active than are now
+      (0.8, True)
+    """
 
     weight_gradient: ClassVar[WeightGradient] = "sparse"
 
@@ -24,7 +37,19 @@ class SET(DropAndGrow):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RigL(DropAndGrow):
-    """RigL (Evci et al. 2020): drop by magnitude, grow where the dense gradient is largest."""
+    """RigL (Evci et al. 2020): drop by magnitude, grow where the dense gradient is largest.
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import RigL
+      >>> from sparse_lib.updaters import Kernel, UpdateContext
+      >>> mask, weight = tf.constant([True, True, False, False]), tf.constant([3.0, 0.1, 0.0, 0.0])
+      >>> kernel = Kernel(mask, weight, gradient=tf.constant([0.0, 0.0, 1.0, -2.0]), state={})
+      >>> now = UpdateContext(step=tf.constant(0), learning_rate=tf.constant(0.1), seed=0)
+      >>> (update,) = RigL(drop_fraction=0.5, end_step=100).update([kernel], now)
+      >>> update.mask.numpy().tolist()  # drops the smallest weight, grows the largest gradient
+      [True, False, False, True]
+    """
 
     def grow_score(self, kernel: Kernel, seed: tf.Tensor) -> tf.Tensor:
         """|g|."""

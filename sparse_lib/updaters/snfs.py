@@ -17,6 +17,18 @@ class SNFS(DropAndGrow):
 
     Attributes:
       momentum: beta; 0.9 as in the RigL paper, appendix D.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(20), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8, "uniform")
+      >>> updater = sparse_lib.SNFS(frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> sum(masks.active()), masks.active() != [80, 40]  # the budget moves between kernels
+      (120, True)
     """
 
     weight_gradient: ClassVar[WeightGradient] = "dense"

@@ -28,6 +28,18 @@ class SRigL(RigL):
         4; 0 ablates nothing.
       never_ablated: positions of the sparse kernels whose neurons all stay, negative ones from the end; the last one by
         default, since the neurons of a classifier's last kernel are its classes.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8, structure=sparse_lib.ConstantFanIn())
+      >>> updater = sparse_lib.SRigL(frequency=2, end_step=8)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> masks.values()[0].numpy().sum(axis=0).tolist()  # every neuron has the same fan-in
+      [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
     """
 
     ablation_threshold: float = 0.3

@@ -24,6 +24,18 @@ class TopKAST(Updater):
     Attributes:
       extra_density: density of B minus that of A (fraction of the kernel).
       penalty: coefficient of the exploration penalty, the L2 form of the paper, section 2.3.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+      >>> masks = sparse_lib.sparsify(model, 0.8)
+      >>> updater = sparse_lib.TopKAST(extra_density=0.1)
+      >>> model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks, updater), "mse")
+      >>> _ = model.fit(np.eye(20), np.eye(20)[:, :10], batch_size=2, verbose=0)  # 10 steps
+      >>> masks.active(), int(np.count_nonzero(model.layers[0].kernel))  # the forward pass uses the top 40 weights
+      ([40], 40)
     """
 
     label: ClassVar[str] = "Top-KAST"

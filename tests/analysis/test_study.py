@@ -11,7 +11,7 @@ from analysis import study
 from sparse_lib.experiment.config import gin_files, gin_names
 
 PLAN = study.Plan(pathlib.Path("/somewhere/study"), ("lenet5", "mlp"), "digits_large", 3, 2000)
-STAGES = study.stages(PLAN)
+STAGES = study.make_stages(PLAN)
 
 
 def flags(stage) -> dict[str, list[str]]:
@@ -75,7 +75,7 @@ def test_spectra_are_asked_for_on_both_sides_of_mask_updates(stage):
 def test_command_line(capsys, tmp_path):
     assert study.main(["--list", "--quick", f"--out={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(study.stages(PLAN._replace(networks=("lenet5",), seeds=2)))
+    assert len(lines) == len(study.make_stages(PLAN._replace(networks=("lenet5",), seeds=2)))
     assert all(line.startswith("python ") and (study.ROOT / shlex.split(line)[1]).exists() for line in lines[:-1])
     assert not list(tmp_path.iterdir())
     for wrong in ("--seeds=0", "--steps=3", "--network=resnet"):

@@ -1,4 +1,4 @@
-"""What docs/results.md says of the embedded digits, held with margins that three seeds leave."""
+"""The claims of docs/results.md on the embedded digits, with margins for three seeds."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return claims.study(tmp_path_factory.mktemp("claims"), "mlp_configs")
+    return claims.run_study(tmp_path_factory.mktemp("claims"), "mlp_configs")
 
 
 def values(results: dict, mode: str, key: str) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import Batches, determinism
+from sparse_lib.curvature import Batches, consistency
 from sparse_lib.objective import Objective
 from tests.curvature.known import examples, flat_gradient, mean_cross_entropy, network
 
@@ -14,7 +14,7 @@ layers = keras.layers
 
 def check(model, data, batch_size=4, training=False):
     objective = Objective(model)
-    return determinism(objective, objective.params(), Batches.of(data, batch_size), training=training)
+    return consistency(objective, objective.params(), Batches.of(data, batch_size), training=training)
 
 
 def small(*inside, features=5):

@@ -184,7 +184,7 @@ def test_a_type_written_into_the_model_is_found(middle, rounds):
 def test_a_quantised_layer_is_refused():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="hidden")])
     model.quantize("int8")
-    with pytest.raises(ValueError, match="'hidden' is quantised"), precision.arithmetic(model, "float64"):
+    with pytest.raises(ValueError, match="'hidden' is quantized"), precision.arithmetic(model, "float64"):
         pass
 
 

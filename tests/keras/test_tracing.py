@@ -1,6 +1,7 @@
 """Tests of watching a model's layers."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -53,15 +54,29 @@ def test_layers_are_released_also_when_nested_and_after_an_error():
     assert len(outer) == len(inner) == 1
 
 
-def test_example_of_zeros_has_the_structure_of_the_inputs():
+@pytest.mark.parametrize("value", [0, 1])
+def test_example_has_the_structure_of_the_inputs(value):
     a, b = keras.Input((3,), name="a"), keras.Input((2, 2), dtype="int32", name="b")
     model = keras.Model({"a": a, "b": b}, layers.Dense(1)(a))
-    example = tracing.example_of_zeros(model)
+    example = tracing.example(model, value)
     assert {name: (tuple(t.shape), t.dtype.name) for name, t in example.items()} == {
         "a": ((1, 3), "float32"),
         "b": ((1, 2, 2), "int32"),
     }
+    assert all(np.all(t == value) for t in example.values())
     open_size = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
-    assert tracing.example_of_zeros(open_size, (8, 8, 3)).shape == (1, 8, 8, 3)
+    assert tracing.example(open_size, value, (8, 8, 3)).shape == (1, 8, 8, 3)
     with pytest.raises(ValueError, match="pass input_shape"):
-        tracing.example_of_zeros(open_size)
+        tracing.example(open_size, value)
+
+
+def test_owners_are_the_innermost_layers():
+    attention, dense = layers.MultiHeadAttention(2, 3), layers.Dense(2)
+    x = keras.Input((4, 5))
+    inner = keras.Sequential([keras.Input((4, 5)), dense])
+    model = keras.Model(x, inner(attention(x, x)))
+    owners = tracing.variable_owners(model)
+    assert len(owners) == len(model.trainable_variables)
+    assert owners[id(dense.kernel)] is dense
+    query = next(v for v in model.trainable_variables if v.path.endswith("query/kernel"))
+    assert isinstance(owners[id(query)], layers.EinsumDense)

@@ -80,7 +80,7 @@ def test_a_number_that_is_none_makes_no_barrier(bad):
     [
         ([0.0, 0.5], [1.0, 2.0], "have 0 and 1 among"),
         ([0.1, 1.0], [1.0, 2.0], "have 0 and 1 among"),
-        ([0.0, 1.0], [1.0], "Give one value a coefficient"),
+        ([0.0, 1.0], [1.0], "Give one value per coefficient"),
     ],
 )
 def test_what_has_no_barrier(coefficients, values, message):

@@ -200,7 +200,7 @@ def test_a_loss_that_is_not_finite_is_told():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"degree": 1}, "A curve of degree 1 has no point to learn"),
+        ({"degree": 1}, "A curve of degree 1 has no control point to train"),
         ({"start": [np.zeros(3, np.float32)], "end": [np.zeros(3, np.float32)]}, "do not have the shapes of"),
         ({"masks": [np.array([True, False])]}, "An end of the curve leaves the subspace"),
         ({"end": [np.zeros(3, np.float32)]}, "of the same shapes"),

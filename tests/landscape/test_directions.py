@@ -53,6 +53,28 @@ def test_filters_by_kind_of_layer(model):
     assert {axes[n] for n in axes if n.endswith(("bias", "gamma", "beta"))} == {()}
 
 
+def test_filters_of_attention_are_units_of_heads_and_its_biases_have_none():
+    x = keras.Input((5, 6))
+    model = keras.Model(x, layers.LayerNormalization(axis=(1, 2))(layers.MultiHeadAttention(2, 3)(x, x)))
+    axes = {
+        v.path.split("/", 1)[1]: a
+        for v, a in zip(model.trainable_variables, directions.filter_axes(model), strict=True)
+    }
+    for name in ("query", "key", "value"):
+        # [inputs, heads, units]: a filter reads the input into one unit of one head.
+        assert axes[f"{name}/kernel"] == (-2, -1)
+    # The output kernel has axes for heads, units and outputs.
+    assert axes["attention_output/kernel"] == (-1,)
+    assert {a for n, a in axes.items() if not n.endswith("kernel")} == {()}
+
+
+def test_biases_of_recurrent_cells_have_no_filters():
+    model = keras.Sequential([keras.Input((5, 6)), layers.GRU(4)])
+    shapes = [len(v.shape) for v in model.trainable_variables]
+    assert shapes == [2, 2, 2]
+    assert directions.filter_axes(model) == [(-1,), (-1,), ()]
+
+
 @pytest.mark.parametrize("others", ["zero", "scale"])
 def test_every_filter_of_a_random_direction_has_the_norm_of_the_weights(model, others):
     rng = np.random.default_rng(0)

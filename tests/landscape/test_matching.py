@@ -67,17 +67,17 @@ def values(variables):
 
 def permuted_by(model, permutations):
     """A matching that applies known permutations."""
-    return matching.Matching(permutations, 0.0, 0.0, matching.chain(model))
+    return matching.Matching(permutations, 0.0, 0.0, matching.hidden_units(model))
 
 
 def random_permutations(model, seed=1):
     rng = np.random.default_rng(seed)
-    return {name: rng.permutation(units) for name, units in matching.chain(model).units.items()}
+    return {name: rng.permutation(units) for name, units in matching.hidden_units(model).units.items()}
 
 
 def test_units_of_a_chain_lie_on_these_axes():
     model = convnet()
-    found = matching.chain(model)
+    found = matching.hidden_units(model)
     assert found.units == {"conv1": 4, "conv2": 5, "dense": 6}
     axes = {v.path.split("/", 1)[-1]: found.axes[id(v)] for v in model.weights}
     assert axes["conv1/kernel"] == ((-1, "conv1"),)
@@ -128,7 +128,7 @@ def test_known_permutation_is_found_exactly(make):
 
 def brute_force(model, reference, params):
     """Smallest distance over all permutations of all hidden layers."""
-    units = matching.chain(model).units
+    units = matching.hidden_units(model).units
     distances = []
     for choice in itertools.product(*(itertools.permutations(range(n)) for n in units.values())):
         permutations = {name: np.array(p) for name, p in zip(units, choice, strict=True)}
@@ -182,9 +182,21 @@ def test_masks_move_with_their_kernels():
 
 def test_subclassed_chain_is_matched_when_its_input_shape_is_told():
     model = Subclassed(layers.Dense(4, "relu"), layers.Dense(2))
-    assert list(matching.chain(model, (3,)).units.values()) == [4]
+    assert list(matching.hidden_units(model, (3,)).units.values()) == [4]
     with pytest.raises(ValueError, match="pass input_shape"):
-        matching.chain(model)
+        matching.hidden_units(model)
+
+
+def test_layers_without_weights_that_keep_channels_apart_are_matched():
+    kept = [layers.UpSampling1D(2), layers.Cropping1D(1), layers.SpatialDropout1D(0.5), layers.GaussianNoise(1.0)]
+    model = keras.Sequential([keras.Input((6, 2)), layers.Conv1D(4, 3), *kept, layers.Flatten(), layers.Dense(3)])
+    randomize(model)
+    x = np.random.default_rng(0).normal(size=(5, 6, 2))
+    before = model(x, training=False)
+    moved = permuted_by(model, random_permutations(model))
+    for variable, value in zip(model.variables, moved.permute(model.variables, values(model.variables)), strict=True):
+        variable.assign(value)
+    np.testing.assert_allclose(model(x, training=False), before, rtol=1e-4, atol=1e-5)
 
 
 def residual():
@@ -210,24 +222,24 @@ def twice():
         (lambda: after_dense(layers.BatchNormalization(axis=1, name="norm"), (5, 4)), "'norm' of type Batch"),
         (lambda: after_dense(layers.Conv1D(4, 1, groups=2, name="groups"), (5, 4)), "'groups' of type Conv1D"),
         (lambda: after_dense(layers.DepthwiseConv1D(1, depth_multiplier=2, name="two"), (5, 4)), "'two' of type Depth"),
-        (twice, "more than to call each of its layers once"),
+        (twice, "is called more than once"),
     ],
 )
 def test_what_is_no_chain_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
-        matching.chain(make())
+        matching.hidden_units(make())
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (lambda: Subclassed(layers.Dense(6, "glu"), layers.Dense(2)), "which the 6 units of layer"),
-        (lambda: Subclassed(layers.Dense(6), layers.Dense(2), scaled=True), "more than to call each"),
+        (lambda: Subclassed(layers.Dense(6), layers.Dense(2), scaled=True), "not that of its last layer"),
     ],
 )
 def test_subclassed_models_that_are_no_chain_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
-        matching.chain(model(), (3,))
+        matching.hidden_units(model(), (3,))
 
 
 def test_wrong_arguments_are_refused():

@@ -1,4 +1,4 @@
-"""The Hessian of a chain summed over examples: Gauss-Newton part by symmetric rank-k products, and residual."""
+"""Sum of the Hessian of a chain over examples: Gauss-Newton part by symmetric rank-k updates, and residual."""
 
 from collections.abc import Sequence
 
@@ -7,44 +7,44 @@ import scipy.linalg.blas
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib.curvature.exact import gauss_newton_part, residual_part
 from sparse_lib.curvature.exact.chain import Chain
-from sparse_lib.curvature.exact.linear_maps import NoChainError
 from sparse_lib.objective import cross_entropy
 
-# What the Jacobians of a piece of a batch, or the activations of a larger piece, may take (bytes).
+# Memory for the Jacobians of a piece of a batch, or for the activations of a larger piece (bytes).
 WORKSPACE = 2**27
-# Examples whose residual is taken at once (count): enough to hide what each operation of the loops costs.
+# Largest piece for the residual (count): enough to hide the overhead of the operations in the loops.
 _MOST_EXAMPLES = 4096
-# Rows of a large matrix that are handled at once (count).
+# Rows of a large matrix per operation (count).
 _TILE = 512
 
 
 class HessianTotal:
-    """The sum of the examples' Hessians on a chain's coordinates.
+    """Sum of the Hessians of examples, on the coordinates of a chain.
 
     Attributes:
-      upper: the sum so far, float64 [n, n], in the order of the chain; below the diagonal it is not filled.
+      upper: the sum so far, float64 [n, n], in the order of the chain; only the upper triangle is valid.
     """
 
     def __init__(self, chain: Chain, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor) -> None:
-        """Starts with zero; compiles in whatever arithmetic the parameters are.
+        """Starts at zero and compiles in the dtype of the parameters.
 
         Args:
           chain: of a model with softmax cross-entropy.
           params: trainable values, in the order of `model.trainable_variables`.
           x: any batch of inputs, for its shape.
-          y: its labels.
+          y: any batch of labels, for its shape.
 
         Raises:
-          NoChainError: if a layer turns out to be none that has a map.
+          NoChainError: if a layer cannot be expressed as a map.
           ValueError: if the parameters are float64 and a layer rounds to less.
         """
         self._chain, self._params = chain, list(params)
         self._dtype = params[0].dtype
         size = len(chain.where)
         self.upper = np.zeros((size, size))
-        # In float32 a batch is summed in float32 and added to the float64 total; Fortran order is what BLAS takes.
+        # In float32 a batch is summed in float32 and added to the float64 total; BLAS requires Fortran order.
         self._short = np.empty((size, size), np.float32, order="F") if self._dtype == tf.float32 else None
         specs = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in (x, y)]
         self._jacobian = tf.function(self._jacobian_of_batch, input_signature=specs[:1], autograph=False)
@@ -55,18 +55,18 @@ class HessianTotal:
             raise NoChainError(f"a layer fails: {str(error).strip().splitlines()[0]}") from error
         if self._dtype == tf.float64:
             precision.check_float64(traced)
-        self._batch = _fitting(self._dtype, 4 * self._activations)
-        self._part = min(_fitting(self._dtype, self._classes * (4 * self._activations + size)), self._batch)
+        self._batch = _examples_that_fit(self._dtype, 4 * self._activations)
+        self._part = min(_examples_that_fit(self._dtype, self._classes * (4 * self._activations + size)), self._batch)
 
     def pieces(self, x: tf.Tensor, y: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """A batch in pieces whose activations fit into the workspace."""
+        """Splits a batch into pieces whose activations fit into the workspace."""
         return [(x[i : i + self._batch], y[i : i + self._batch]) for i in range(0, x.shape[0], self._batch)]
 
     def add(self, x: tf.Tensor, y: tf.Tensor) -> None:
         """Adds the Hessians of some examples.
 
         Args:
-          x: inputs, at most as many as in one of `pieces`.
+          x: inputs, at most as many as one of `pieces` holds.
           y: labels.
         """
         for (start, stop), rows in zip(self._chain.rows[:-1], self._residual(x, y), strict=True):
@@ -75,7 +75,7 @@ class HessianTotal:
         multiply = scipy.linalg.blas.dsyrk if self._short is None else scipy.linalg.blas.ssyrk
         for i in range(0, x.shape[0], self._part):
             jacobian = self._jacobian(x[i : i + self._part])
-            # A view, not a copy. Row-major is the transpose of Fortran's order: its lower triangle is our upper one.
+            # A view, not a copy. Row-major is the transpose of Fortran order: its lower triangle is our upper one.
             columns = np.asarray(memoryview(jacobian)).T
             keep = 0.0 if i == 0 and self._short is not None else 1.0
             multiply(1.0, columns, beta=keep, c=into, trans=1, lower=1, overwrite_c=1)
@@ -84,7 +84,7 @@ class HessianTotal:
                 self.upper[start : start + _TILE, start:] += self._short.T[start : start + _TILE, start:]
 
     def product(self, vector: np.ndarray) -> np.ndarray:
-        """The sum so far times a vector of the subspace.
+        """Multiplies the sum so far by a vector of the subspace.
 
         Args:
           vector: shape [n].
@@ -98,7 +98,9 @@ class HessianTotal:
         return product
 
     def matrix(self) -> np.ndarray:
-        """The sum as a whole matrix in the order of the subspace; the sum itself is given up.
+        """Fills the lower triangle in place and returns the matrix in the order of the subspace.
+
+        The accumulator cannot be used afterwards.
 
         Returns:
           Symmetric, float64 [n, n].
@@ -118,7 +120,7 @@ class HessianTotal:
         """J^T F, [n, (classes - 1) * examples]."""
         maps = self._chain.maps(self._params, x)
         return gauss_newton_part.jacobian(
-            maps, gauss_newton_part.pulled(maps, gauss_newton_part.softmax_factor(maps[-1].outputs))
+            maps, gauss_newton_part.pull_through(maps, gauss_newton_part.softmax_factor(maps[-1].outputs))
         )
 
     def _residual_of_batch(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
@@ -131,10 +133,10 @@ class HessianTotal:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(logits)
             losses = cross_entropy(y, logits)
-        cotangents = gauss_newton_part.pulled(maps, tape.gradient(losses, logits)[tf.newaxis])
+        cotangents = gauss_newton_part.pull_through(maps, tape.gradient(losses, logits)[tf.newaxis])
         return residual_part.blocks(maps, [c[0] for c in cotangents])
 
 
-def _fitting(dtype: tf.DType, elements: int) -> int:
-    """How many examples fit into the workspace (count), each with so many elements."""
+def _examples_that_fit(dtype: tf.DType, elements: int) -> int:
+    """Number of examples that fit into the workspace, with `elements` values each (count)."""
     return int(np.clip(WORKSPACE // (dtype.size * elements), 1, _MOST_EXAMPLES))

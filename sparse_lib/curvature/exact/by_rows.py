@@ -1,4 +1,4 @@
-"""The Hessian row by row: what works for every model."""
+"""The exact Hessian row by row, for every model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,8 +10,8 @@ from sparse_lib._keras import precision
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
-from sparse_lib.curvature.operators import pulled_back
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.operators import pull_back
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
@@ -27,23 +27,23 @@ def by_rows(
     progress: Callable[[int, int], None],
     training: bool = False,
 ) -> np.ndarray:
-    """The Hessian of the mean loss as Hessian-vector products with every coordinate, over all the data.
+    """The Hessian of the mean loss over all data, from Hessian-vector products with every coordinate.
 
     Rows of one block share the forward pass and the gradient. A row differentiates the gradient of its own variable
-    alone, which takes about two thirds of a product with a whole vector.
+    alone, which takes about two thirds of the time of a full product.
 
     Args:
       objective: the loss.
-      params: trainable values, in the floating-point type to compute in.
+      params: trainable values, in the dtype to compute in.
       batches: the data.
       subspace: the n coordinates.
-      rows_at_once: rows a block (count).
-      parts: keeps each block, by the number of its first row.
-      progress: is called with the rows that are done and n.
+      rows_at_once: rows per block (count).
+      parts: store of finished blocks, by the number of the first row.
+      progress: called with the number of finished rows and n.
       training: whether layers behave as in training.
 
     Returns:
-      Float64 [n, n], not symmetrised.
+      Float64 [n, n], not symmetrized.
 
     Raises:
       ValueError: if a row is not finite.
@@ -61,7 +61,7 @@ def by_rows(
         mean: DataMean | None = None
         for first in range(max(section.start, done), section.stop, rows_at_once):
             mean = mean or DataMean(_rows_of_batch(objective, subspace, section.places, training), objective.model)
-            # As many places in each block: every other number of them would be compiled anew.
+            # Always the same number of places, since another one would trigger a new compilation.
             wanted = tf.range(first, first + rows_at_once)
             count = tf.constant(min(rows_at_once, section.stop - first))
             rows = mean(batches, list(params), wanted, count)[0].numpy()
@@ -77,10 +77,10 @@ def by_rows(
 
 
 def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: Batches, training: bool) -> None:
-    """Looks whether the model computes in float64, and in nothing else.
+    """Checks that the model computes in float64 throughout.
 
     Raises:
-      ValueError: if it does not.
+      ValueError: if it fails in float64 or rounds to a shorter type.
     """
     x, y = precision.cast(next(iter(batches)), "float64")
     gradient = tf.function(lambda params, x, y: objective.gradient(params, x, y, training=training), autograph=False)
@@ -93,7 +93,7 @@ def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: B
 
 
 class _Section(NamedTuple):
-    """Rows of neighbouring variables that one graph computes."""
+    """Rows of consecutive variables that share a compiled graph."""
 
     places: list[int]
     start: int
@@ -101,7 +101,7 @@ class _Section(NamedTuple):
 
 
 def _sections(subspace: Subspace, rows_at_once: int) -> list[_Section]:
-    """Variables with many coordinates one by one, and runs of small ones, which are not worth a graph each."""
+    """One section per large variable, and one per run of small ones, which are not worth a graph each."""
     sections: list[_Section] = []
     was_small = False
     for place, part in enumerate(subspace.slices):
@@ -120,7 +120,7 @@ def _sections(subspace: Subspace, rows_at_once: int) -> list[_Section]:
 def _rows_of_batch(
     objective: Objective, subspace: Subspace, places: list[int], training: bool
 ) -> Callable[..., list[tf.Tensor]]:
-    """The function that takes rows of some variables on a batch."""
+    """Builds the function that computes rows of some variables on a batch."""
 
     def rows(params: Any, wanted: tf.Tensor, count: tf.Tensor, x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
         del index
@@ -133,7 +133,7 @@ def _rows_of_batch(
         def row(place: tf.Tensor) -> tf.Tensor:
             unit = subspace.scatter(tf.one_hot(place, subspace.size, dtype=dtype))
             own = [gradient[i] for i in places]
-            return subspace.gather(pulled_back(tape, own, params, [unit[i] for i in places]))
+            return subspace.gather(pull_back(tape, own, params, [unit[i] for i in places]))
 
         return [tf.map_fn(row, wanted[:count], fn_output_signature=tf.TensorSpec([subspace.size], dtype))]
 

@@ -1,4 +1,4 @@
-"""The exact Hessian of a chain over a whole data set, which can be taken up where it was left."""
+"""The exact Hessian of a chain over a data set, resumable."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,18 +7,18 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.exact.accumulator import HessianTotal
 from sparse_lib.curvature.exact.chain import Chain
-from sparse_lib.curvature.exact.linear_maps import NoChainError
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
-# The Hessian of this many examples is compared with a Hessian-vector product before the others are added (count).
+# Examples on which the Hessian is compared with a Hessian-vector product before the others are added (count).
 CHECKED_EXAMPLES = 256
-# The sum of a few seconds' work is not worth the time that writing it takes (seconds).
+# Time between saves (s): writing a large matrix takes seconds.
 SECONDS_BETWEEN_SAVES = 30.0
 _NOT_FINITE = "The Hessian is not finite: choose weights from before training diverged, or check the data for NaN."
 
@@ -37,11 +37,11 @@ def by_structure(
 
     Args:
       objective: the loss.
-      params: trainable values, in the floating-point type to compute in.
+      params: trainable values, in the dtype to compute in.
       batches: the data.
       subspace: the n coordinates.
-      parts: keeps the sum so far, by the number of its examples.
-      progress: is called with the examples that are done and all.
+      parts: store of the sum so far, by its number of examples.
+      progress: called with the number of finished examples and of all examples.
       training: whether layers behave as in training.
 
     Returns:
@@ -49,13 +49,13 @@ def by_structure(
       Hessian-vector product, on the first examples (fraction).
 
     Raises:
-      NoChainError: if the model is no such chain, or its Hessian is not what a product says.
+      NoChainError: if the model is not such a chain, or its Hessian disagrees with a Hessian-vector product.
       ValueError: if the Hessian is not finite, or a layer rounds float64 to less.
     """
     x, y = next(iter(batches))
     chain = Chain.of(objective, subspace, x, training=training)
     total = HessianTotal(chain, params, x, y)
-    saved, error = _take_up(parts, total)
+    saved, error = _resume(parts, total)
     last_saved = time.monotonic()
     progress(saved, batches.examples)
     end = 0
@@ -78,8 +78,8 @@ def by_structure(
     return matrix, error
 
 
-def _take_up(parts: Parts, total: HessianTotal) -> tuple[int, float]:
-    """Puts the latest sum back; returns the number of its examples, and the error that was found on the first."""
+def _resume(parts: Parts, total: HessianTotal) -> tuple[int, float]:
+    """Restores the latest sum; returns its number of examples and the product error on the first ones."""
     for number in parts.numbers()[-1:]:
         part = parts.get(number)
         total.upper[:] = part["upper"]
@@ -88,7 +88,7 @@ def _take_up(parts: Parts, total: HessianTotal) -> tuple[int, float]:
 
 
 def _pieces(batches: Batches, total: HessianTotal) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The data in pieces that fit, the first one small."""
+    """Splits the data into pieces that fit into memory, the first one small."""
     first = CHECKED_EXAMPLES
     for x, y in batches:
         if first:
@@ -106,10 +106,10 @@ def _product_error(
     y: tf.Tensor,
     training: bool,
 ) -> float:
-    """How far the sum over some examples is from a Hessian-vector product.
+    """Relative difference between the sum over some examples and a Hessian-vector product.
 
     Raises:
-      NoChainError: if it is further than rounding explains.
+      NoChainError: if it exceeds rounding error.
       ValueError: if either is not finite.
     """
     dtype = params[0].dtype

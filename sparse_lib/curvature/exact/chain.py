@@ -1,4 +1,4 @@
-"""Which models are chains of piecewise linear layers, and their maps at a batch."""
+"""Models as chains of piecewise linear layers, and the maps of these layers at a batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,31 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._keras import layer_types
+from sparse_lib._keras.graph import NoChainError, graph, is_graph
+from sparse_lib._keras.patches import exact_derivatives
 from sparse_lib.curvature.exact.coordinates import Coordinates
-from sparse_lib.curvature.exact.linear_maps import Linear, Map, NoChainError, Slope, max_pool
+from sparse_lib.curvature.exact.linear_maps import Linear, Map, Slope, max_pool
 from sparse_lib.curvature.exact.weighted_layers import Conv, Dense, Norm
 from sparse_lib.curvature.subspace import Subspace
-from sparse_lib.objective import Objective, cross_entropy, exact_derivatives
+from sparse_lib.objective import Objective, cross_entropy
 
 _LAYERS = keras.layers
-# At inference these return what they get.
-_IDENTITIES = (
-    _LAYERS.ActivityRegularization,
-    _LAYERS.AlphaDropout,
-    _LAYERS.Dropout,
-    _LAYERS.GaussianDropout,
-    _LAYERS.GaussianNoise,
-    _LAYERS.Identity,
-    _LAYERS.SpatialDropout1D,
-    _LAYERS.SpatialDropout2D,
-)
 _LINEAR = (_LAYERS.AveragePooling2D, _LAYERS.Flatten, _LAYERS.GlobalAveragePooling2D, _LAYERS.ZeroPadding2D)
-_SLOPES = (_LAYERS.LeakyReLU, _LAYERS.ReLU)
-_ACTIVATIONS = (
-    keras.activations.leaky_relu,
-    keras.activations.relu,
-    keras.activations.relu6,
-)
 _WEIGHTS = {_LAYERS.Dense: Dense, _LAYERS.Conv2D: Conv, _LAYERS.BatchNormalization: Norm}
 
 
@@ -44,9 +30,9 @@ class Chain:
 
     Attributes:
       model: the model.
-      prefix: layers below the first with coordinates; nothing that is asked for depends on how they are made.
-      stages: makes each map of its input, from the first layer with coordinates to the logits.
-      coordinates: those of each layer that has some, in the order of the chain.
+      prefix: layers below the first with coordinates, which are not differentiated.
+      stages: constructors of the maps from their inputs, from the first layer with coordinates to the logits.
+      coordinates: of each layer that has any, in the order of the chain.
     """
 
     model: keras.Model
@@ -56,7 +42,7 @@ class Chain:
 
     @classmethod
     def of(cls, objective: Objective, subspace: Subspace, x: Any, *, training: bool = False) -> "Chain":
-        """Reads the chain off a model.
+        """Reads the chain of a model.
 
         Args:
           objective: a model with softmax cross-entropy.
@@ -68,15 +54,17 @@ class Chain:
           The chain.
 
         Raises:
-          NoChainError: if the model, the loss or the way it is called is of another kind; the sentence says which.
+          NoChainError: if the model, the loss or the mode is not supported; the message names the reason.
         """
         model = objective.model
         if objective.loss not in (None, cross_entropy):
-            raise NoChainError("the loss is not functional.cross_entropy")
+            raise NoChainError("the loss is not objective.cross_entropy")
         layers = _layers_in_order(model)
         if not tf.is_tensor(x) or x.shape.rank != len(model.input_shape):
             raise NoChainError("the inputs are not one tensor of the rank that the model takes")
-        if training and any(isinstance(layer, (*_IDENTITIES, _LAYERS.BatchNormalization)) for layer in layers):
+        if training and any(
+            isinstance(layer, (*layer_types.IDENTITIES, _LAYERS.BatchNormalization)) for layer in layers
+        ):
             raise NoChainError("layers behave as in training")
         chosen = [_coordinates(layer, model, subspace) for layer in layers]
         first = next((i for i, at in enumerate(chosen) if at is not None and at.size), None)
@@ -88,27 +76,27 @@ class Chain:
 
     @property
     def where(self) -> np.ndarray:
-        """Place of each coordinate in the subspace's vector, in the order of the chain, [n]."""
+        """Position of each coordinate in the vector of the subspace, in the order of the chain, [n]."""
         return np.concatenate([at.where for at in self.coordinates])
 
     @property
     def rows(self) -> list[tuple[int, int]]:
-        """The first coordinate of each layer that has some, and the first behind it."""
+        """Range of coordinates, [start, stop), of each layer that has any."""
         ends = list(accumulate((at.size for at in self.coordinates), initial=0))
         return list(pairwise(ends))
 
     def maps(self, params: Sequence[tf.Tensor], x: tf.Tensor) -> list[Map]:
-        """The maps at a batch; the output of the last one are the logits.
+        """Computes the maps at a batch; the last one outputs the logits.
 
         Args:
           params: trainable values, in the order of `model.trainable_variables`.
           x: inputs of the model.
 
         Returns:
-          One map a stage, in the arithmetic that the model is in.
+          One map per stage, in the dtype of the model.
 
         Raises:
-          NoChainError: if a layer is given something else than its map is made for.
+          NoChainError: if the input of a layer has an unsupported shape.
         """
         values = list(zip(self.model.trainable_variables, params, strict=True))
         maps: list[Map] = []
@@ -122,88 +110,48 @@ class Chain:
         return maps
 
 
-def _layers_in_order(model: keras.Layer) -> list[keras.Layer]:
-    """The layers from input to output, nested models opened."""
-    if type(model) is keras.Sequential and getattr(model, "inputs", None):
-        layers = [layer for layer in model.layers if not isinstance(layer, _LAYERS.InputLayer)]
-    elif _is_functional(model):
-        layers = _functional_layers(model)
-    else:
+def _layers_in_order(model: keras.Model) -> list[keras.Layer]:
+    """The layers from input to output, nested models opened.
+
+    Raises:
+      NoChainError: if they do not follow one another.
+    """
+    if not is_graph(model):
         raise NoChainError(f"model {model.name!r} is neither sequential nor functional")
-    nested = [_layers_in_order(layer) if isinstance(layer, keras.Model) else [layer] for layer in layers]
-    flat = [layer for part in nested for layer in part]
-    if len({id(layer) for layer in flat}) != len(flat):
-        raise NoChainError(f"model {model.name!r} calls a layer more than once")
-    return flat
-
-
-def _is_functional(model: keras.Layer) -> bool:
-    """Whether a model is functional itself, not of a class of the user's; Keras has no public name for the type."""
-    return type(model).__name__ == "Functional" and type(model).__module__.startswith("keras.")
-
-
-def _functional_layers(model: keras.Model) -> list[keras.Layer]:
-    """Follows a functional model from its only output to its only input."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise NoChainError(f"model {model.name!r} has several inputs or outputs")
-    layers: list[keras.Layer] = []
-    tensor = model.outputs[0]
-    while tensor is not model.inputs[0]:
-        layer, node, _ = tensor._keras_history
-        call = layer._inbound_nodes[node]
-        is_told = any(value is not None and value is not False for value in call.arguments.kwargs.values())
-        is_plain = len(call.arguments.args) == len(call.input_tensors) == len(call.output_tensors) == 1 and not is_told
-        if not isinstance(layer, keras.Layer) or not is_plain:
-            raise NoChainError(f"{layer.name!r} is not a layer that takes one tensor")
-        layers.append(layer)
-        tensor = call.input_tensors[0]
-    return layers[::-1]
+    return [call.layer for call in graph(model).chain()]
 
 
 def _coordinates(layer: keras.Layer, model: keras.Model, subspace: Subspace) -> Coordinates | None:
-    """The coordinates of a layer with weights, none for another type of layer."""
+    """The coordinates of a layer with weights, None for other types of layers."""
     if type(layer) not in _WEIGHTS:
         return None
     return Coordinates.of(layer, model.trainable_variables, subspace)
 
 
 def _stages(layer: keras.Layer, coordinates: Coordinates | None) -> list[Callable[[tf.Tensor], Map]]:
-    """What makes the maps of a layer and of its activation.
+    """Constructors of the maps of a layer and of its activation.
 
     Raises:
-      NoChainError: if the layer is none that is known to be piecewise linear.
+      NoChainError: if the layer is not known to be piecewise linear.
     """
     kind = type(layer)
-    if kind in _IDENTITIES:
+    if kind in layer_types.IDENTITIES:
         return []
-    if kind in _SLOPES:
+    if kind in layer_types.ELEMENTWISE_LAYERS and layer_types.is_piecewise_linear(layer):
         return [partial(Slope, layer)]
-    if kind in _LINEAR and _is_channels_last(layer):
+    if kind in _LINEAR and layer_types.is_channels_last(layer):
         return [partial(Linear, layer)]
-    if kind is _LAYERS.MaxPooling2D and _is_channels_last(layer):
+    if kind is _LAYERS.MaxPooling2D and layer_types.is_channels_last(layer):
         return [partial(max_pool, layer)]
     if kind is _LAYERS.Activation:
         return _activation(layer)
-    if coordinates is None or not _is_plain(layer):
+    if coordinates is None or not (layer_types.is_plain(layer) and layer_types.is_channels_last(layer)):
         raise NoChainError(f"layer {layer.name!r} of type {kind.__name__} is not piecewise linear in a known way")
     return [partial(_WEIGHTS[kind], layer, coordinates), *_activation(layer)]
 
 
 def _activation(layer: keras.Layer) -> list[Callable[[tf.Tensor], Map]]:
     function = getattr(layer, "activation", None)
-    if function in (None, keras.activations.linear):
-        return []
-    if function in _ACTIVATIONS or type(function) in _SLOPES:
-        return [partial(Slope, function)]
-    raise NoChainError(f"the activation of layer {layer.name!r} is not piecewise linear in a known way")
-
-
-def _is_channels_last(layer: keras.Layer) -> bool:
-    return getattr(layer, "data_format", "channels_last") == "channels_last"
-
-
-def _is_plain(layer: keras.Layer) -> bool:
-    """Whether a layer with weights does what its map does."""
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "renorm", False):
-        return False
-    return not isinstance(layer, _LAYERS.Conv2D) or (_is_channels_last(layer) and layer.groups == 1)
+    if not layer_types.is_piecewise_linear(function):
+        raise NoChainError(f"the activation of layer {layer.name!r} is not piecewise linear in a known way")
+    return [] if layer_types.is_linear(function) else [partial(Slope, function)]

@@ -1,4 +1,4 @@
-"""Which weights of one layer are coordinates, by the input and the output that each connects."""
+"""The coordinates of one layer, by the input and the output that each weight connects."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from sparse_lib.curvature.subspace import Subspace
 class Coordinates:
     """The coordinates of one layer z[p, o] = sum_q taps[p, q] kernel[q, o] + bias[o], kernel first.
 
-    A tap q is what a kernel entry multiplies: an input unit of a dense layer, an entry of the patch of a convolution, a
-    normalised channel of a batch normalisation. The output o is a unit or a channel; p runs over places.
+    A tap q is the factor of a kernel entry: an input unit of a dense layer, an entry of the patch of a convolution, a
+    normalized channel of batch norm. The output o is a unit or a channel; p runs over positions.
 
     Attributes:
       taps: tap of each kernel coordinate, [w].
       outputs: output of each kernel coordinate, [w].
       bias: output of each bias coordinate, [b].
-      where: place of each coordinate in the subspace's vector, [w + b].
+      where: position of each coordinate in the vector of the subspace, [w + b].
     """
 
     taps: np.ndarray
@@ -29,20 +29,20 @@ class Coordinates:
 
     @classmethod
     def of(cls, layer: keras.Layer, variables: list[keras.Variable], subspace: Subspace) -> "Coordinates":
-        """The coordinates of a dense, convolution or batch normalisation layer.
+        """Selects the coordinates of a dense, convolution or batch-norm layer.
 
         Args:
           layer: the layer.
           variables: the model's trainable variables.
-          subspace: chooses among their entries.
+          subspace: selects among their entries.
 
         Returns:
-          The coordinates; none for what is not trainable.
+          The coordinates, without frozen variables.
         """
         places = {id(variable): place for place, variable in enumerate(variables)}
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         kernel, bias = (layer.gamma, layer.beta) if is_norm else (layer.kernel, layer.bias)
-        (entries, kernel_where), (outputs, bias_where) = (_chosen(v, places, subspace) for v in (kernel, bias))
+        (entries, kernel_where), (outputs, bias_where) = (_select_entries(v, places, subspace) for v in (kernel, bias))
         width = 1 if is_norm or kernel is None else kernel.shape[-1]
         return cls(
             taps=entries // width,
@@ -57,10 +57,10 @@ class Coordinates:
         return len(self.where)
 
 
-def _chosen(
+def _select_entries(
     variable: keras.Variable | None, places: dict[int, int], subspace: Subspace
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of a variable's chosen entries, and where they lie in the vector."""
+    """Flat indices of a variable's selected entries, and their positions in the vector."""
     place = places.get(id(variable))
     if place is None:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

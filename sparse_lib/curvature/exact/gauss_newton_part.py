@@ -1,4 +1,4 @@
-"""The Gauss-Newton part of the Hessian of softmax cross-entropy: J^T H_L J, one pull for each class but one."""
+"""The Gauss-Newton part of the Hessian of softmax cross-entropy, J^T H_L J, by classes - 1 backward passes."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from sparse_lib.curvature.exact.weighted_layers import Weights
 
 
 def softmax_factor(logits: tf.Tensor) -> tf.Tensor:
-    """A factor of the Hessian of cross-entropy by the logits.
+    """Factorizes the Hessian of cross-entropy with respect to the logits.
 
     H_L = diag(p) - p p^T = F F^T. With s = sqrt(p), H_L = diag(s) (I - s s^T) diag(s); a Householder reflection that
-    takes s to an axis gives an orthonormal basis of what is orthogonal to s, which has one column less than classes.
+    maps s to an axis gives an orthonormal basis of the complement of s, with one column less than classes.
 
     Args:
       logits: shape [n, classes].
@@ -28,15 +28,15 @@ def softmax_factor(logits: tf.Tensor) -> tf.Tensor:
     return columns * s
 
 
-def pulled(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
-    """Cotangents of the logits at the output of every map.
+def pull_through(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
+    """Pulls cotangents of the logits back to the output of every map.
 
     Args:
       maps: the chain, from the first layer with coordinates to the logits.
       cotangents: shape [k, n, classes].
 
     Returns:
-      One tensor a map, [k, n, *outputs].
+      One tensor per map, [k, n, *outputs].
     """
     all_cotangents = [cotangents]
     for layer in reversed(maps[1:]):
@@ -45,11 +45,11 @@ def pulled(maps: Sequence[Map], cotangents: tf.Tensor) -> list[tf.Tensor]:
 
 
 def jacobian(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Derivatives of cotangents times logits by all coordinates.
+    """Derivatives of <cotangents, logits> with respect to all coordinates.
 
     Args:
       maps: the chain, from the first layer with coordinates to the logits.
-      cotangents: as from `pulled`.
+      cotangents: as from `pull_through`.
 
     Returns:
       Shape [coordinates, k * n], the coordinates of the first map first.

@@ -1,19 +1,15 @@
-"""Layers without coordinates as linear maps of one batch, at fixed activation patterns."""
+"""Layers without coordinates as linear maps at one batch, with fixed activation patterns."""
 
 import keras
 import tensorflow as tf
 
 
-class NoChainError(ValueError):
-    """Says why a model is not a chain of piecewise linear layers."""
-
-
 class Map:
-    """What one layer does to a batch, as a linear map: pulls cotangents back and pushes tangents on.
+    """One layer at one batch as a linear map: pulls cotangents back and pushes tangents forward.
 
-    Cotangents have shape [k, n, *outputs], k of them an example. Tangents have shape [n, *inputs]. Those that live in
-    one channel alone have that channel alone, a last axis of 1, and `channel` says which it is. Once flattened they
-    have as many entries as there are places: entry p is entry p * channels + channel of the whole.
+    Cotangents have shape [k, n, *outputs], k per example. Tangents have shape [n, *inputs]. Tangents in one channel
+    store that channel alone, with a last axis of size 1, and `channel` is its index. Once flattened they have one entry
+    per position: entry p is entry p * channels + channel of the whole.
 
     Attributes:
       inputs: the layer's input, [n, *inputs].
@@ -24,11 +20,11 @@ class Map:
     outputs: tf.Tensor
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
-        """Cotangents of the output to those of the input."""
+        """Maps cotangents of the output to cotangents of the input."""
         raise NotImplementedError
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Tangents of the input to those of the output, with their channel or None for all."""
+        """Maps tangents of the input to tangents of the output, with their channel or None for all."""
         raise NotImplementedError
 
 
@@ -36,7 +32,7 @@ class Slope(Map):
     """A piecewise linear activation."""
 
     def __init__(self, layer: keras.Layer, inputs: tf.Tensor) -> None:
-        """Takes the slope at each input, by TensorFlow's convention where there are two.
+        """Computes the slope at each input, by TensorFlow's convention at kinks.
 
         Args:
           layer: an activation layer, or any elementwise function.
@@ -49,19 +45,19 @@ class Slope(Map):
         self._slope = tape.gradient(self.outputs, inputs)
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
-        """Times the slope."""
+        """Multiplies by the slope."""
         return cotangents * self._slope
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Times the slope."""
+        """Multiplies by the slope."""
         return tangents * one_channel(self._slope, channel, tangents.shape[-1]), channel
 
 
 class MaxPool(Map):
-    """A max-pooling layer of images, channels last: each window passes on its winner, TensorFlow's if several tie."""
+    """Max-pooling of images, channels last: selects the maximum of each window, by TensorFlow's choice among ties."""
 
     def __init__(self, layer: keras.Layer, inputs: tf.Tensor) -> None:
-        """Pools.
+        """Pools the input.
 
         Args:
           layer: a MaxPooling2D layer.
@@ -69,7 +65,7 @@ class MaxPool(Map):
         """
         self.inputs, self.outputs = inputs, layer(inputs)
         self._window = {"ksize": [1, *layer.pool_size, 1], "strides": [1, *layer.strides, 1], "padding": "VALID"}
-        # Padded here and not by the operations: MaxPoolGradGrad overwrites what it reads where both have one shape.
+        # Padded explicitly: MaxPoolGradGrad overwrites its input where input and output have the same shape.
         self._padding = [(0, 0), (0, 0), (0, 0), (0, 0)]
         if layer.padding == "same":
             for axis in (1, 2):
@@ -79,7 +75,7 @@ class MaxPool(Map):
         self._padded = tf.pad(inputs, self._padding, constant_values=inputs.dtype.min)
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
-        """To the winner of each window."""
+        """Routes cotangents to the maximum of each window."""
         copies = [tf.shape(cotangents)[0], 1, 1, 1]
         merged, count = merge(cotangents)
         padded, outputs = (tf.tile(t, copies) for t in (self._padded, self.outputs))
@@ -89,7 +85,7 @@ class MaxPool(Map):
         return split(pulled[:, top : top + height, left : left + width], count)
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """From the winner of each window."""
+        """Selects tangents at the maximum of each window."""
         padded, outputs = (one_channel(t, channel) for t in (self._padded, self.outputs))
         tangents = tf.pad(tangents, self._padding)
         pushed = tf.raw_ops.MaxPoolGradGrad(orig_input=padded, orig_output=outputs, grad=tangents, **self._window)
@@ -97,10 +93,10 @@ class MaxPool(Map):
 
 
 class DisjointMaxPool(Map):
-    """A max-pooling layer whose windows do not overlap: a mask of winners, and sums over windows."""
+    """Max-pooling with windows that do not overlap: a mask of the maxima, and sums over windows."""
 
     def __init__(self, layer: keras.Layer, inputs: tf.Tensor) -> None:
-        """Pools.
+        """Pools the input.
 
         Args:
           layer: a MaxPooling2D layer without padding whose strides are its pool size.
@@ -122,23 +118,23 @@ class DisjointMaxPool(Map):
         return tf.nn.avg_pool2d(images, self._size, self._size, "VALID") * (self._size[0] * self._size[1])
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
-        """To the winner of each window."""
-        return transposed(self._sum, self.inputs, cotangents) * self._winners
+        """Routes cotangents to the maximum of each window."""
+        return transpose_map(self._sum, self.inputs, cotangents) * self._winners
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """From the winner of each window."""
+        """Selects tangents at the maximum of each window."""
         return self._sum(tangents * one_channel(self._winners, channel)), channel
 
 
 def max_pool(layer: keras.Layer, inputs: tf.Tensor) -> Map:
-    """The map of a MaxPooling2D layer, channels last.
+    """Creates the map of a MaxPooling2D layer, channels last.
 
     Args:
       layer: the layer.
       inputs: its input.
 
     Returns:
-      The map that is fastest for its windows.
+      The fastest map for its windows.
     """
     size = layer.pool_size
     is_whole = layer.padding == "valid" or all(n % k == 0 for n, k in zip(inputs.shape[1:3], size, strict=True))
@@ -147,7 +143,7 @@ def max_pool(layer: keras.Layer, inputs: tf.Tensor) -> Map:
 
 
 class Linear(Map):
-    """A linear layer without weights that treats all channels alike, or flattens."""
+    """A linear layer without weights that acts on every channel in the same way, or flattens."""
 
     def __init__(self, layer: keras.Layer, inputs: tf.Tensor) -> None:
         """Calls the layer.
@@ -159,21 +155,21 @@ class Linear(Map):
         self.inputs, self.outputs, self._layer = inputs, layer(inputs), layer
 
     def pull(self, cotangents: tf.Tensor) -> tf.Tensor:
-        """By the transposed map."""
-        return transposed(self._layer, self.inputs, cotangents)
+        """Applies the transposed map."""
+        return transpose_map(self._layer, self.inputs, cotangents)
 
     def push(self, tangents: tf.Tensor, channel: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """By the layer itself."""
+        """Applies the layer."""
         return self._layer(tangents), channel
 
 
 def one_channel(values: tf.Tensor, channel: tf.Tensor | None, places: int = 1) -> tf.Tensor:
-    """What belongs to one channel.
+    """Selects one channel.
 
     Args:
-      values: shape [..., places * channels], the places outside.
-      channel: the channel, or None for all.
-      places: places that are flattened into the last axis (count).
+      values: shape [..., places * channels], channels fastest.
+      channel: index of the channel, or None for all.
+      places: positions flattened into the last axis (count).
 
     Returns:
       Shape [..., places], or the values for None.
@@ -186,38 +182,38 @@ def one_channel(values: tf.Tensor, channel: tf.Tensor | None, places: int = 1) -
 
 
 def padding(inputs: int, outputs: int, window: int, stride: int) -> tuple[int, int]:
-    """What `same` padding adds before and after one axis, as TensorFlow has it.
+    """TensorFlow's `same` padding along one axis.
 
     Args:
       inputs: size of the input along the axis (count).
       outputs: size of the output.
-      window: reach of the window, dilation included.
-      stride: step of the window.
+      window: extent of the window, dilation included (count).
+      stride: stride of the window (count).
 
     Returns:
-      Places before and after (count).
+      Padding before and after (count).
     """
     missing = max((outputs - 1) * stride + window - inputs, 0)
     return missing // 2, missing - missing // 2
 
 
 def merge(cotangents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cotangents [k, n, ...] as one batch [k * n, ...], and k."""
+    """Reshapes cotangents [k, n, ...] to one batch [k * n, ...]; returns it and k."""
     shape = tf.shape(cotangents)
     return tf.reshape(cotangents, [-1, *cotangents.shape[2:]]), shape[0]
 
 
 def split(merged: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The inverse of `merge`."""
+    """Inverts `merge`."""
     return tf.reshape(merged, [count, tf.shape(merged)[0] // count, *merged.shape[1:]])
 
 
-def transposed(linear: object, inputs: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
-    """The transposed map of an affine function of a batch.
+def transpose_map(linear: object, inputs: tf.Tensor, cotangents: tf.Tensor) -> tf.Tensor:
+    """Applies the transposed linear part of an affine function of a batch.
 
     Args:
-      linear: the function, affine in its input.
-      inputs: a batch that it takes, for its shape, [n, ...].
+      linear: affine function.
+      inputs: a batch of its inputs, for the shape, [n, ...].
       cotangents: cotangents of its outputs, [k, n, ...].
 
     Returns:

@@ -1,7 +1,7 @@
 r"""The part of the Hessian that is not Gauss-Newton, for chains of piecewise linear layers.
 
-Let r be the gradient of the loss by the logits z, held fixed. The residual sum_c r_c d^2 z_c is the Hessian of <r, z>.
-Each layer is linear in its own weights, and what lies above it does not depend on them, so that
+Let r be the gradient of the loss with respect to the logits z, held fixed. The residual sum_c r_c d^2 z_c is the
+Hessian of <r, z>. Each layer is linear in its own weights, and the layers above do not depend on them, so that
 
     d<r, z> / dw_m = <d z_m / dw_m, delta_m>,    delta_m = r pulled back to the output of layer m.
 
@@ -19,7 +19,7 @@ from sparse_lib.curvature.exact.weighted_layers import Weights
 
 
 def blocks(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Second derivatives of <r, z> between each layer with coordinates and all that lie above it.
+    """Second derivatives of <r, z> between each layer with coordinates and all layers above it.
 
     Args:
       maps: the chain, from the first layer with coordinates to the logits.
@@ -40,9 +40,9 @@ def blocks(maps: Sequence[Map], cotangents: Sequence[tf.Tensor]) -> list[tf.Tens
 
 
 def _rows_of_vectors(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.Tensor:
-    """Rows of a layer whose coordinates into one unit differ by a factor for each example alone.
+    """Rows of a layer in which all tangents into one unit are equal up to a factor per example.
 
-    The unit's tangent is pushed up once, for all the coordinates that lead into it.
+    The tangent of a unit is pushed up once, for all its coordinates.
     """
     at = layer.coordinates
     units = np.concatenate([at.outputs, at.bias])
@@ -55,7 +55,7 @@ def _rows_of_vectors(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.T
     def unit(i: tf.Tensor, rows: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         left = factors[tf.gather(ends - counts, i) : tf.gather(ends, i)]
         impulse = tf.ones([tf.shape(factors)[1], 1], factors.dtype)
-        return i + 1, rows.write(i, _pushed(left, impulse, tf.gather(present, i), above))
+        return i + 1, rows.write(i, _push(left, impulse, tf.gather(present, i), above))
 
     rows = tf.TensorArray(factors.dtype, len(present), infer_shape=False, element_shape=[None, width])
     _, rows = tf.while_loop(lambda i, _: i < len(present), unit, (0, rows), parallel_iterations=2)
@@ -63,16 +63,16 @@ def _rows_of_vectors(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.T
 
 
 def _rows_of_images(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.Tensor:
-    """Rows of a layer that uses each weight in many places: each coordinate's tangent is pushed up."""
+    """Rows of a layer that applies each weight at many positions: the tangent of each coordinate is pushed up."""
     at, dtype = layer.coordinates, layer.outputs.dtype
     one = tf.ones([1, tf.shape(layer.outputs)[0]], dtype)
 
     def kernel(tap_and_channel: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         tap, channel = tap_and_channel
-        return _pushed(one, layer.tangent(tap), channel, above)[0]
+        return _push(one, layer.tangent(tap), channel, above)[0]
 
     def bias(channel: tf.Tensor) -> tf.Tensor:
-        return _pushed(one, tf.ones_like(layer.outputs[..., :1]), channel, above)[0]
+        return _push(one, tf.ones_like(layer.outputs[..., :1]), channel, above)[0]
 
     parts = []
     if at.taps.size:
@@ -82,14 +82,14 @@ def _rows_of_images(layer: Weights, above: list[tuple[Map, tf.Tensor]]) -> tf.Te
     return tf.concat(parts, axis=0)
 
 
-def _pushed(
+def _push(
     left: tf.Tensor, tangents: tf.Tensor, channel: tf.Tensor | None, above: list[tuple[Map, tf.Tensor]]
 ) -> tf.Tensor:
-    """Derivatives by all coordinates above a layer as one channel of its output moves, [c, coordinates above]."""
+    """Derivatives with respect to all coordinates above, along a tangent in one channel, [c, coordinates above]."""
     parts = []
     for place, (layer, cotangents) in enumerate(above):
         if isinstance(layer, Weights) and layer.coordinates.size:
-            parts.append(layer.mixed(left, tangents, cotangents, channel))
+            parts.append(layer.mixed_derivatives(left, tangents, cotangents, channel))
         if place + 1 < len(above):
             tangents, channel = layer.push(tangents, channel)
     return tf.concat(parts, axis=1)

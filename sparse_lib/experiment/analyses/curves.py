@@ -1,4 +1,4 @@
-"""Curves between checkpoints, trained from where an earlier process stopped."""
+"""Training of curves between checkpoints, resumable."""
 
 import pathlib
 import time
@@ -19,11 +19,11 @@ from sparse_lib.landscape.curve_fit import CHUNK, Examples, in_memory
 from sparse_lib.objective import Objective
 
 _DEGREES = {"quadratic": 2, "cubic": 3}
-# Between two states on the disk (seconds).
+# Time between two checkpoints of a curve (seconds).
 SAVE_SECONDS = 30.0
 
 
-def trained(
+def train(
     experiment: Experiment,
     settings: InterpolateSettings,
     model: keras.Model,
@@ -31,30 +31,30 @@ def trained(
     directory: pathlib.Path,
     stop: Stop,
 ) -> Bezier:
-    """Trains the curve that the settings ask for; what a directory holds of it is not done again.
+    """Trains a curve, from its last checkpoint if there is one.
 
     Args:
-      experiment: names data set and length of a run.
-      settings: of the path; it is a curve.
-      model: the network; it stays as it is.
+      experiment: defines the data set and the default number of steps.
+      settings: of the path, which is a curve.
+      model: the network; it does not change.
       ends: of the curve, and the subspace that it stays in.
-      directory: of the state; it holds that of this curve or nothing.
-      stop: obeyed once everything so far is saved.
+      directory: of the checkpoints; it holds those of this curve or none.
+      stop: checked whenever the state is saved.
 
     Returns:
       The trained curve.
 
     Raises:
-      Interrupted: if it was asked to stop.
+      Interrupted: after SIGINT or SIGTERM.
     """
-    train, steps = experiment.dataset.train, settings.steps or experiment.training.total_steps
-    named = OptimizerSettings(name=settings.optimizer, learning_rate=settings.learning_rate)
+    steps = settings.steps or experiment.training.total_steps
+    optimizer = OptimizerSettings(name=settings.optimizer, learning_rate=settings.learning_rate)
     fit = CurveFit(
         Objective(model),
         ends.start,
         ends.end,
-        split_examples(train),
-        optimizer=named.build(named.rate(steps)),
+        make_examples(experiment.dataset.train),
+        optimizer=optimizer.build(optimizer.rate(steps)),
         degree=_DEGREES[settings.path],
         masks=ends.masks,
         batch_size=settings.batch_size,
@@ -71,14 +71,18 @@ def trained(
             if fit.step == steps or stop or time.monotonic() - saved > SAVE_SECONDS:
                 states.save(fit.step)
                 saved = time.monotonic()
-            stop.obey(fit.step)
+            stop.raise_if_requested(fit.step)
     finally:
         progress.close()
     return fit.curve()
 
 
-def split_examples(split: Split) -> Examples:
-    """The images of a split; those that are no plain array are read batch by batch."""
+def make_examples(split: Split) -> Examples:
+    """Returns the images of a split as examples of a curve fit; those on disk are read batch by batch.
+
+    Args:
+      split: of the data.
+    """
     if isinstance(split.images, np.ndarray):
         return in_memory(split.images, split.labels)
     shape, labels = split.images.shape[1:], tf.constant(split.labels)

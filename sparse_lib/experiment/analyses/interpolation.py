@@ -1,9 +1,7 @@
-"""Paths between two checkpoints: settings and checkpoints in, a table of losses and a summary of barriers out."""
+"""Loss and accuracy on paths between two checkpoints: a table of points and a summary of the barriers."""
 
 import csv
-import dataclasses
 import io
-import json
 import math
 import os
 import pathlib
@@ -23,9 +21,9 @@ from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
-from sparse_lib.experiment.runtime.signals import Stop, when_asked
+from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.runtime.versions import versions
-from sparse_lib.experiment.storage import files, run_directory
+from sparse_lib.experiment.storage import files, resumable, run_directory
 from sparse_lib.experiment.training.build import build_model
 from sparse_lib.landscape import Score, batch_norm
 from sparse_lib.landscape.paths import evenly_spaced
@@ -34,12 +32,12 @@ _COLUMNS = ("coefficient", "split", "loss", "accuracy")
 _LINE = "line"
 
 Points = dict[float, dict[str, Score]]
-# From a coefficient and the weights there to batch-norm statistics.
+# Maps a coefficient and the weights there to batch-norm statistics.
 Statistics = Callable[[float, Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
 class Sides(NamedTuple):
-    """The two solutions that a path connects."""
+    """The two solutions connected by a path."""
 
     start: Solution
     end: Solution
@@ -54,34 +52,36 @@ def interpolate(
     directory: pathlib.Path,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a path between two checkpoints, from its start or from where an earlier process stopped.
+    """Evaluates a path between two checkpoints; an interrupted evaluation is continued.
 
     Args:
-      experiment: names network and data set.
+      experiment: defines network and data set.
       settings: of the path.
       start: checkpoint at coefficient 0.
       end: checkpoint at coefficient 1.
-      directory: of the results; it is made if need be.
-      overwrite: whether to delete an interpolation that is there.
+      directory: of the results; created if missing.
+      overwrite: whether to delete a stored interpolation.
 
     Returns:
-      What interpolation.json holds.
+      Content of interpolation.json.
 
     Raises:
       RunError: if a checkpoint is missing or of another network, the directory holds another interpolation or cannot
-        be written, or the loss is not finite somewhere on the path; what was computed stays.
+        be written, or the loss is not finite somewhere on the path; all results are kept.
       Interrupted: after SIGINT or SIGTERM, once everything so far is saved.
     """
     model = build_model(experiment)
     kernels = experiment.network.kernels(model)
-    masked = settings.masks != "none"
-    sides = Sides(*(solutions.read(c, model, kernels, with_masks=masked) for c in (start, end)))
-    identity = _identity(experiment, settings, sides)
-    with run_directory.locked(directory):
-        summary = _claimed(directory, identity, overwrite=overwrite)
+    with_masks = settings.masks != "none"
+    sides = Sides(*(solutions.read(c, model, kernels, with_masks=with_masks) for c in (start, end)))
+    identity = _identify(experiment, settings, sides)
+    with run_directory.lock(directory):
+        summary = resumable.claim(directory / files.INTERPOLATION_SUMMARY, identity, overwrite=overwrite)
+        if not summary:
+            clear(directory)
         if not summary.get("complete"):
-            with when_asked() as stop:
-                summary = _computed(experiment, settings, sides, model, directory, {"settings": identity}, stop)
+            with graceful_shutdown() as stop:
+                summary = _compute(experiment, settings, sides, model, directory, {"settings": identity}, stop)
     if places := summary["not_finite"]:
         raise RunError(
             f"The loss is not finite at {', '.join(map(str, places))} on the path; {directory / files.INTERPOLATION} "
@@ -90,11 +90,9 @@ def interpolate(
     return summary
 
 
-def _identity(experiment: Experiment, settings: InterpolateSettings, sides: Sides) -> dict[str, Any]:
-    """Everything that decides the result; a directory holds one."""
+def _identify(experiment: Experiment, settings: InterpolateSettings, sides: Sides) -> dict[str, Any]:
     dataset = experiment.dataset
-    values = {
-        **dataclasses.asdict(settings),
+    facts: dict[str, Any] = {
         "steps": settings.steps or experiment.training.total_steps,
         "network": experiment.network.network_name,
         "activation": experiment.network.activation,
@@ -103,40 +101,22 @@ def _identity(experiment: Experiment, settings: InterpolateSettings, sides: Side
         "start_sha256": sides.start.sha256,
         "end_sha256": sides.end.sha256,
     }
-    # A line is the same whatever is said of curves, and a network without batch norm whatever is said of that.
+    # Settings of curves do not change a line, nor those of batch norm a network without it.
     of_curves, of_norms = ("optimizer", "learning_rate", "steps"), ("batch_norm", "batch_norm_batches")
     is_line, has_norms = settings.path == _LINE, bool(sides.start.statistics)
     unused = [*(of_curves if is_line else ()), *(() if has_norms else of_norms)]
     unused += ["batch_size", "seed"] if is_line and not has_norms else []
-    return {**values, **dict.fromkeys(unused)}
-
-
-def _claimed(directory: pathlib.Path, identity: dict[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    """The summary of this interpolation as far as it has come; empty where it is new."""
-    path = directory / files.INTERPOLATION_SUMMARY
-    there = json.loads(path.read_text(encoding="utf8")) if path.exists() and not overwrite else {}
-    if not there:
-        clear(directory)
-        return {}
-    old = there["settings"]
-    different = [name for name, value in identity.items() if old.get(name) != value]
-    if different:
-        name = different[0]
-        raise RunError(
-            f"{directory} holds another interpolation ({name} is {old.get(name)!r} there and {identity[name]!r} here); "
-            "choose another --logdir, or --overwrite to start again."
-        )
-    return there
+    return resumable.identify(settings, **(facts | dict.fromkeys(unused)))
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Deletes an interpolation; its summary goes first, so that the rest counts for nothing if that is all."""
+    """Deletes an interpolation, its summary first: without it the other files are ignored."""
     (directory / files.INTERPOLATION_SUMMARY).unlink(missing_ok=True)
     (directory / files.INTERPOLATION).unlink(missing_ok=True)
     shutil.rmtree(directory / files.INTERPOLATION_CURVE, ignore_errors=True)
 
 
-def _computed(
+def _compute(
     experiment: Experiment,
     settings: InterpolateSettings,
     sides: Sides,
@@ -145,24 +125,24 @@ def _computed(
     summary: dict[str, Any],
     stop: Stop,
 ) -> dict[str, Any]:
-    """Trains the curve, evaluates the points, and sums up, each as far as it is not there yet."""
+    """Trains the curve, evaluates the points and writes the summary; skips what is stored."""
     start, end = checkpoints = sides
     if settings.match:
-        end, matching = solutions.matched(model, start, end, seed=settings.seed)
+        end, matching = solutions.match_units(model, start, end, seed=settings.seed)
         sides = Sides(start, end)
         summary |= {"distance_before_matching": matching.distance_before}
     ends = landscape.masked_ends(start.values, end.values, start.masks, end.masks, settings.masks)
-    summary = {"complete": False, **_asked(settings, sides, ends), **summary}
+    summary = {"complete": False, **_describe(settings, sides, ends), **summary}
     files.write_json(directory / files.INTERPOLATION_SUMMARY, summary)
     line = landscape.linear_path(ends.start, ends.end)
     path = line
     if settings.path != _LINE:
-        path = curves.trained(experiment, settings, model, ends, directory / files.INTERPOLATION_CURVE, stop)
+        path = curves.train(experiment, settings, model, ends, directory / files.INTERPOLATION_CURVE, stop)
     evaluate = PointEvaluator(model, experiment.dataset)
     plain = {name: evaluate(side.values, side.statistics) for name, side in checkpoints._asdict().items()}
-    statistics = _statistics(settings, model, experiment.dataset.train, sides)
+    statistics = _make_statistics(settings, model, experiment.dataset.train, sides)
     grid = landscape.coefficients(settings.i_start, settings.i_end, settings.n_interpolation)
-    points = _evaluated(path, grid, evaluate, statistics, directory / files.INTERPOLATION, stop)
+    points = _evaluate_points(path, grid, evaluate, statistics, directory / files.INTERPOLATION, stop)
     values = {a: [score.loss for score in points[a].values()] for a in grid}
     summary |= {
         "complete": True,
@@ -171,7 +151,7 @@ def _computed(
             {0.0, 1.0} - set(evenly_spaced(settings.i_start, settings.i_end, settings.n_interpolation))
         ),
         "not_finite": [a for a in grid if not all(map(math.isfinite, values[a]))],
-        "barrier": _barriers(points),
+        "barrier": _measure_barriers(points),
         "distance": line.length(),
         "length": path.length(),
         "versions": versions(),
@@ -180,8 +160,8 @@ def _computed(
     return summary
 
 
-def _asked(settings: InterpolateSettings, sides: Sides, ends: landscape.Ends) -> dict[str, Any]:
-    """What is known before anything is computed."""
+def _describe(settings: InterpolateSettings, sides: Sides, ends: landscape.Ends) -> dict[str, Any]:
+    """Returns the entries of the summary that are known before any evaluation."""
     removed = {
         name: sum(int(np.sum(a != b)) for a, b in zip(side.values, values, strict=True))
         for name, side, values in (("start", sides.start, ends.start), ("end", sides.end, ends.end))
@@ -205,8 +185,8 @@ def _asked(settings: InterpolateSettings, sides: Sides, ends: landscape.Ends) ->
     }
 
 
-def _statistics(settings: InterpolateSettings, model: keras.Model, train: Split, sides: Sides) -> Statistics:
-    """Batch-norm statistics along the path."""
+def _make_statistics(settings: InterpolateSettings, model: keras.Model, train: Split, sides: Sides) -> Statistics:
+    """Returns the function that gives batch-norm statistics along the path."""
     start, end = sides.start.statistics, sides.end.statistics
     if not start or settings.batch_norm == "start":
         return lambda *_: start
@@ -215,9 +195,9 @@ def _statistics(settings: InterpolateSettings, model: keras.Model, train: Split,
     if settings.batch_norm == "interpolate":
         line = landscape.linear_path(start, end)
         is_variance = [v.path.endswith("variance") for v in batch_norm.statistics(model)]
-        # Beyond the ends the line may leave what a variance can be.
+        # Beyond the ends of the line a variance may become negative.
         return lambda a, _: [np.maximum(v, 0) if is_v else v for v, is_v in zip(line(a), is_variance, strict=True)]
-    estimate = solutions.reestimation(
+    estimate = solutions.make_batch_norm_estimator(
         model,
         train,
         batches=settings.batch_norm_batches,
@@ -227,7 +207,7 @@ def _statistics(settings: InterpolateSettings, model: keras.Model, train: Split,
     return lambda _, values: estimate(values)
 
 
-def _evaluated(
+def _evaluate_points(
     path: landscape.Bezier,
     grid: Sequence[float],
     evaluate: PointEvaluator,
@@ -235,14 +215,14 @@ def _evaluated(
     table: pathlib.Path,
     stop: Stop,
 ) -> Points:
-    """Evaluates the points that are not in the table yet, and writes each as it comes."""
+    """Evaluates the points missing in the table, and saves after each of them."""
     points = read_table(table)
     progress = Progress("path", len(grid), len(points), unit="point")
     try:
         for a in grid:
             if a in points:
                 continue
-            stop.obey(len(points))
+            stop.raise_if_requested(len(points))
             values = path(a)
             points[a] = evaluate(values, statistics(a, values))
             _write_table(table, points)
@@ -252,8 +232,8 @@ def _evaluated(
     return points
 
 
-def _barriers(points: Points) -> dict[str, Any]:
-    """The barrier of loss and error on each split."""
+def _measure_barriers(points: Points) -> dict[str, Any]:
+    """Measures the barriers of loss and error on each split."""
     places = sorted(points)
     found: dict[str, Any] = {}
     for split in points[places[0]]:
@@ -288,6 +268,6 @@ def _write_table(path: pathlib.Path, points: Points) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    # Floats are written with all their digits, so that reading them gives the same bits.
+    # Floats are written with all digits, so that reading them gives the same bits.
     writer.writerows([a, split, *score] for a in sorted(points) for split, score in points[a].items())
     files.write_text(path, text.getvalue())

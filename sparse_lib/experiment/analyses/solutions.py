@@ -1,4 +1,4 @@
-"""Checkpoints as points in the space of weights: read, evaluated as they are, and between one another."""
+"""Checkpoints as points in the space of weights: reading, matching and evaluating them."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm
 
 
 class Solution(NamedTuple):
-    """What a checkpoint holds of a network.
+    """Weights, masks and batch-norm statistics of a checkpoint.
 
     Attributes:
       checkpoint: its prefix.
       values: of the trainable variables, in their order.
-      masks: a boolean array for each of them, None for a dense one.
+      masks: one boolean array per trainable variable, None for a dense one.
       statistics: of batch norm, in the order of `batch_norm.statistics`.
-      sha256: digest of all of these.
+      sha256: digest of values, statistics and masks.
     """
 
     checkpoint: str
@@ -40,19 +40,20 @@ def read(
     *,
     with_masks: bool = True,
 ) -> Solution:
-    """Reads a checkpoint as a solution of a network; the network stays as it is.
+    """Reads a checkpoint as a solution of a network; the network does not change.
 
     Args:
-      checkpoint: what `checkpoints.find` understands.
+      checkpoint: anything that `checkpoints.find` accepts.
       model: the network.
-      kernels: its sparse kernels by name.
-      with_masks: whether the masks are needed; a checkpoint without any is refused then.
+      kernels: its sparse kernels, by name.
+      with_masks: whether to read the masks too; then a checkpoint without masks is refused.
 
     Returns:
       The solution.
 
     Raises:
-      RunError: if there is no such checkpoint, it is of another network, or its weights are not finite.
+      RunError: if the checkpoint does not exist, belongs to another network or lacks masks, or has weights that are
+        not finite.
     """
     reader = Reader(checkpoint)
     shapes = {v.path: tuple(v.shape) for v in model.variables}
@@ -67,24 +68,25 @@ def read(
     values = [stored[v.path] for v in model.trainable_variables]
     aligned = [by_kernel.get(id(v)) for v in model.trainable_variables]
     statistics = [stored[v.path] for v in batch_norm.statistics(model)]
-    whole = digest([*values, *statistics, *(mask for mask in aligned if mask is not None)])
-    return Solution(reader.prefix, values, aligned, statistics, whole)
+    sha256 = digest([*values, *statistics, *(mask for mask in aligned if mask is not None)])
+    return Solution(reader.prefix, values, aligned, statistics, sha256)
 
 
-def matched(model: keras.Model, reference: Solution, solution: Solution, *, seed: int) -> tuple[Solution, Matching]:
-    """Permutes the hidden units of a solution so that it lies close to another; its function stays the same.
+def match_units(model: keras.Model, reference: Solution, solution: Solution, *, seed: int) -> tuple[Solution, Matching]:
+    """Permutes the hidden units of a solution to bring it close to another one; its function does not change.
 
     Args:
       model: the network; its layers form a chain.
-      reference: the solution that stays.
-      solution: the one to permute.
+      reference: the solution that is not permuted.
+      solution: the solution to permute.
       seed: of the search.
 
     Returns:
-      The solution with permuted values, masks and statistics, under the digest of the checkpoint, and the permutation.
+      The solution with permuted values, masks and statistics (its digest remains that of the checkpoint), and the
+      permutation.
 
     Raises:
-      ValueError: if the layers of the network do not form a chain.
+      InputError: if the layers of the network do not form a chain.
     """
     found = match(model, reference.values, solution.values, seed=seed)
     variables = model.trainable_variables
@@ -101,7 +103,7 @@ def matched(model: keras.Model, reference: Solution, solution: Solution, *, seed
 
 
 def digest(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 of the bytes of some arrays."""
+    """Computes the SHA-256 of the bytes of arrays."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
@@ -109,19 +111,19 @@ def digest(arrays: Sequence[np.ndarray]) -> str:
 
 
 class PointEvaluator:
-    """Evaluates a network on every split at any point, in the way that runs are evaluated, to the last bit.
+    """Evaluates a network on every split at given weights, bit-identical to the evaluation of runs.
 
-    The network is moved from point to point: give it one that nobody else uses. A point that has been evaluated
-    before, such as an end of a path, is not evaluated again.
+    The weights of the network change from point to point, so that it must not be shared. Points that were evaluated
+    before, such as the ends of a path, are looked up.
     """
 
     def __init__(self, model: keras.Model, dataset: Dataset, names: Sequence[str] = SPLITS) -> None:
-        """Traces nothing yet.
+        """Selects the splits; nothing is traced yet.
 
         Args:
           model: the network.
-          dataset: its splits; an empty one is left out.
-          names: of the splits to look at.
+          dataset: the data; empty splits are left out.
+          names: of the splits to evaluate.
         """
         self._variables = model.trainable_variables
         self._statistics = batch_norm.statistics(model)
@@ -135,7 +137,7 @@ class PointEvaluator:
 
         Args:
           values: of the trainable variables.
-          statistics: of batch norm, as from `Solution`; empty for a network without it.
+          statistics: of batch norm, as in `Solution`; empty for a network without it.
 
         Returns:
           Loss and accuracy by split.
@@ -144,25 +146,25 @@ class PointEvaluator:
         if point not in self._known:
             for variable, value in zip([*self._variables, *self._statistics], [*values, *statistics], strict=True):
                 variable.assign(value)
-            scores = {name: Score(*self._evaluator.evaluate(split)) for name, split in self._splits.items()}
+            scores = {name: self._evaluator.evaluate(split) for name, split in self._splits.items()}
             self._known[point] = scores
         return self._known[point]
 
 
-def reestimation(
+def make_batch_norm_estimator(
     model: keras.Model, train: Split, *, batches: int, batch_size: int, seed: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Estimates batch-norm statistics for any weights, always from the same training images.
+    """Returns a function that estimates batch-norm statistics, always from the same training images.
 
     Args:
       model: the network.
       train: the training split.
-      batches: at most so many, and at most one pass over the split (count).
-      batch_size: images of a batch (count).
+      batches: maximal number of batches; one pass over the split at most (count).
+      batch_size: images per batch (count).
       seed: of the choice of images.
 
     Returns:
-      A function from values of the trainable variables to statistics in the order of `batch_norm.statistics`.
+      A function that maps values of the trainable variables to statistics, in the order of `batch_norm.statistics`.
     """
     size = min(batch_size, len(train))
     rows = batch_indices(seed=seed, first_step=0, steps=min(batches, len(train) // size), batch_size=size, n=len(train))

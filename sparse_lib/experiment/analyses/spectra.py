@@ -1,4 +1,4 @@
-"""The spectra of a run's checkpoints: which are to be computed, and the files of each."""
+"""Spectra of the curvature at the checkpoints of a run: which are missing, and their files."""
 
 import dataclasses
 import json
@@ -15,72 +15,82 @@ from sparse_lib.experiment.analyses.checkpoint_spectrum import Spectrometer
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.runtime.signals import when_asked
-from sparse_lib.experiment.storage import checkpoints, files
+from sparse_lib.experiment.runtime.signals import graceful_shutdown
+from sparse_lib.experiment.storage import checkpoints, files, resumable, run_directory
 
-# What says which checkpoints, where to and how fast, and not what is computed.
-_INCIDENTAL = ("ckpt_ids", "overwrite", "folder", "rows_at_once", "max_exact", "examples_at_once")
+# Settings that choose checkpoints, folder, memory and speed; the numbers do not depend on them.
+_IRRELEVANT = ("ckpt_ids", "overwrite", "folder", "rows_at_once", "max_exact", "examples_at_once")
+_REMEDY = "name another hessian.folder, or set hessian.overwrite=True"
 
 
 def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSettings) -> dict[int, dict[str, Any]]:
-    """Computes the spectra that are not there yet.
+    """Computes the missing spectra.
 
     Args:
       experiment: of the run.
       directory: of the run; results go to a folder inside it.
-      settings: which checkpoints, which matrix, how.
+      settings: of checkpoints, matrix and method.
 
     Returns:
-      Summary by checkpoint, of all that were asked for and exist.
+      Summary by checkpoint number, of all selected checkpoints that exist.
 
     Raises:
-      RunError: if there is no such checkpoint, or the folder holds results of other settings.
-      Interrupted: after SIGINT or SIGTERM; the same command goes on from there.
+      RunError: if no such checkpoint exists, another process works in the directory, or the folder holds results of
+        other settings.
+      Interrupted: after SIGINT or SIGTERM; the same command continues.
     """
     folder = directory / settings.folder
-    numbers = _chosen(directory, settings.ckpt_ids)
-    identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _INCIDENTAL}
-    identity |= {"data": experiment.dataset.name, "samples": min(settings.batch_size, len(experiment.dataset.train))}
-    # As JSON gives them back.
-    identity = json.loads(json.dumps(identity))
-    todo = [n for n in numbers if settings.overwrite or not _is_done(folder, n, identity)]
-    with files.writing(folder):
-        folder.mkdir(exist_ok=True)
-    if todo:
-        _compute(experiment, directory, settings, todo, identity)
-    summaries = {n: read_summary(folder, n) for n in numbers}
-    _write_updates(folder, summaries)
+    numbers = _select_checkpoints(directory, settings.ckpt_ids)
+    samples = min(settings.batch_size, len(experiment.dataset.train))
+    identity = resumable.identify(settings, irrelevant=_IRRELEVANT, data=experiment.dataset.name, samples=samples)
+    with run_directory.lock(directory):
+        missing = [
+            number
+            for number in numbers
+            if not resumable.claim(
+                _summary_path(folder, number), identity, overwrite=settings.overwrite, remedy=_REMEDY
+            )
+        ]
+        with files.translate_os_error(folder):
+            folder.mkdir(exist_ok=True)
+        if missing:
+            _write_spectra(experiment, directory, settings, missing, identity)
+        summaries = {number: read_summary(folder, number) for number in numbers}
+        _write_updates(folder, summaries)
     return summaries
 
 
-def _compute(
+def _write_spectra(
     experiment: Experiment,
     directory: pathlib.Path,
     settings: HessianSettings,
-    todo: Sequence[int],
+    numbers: Sequence[int],
     identity: dict[str, Any],
 ) -> None:
-    """Writes the files of one checkpoint after the other."""
     folder = directory / settings.folder
-    with when_asked() as stop:
+    with graceful_shutdown() as stop:
         spectrometer = Spectrometer(experiment, settings, folder, stop)
-        for place, number in enumerate(todo):
-            found = spectrometer.spectrum(directory, number, f"ckpt-{number} ({place + 1} of {len(todo)})")
-            with files.atomic(folder / f"ckpt-{number}.npz") as temporary:
-                np.savez_compressed(temporary, **found.arrays)  # type: ignore[arg-type]
-            # Last: a summary says that everything of its checkpoint is there.
-            files.write_json(folder / f"ckpt-{number}.json", {**found.summary, "settings": identity})
+        for place, number in enumerate(numbers):
+            spectrum = spectrometer.compute(directory, number, f"ckpt-{number} ({place + 1} of {len(numbers)})")
+            with files.atomic_path(folder / f"ckpt-{number}.npz") as temporary:
+                np.savez_compressed(temporary, **spectrum.arrays)  # type: ignore[arg-type]
+            # The summary comes last: it marks the checkpoint as complete.
+            files.write_json(_summary_path(folder, number), {**spectrum.summary, "settings": identity})
             shutil.rmtree(spectrometer.store(number), ignore_errors=True)
-            logging.info("%s: %s", folder / f"ckpt-{number}", told(found.summary))
+            logging.info("%s: %s", folder / f"ckpt-{number}", format_summary(spectrum.summary))
+
+
+def _summary_path(folder: pathlib.Path, number: int) -> pathlib.Path:
+    return folder / f"ckpt-{number}.json"
 
 
 def read_summary(folder: pathlib.Path, number: int) -> dict[str, Any]:
-    """What a summary file holds."""
-    return json.loads((folder / f"ckpt-{number}.json").read_text(encoding="utf8"))
+    """Reads the summary of a checkpoint."""
+    return json.loads(_summary_path(folder, number).read_text(encoding="utf8"))
 
 
-def told(summary: dict[str, Any]) -> str:
-    """A summary in a line."""
+def format_summary(summary: dict[str, Any]) -> str:
+    """Formats a summary as one line."""
     errors = summary["errors"]
 
     def value(name: str) -> str:
@@ -92,46 +102,31 @@ def told(summary: dict[str, Any]) -> str:
     )
 
 
-def _chosen(directory: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
-    """Numbers of the checkpoints to look at; names those that are missing."""
-    there = checkpoints.numbered(directory)
-    if not there:
+def _select_checkpoints(directory: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
+    existing = checkpoints.list_numbers(directory)
+    if not existing:
         raise RunError(f"{directory} holds no checkpoint; train the run first, with the same --logdir.")
     if wanted is None:
-        return there
-    found = [n for n in dict.fromkeys(wanted) if n in there]
-    missing = [n for n in dict.fromkeys(wanted) if n not in there]
+        return existing
+    found = [n for n in dict.fromkeys(wanted) if n in existing]
+    missing = [n for n in dict.fromkeys(wanted) if n not in existing]
     if not found:
-        listed = ", ".join(f"ckpt-{n}" for n in there)
+        listed = ", ".join(f"ckpt-{n}" for n in existing)
         raise RunError(f"{directory} has none of the checkpoints of hessian.ckpt_ids; it has {listed}.")
     if missing:
         logging.warning("%s has no ckpt-%s; the others are taken.", directory, ", ckpt-".join(map(str, missing)))
     return found
 
 
-def _is_done(folder: pathlib.Path, number: int, identity: dict[str, Any]) -> bool:
-    if not (folder / f"ckpt-{number}.json").exists():
-        return False
-    there = read_summary(folder, number)["settings"]
-    different = [name for name, value in identity.items() if there.get(name) != value]
-    if different:
-        name = different[0]
-        raise RunError(
-            f"{folder}/ckpt-{number}.json was computed with {name}={there.get(name)!r}, now it is {identity[name]!r}; "
-            "name another hessian.folder, or set hessian.overwrite=True."
-        )
-    return True
-
-
 def _write_updates(folder: pathlib.Path, summaries: dict[int, dict[str, Any]]) -> None:
-    """The change of the spectrum across every mask update whose two sides were looked at."""
+    """Writes the change of the spectrum across every mask update with a summary on both sides."""
     records = []
     for number in sorted(summaries, reverse=True):
         # The states before and after the update at step t are numbered -(t - 1) and -t.
         if number >= 0 or number - 1 not in summaries:
             continue
         before, after = summaries[number], summaries[number - 1]
-        change = curvature.change(*(_as_summary(side) for side in (before, after)))
+        change = curvature.change(*(_to_summary(side) for side in (before, after)))
         sides = {"before": before, "after": after}
         values = {f"{name}_{side}": of[name] for name in change for side, of in sides.items()}
         records.append({"step": 1 - number, **values, **{f"{name}_change": v for name, v in change.items()}})
@@ -139,5 +134,5 @@ def _write_updates(folder: pathlib.Path, summaries: dict[int, dict[str, Any]]) -
         files.write_text(folder / files.MASK_UPDATES, "".join(json.dumps(record) + "\n" for record in records))
 
 
-def _as_summary(record: dict[str, Any]) -> curvature.Summary:
+def _to_summary(record: dict[str, Any]) -> curvature.Summary:
     return curvature.Summary(**{f.name: record[f.name] for f in dataclasses.fields(curvature.Summary)})

@@ -1,4 +1,4 @@
-"""Pictures of the loss: settings and checkpoints in, a grid of losses and a summary out."""
+"""Loss surfaces: a grid around one solution, on the plane through three, or on the plane of a training trajectory."""
 
 import os
 import pathlib
@@ -28,25 +28,25 @@ def surface(
     directory: pathlib.Path,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a grid around a solution, along two random directions whose filters are as long as its own.
+    """Evaluates a grid around a solution, along two random directions with the filter norms of the solution.
 
     Args:
-      experiment: names network and data set.
+      experiment: defines network and data set.
       settings: of directions and grid.
       checkpoint: the solution.
-      directory: of the results, surface.npz and surface.json; it is made if need be.
-      overwrite: whether to delete a surface that is there.
+      directory: of the results, surface.npz and surface.json; created if missing.
+      overwrite: whether to delete a stored surface.
 
     Returns:
-      What surface.json holds.
+      Content of surface.json.
 
     Raises:
-      SettingError: if the grid has no point in the middle.
+      SettingError: if the number of points is even.
       RunError: if the checkpoint is missing or of another network, or the directory holds another surface.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
     settings.require(settings.points % 2 == 1, "points", "must be odd, so that the solution is one of them")
-    model, read = _reading(experiment, with_masks=settings.space == "active")
+    model, read = _make_reader(experiment, with_masks=settings.space == "active")
     solution = read(checkpoint)
     x, y = (
         landscape.random_direction(
@@ -69,10 +69,10 @@ def surface(
         coordinates=np.zeros((1, 2)),
         origin=solution,
         batch_norm=settings.batch_norm or "keep",
-        decided_by=("radius", "seed", "space", "others"),
+        relevant=("radius", "seed", "space", "others"),
         notes={},
     )
-    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.evaluate(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
 def plane(
@@ -86,38 +86,38 @@ def plane(
     """Evaluates a grid on the plane through three solutions.
 
     Args:
-      experiment: names network and data set.
+      experiment: defines network and data set.
       settings: of the grid.
       three: checkpoints; the first is at (0, 0), the second on the first axis, the third above it.
-      directory: of the results, plane.npz and plane.json; it is made if need be.
-      overwrite: whether to delete a plane that is there.
+      directory: of the results, plane.npz and plane.json; created if missing.
+      overwrite: whether to delete a stored plane.
 
     Returns:
-      What plane.json holds.
+      Content of plane.json.
 
     Raises:
-      SettingError: unless there are three checkpoints.
+      SettingError: if the number of checkpoints is not three.
       RunError: if one is missing or of another network, or the directory holds another plane.
-      ValueError: if the solutions lie on a line.
+      InputError: if the solutions lie on a line.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
     if len(three) != 3:
         raise SettingError(f"A plane goes through three solutions; got {len(three)}.")
-    model, read = _reading(experiment, with_masks=False)
+    model, read = _make_reader(experiment, with_masks=False)
     corners = [read(checkpoint) for checkpoint in three]
     through, coordinates = landscape.plane_through(*(corner.values for corner in corners))
     picture = Picture(
         name="plane",
         plane=through,
-        **_grid(settings, coordinates),
+        **_make_axes(settings, coordinates),
         solutions=corners,
         coordinates=coordinates,
         origin=corners[0],
         batch_norm=settings.batch_norm or "reestimate",
-        decided_by=("margin",),
+        relevant=("margin",),
         notes={},
     )
-    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.evaluate(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
 def trajectory(
@@ -128,51 +128,51 @@ def trajectory(
     directory: pathlib.Path,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Projects the checkpoints of a run onto their plane of largest variance, and evaluates a grid there.
+    """Projects the checkpoints of a run onto their first two principal components, and evaluates a grid there.
 
     Args:
-      experiment: names network and data set.
+      experiment: defines network and data set.
       settings: of checkpoints, space and grid.
       run: directory of the run.
-      directory: of the results, trajectory.npz and trajectory.json; it is made if need be.
-      overwrite: whether to delete a trajectory that is there.
+      directory: of the results, trajectory.npz and trajectory.json; created if missing.
+      overwrite: whether to delete a stored trajectory.
 
     Returns:
-      What trajectory.json holds.
+      Content of trajectory.json.
 
     Raises:
       RunError: if a checkpoint is missing or of another network, or the directory holds another trajectory.
-      ValueError: if there are too few different checkpoints for a plane.
+      InputError: if there are too few different checkpoints to define a plane.
       Interrupted: after SIGINT or SIGTERM, once all complete rows are saved.
     """
-    steps = sorted(checkpoints.available(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))
+    steps = sorted(checkpoints.list_steps(run) if settings.ckpt_ids is None else set(settings.ckpt_ids))
     if not steps:
         raise RunError(f"{run} has no checkpoints; give the directory of a run.")
-    model, read = _reading(experiment, with_masks=settings.space == "active")
-    way = [read(run / f"ckpt-{step}") for step in steps]
-    masks = way[-1].masks if settings.space == "active" else None
-    found = landscape.principal_plane([point.values for point in way], masks)
+    model, read = _make_reader(experiment, with_masks=settings.space == "active")
+    points = [read(run / f"ckpt-{step}") for step in steps]
+    masks = points[-1].masks if settings.space == "active" else None
+    components = landscape.principal_plane([point.values for point in points], masks)
     picture = Picture(
         name="trajectory",
-        plane=found.plane,
-        **_grid(settings, found.coordinates),
-        solutions=way,
-        coordinates=found.coordinates,
-        origin=way[-1],
+        plane=components.plane,
+        **_make_axes(settings, components.coordinates),
+        solutions=points,
+        coordinates=components.coordinates,
+        origin=points[-1],
         batch_norm=settings.batch_norm or "reestimate",
-        decided_by=("margin", "space"),
-        notes={"steps": steps, "explained_variance": found.explained.tolist()},
+        relevant=("margin", "space"),
+        notes={"steps": steps, "explained_variance": components.explained.tolist()},
     )
-    return grids.draw(experiment, settings, model, picture, directory, overwrite=overwrite)
+    return grids.evaluate(experiment, settings, model, picture, directory, overwrite=overwrite)
 
 
-def _reading(experiment: Experiment, *, with_masks: bool) -> tuple[keras.Model, Callable[..., Solution]]:
-    """A network of its own, and the way to read its checkpoints."""
+def _make_reader(experiment: Experiment, *, with_masks: bool) -> tuple[keras.Model, Callable[..., Solution]]:
+    """Builds a network, and returns it with a function that reads its checkpoints."""
     model = build_model(experiment)
     kernels = experiment.network.kernels(model)
     return model, lambda checkpoint: solutions.read(checkpoint, model, kernels, with_masks=with_masks)
 
 
-def _grid(settings: SurfaceSettings, coordinates: np.ndarray) -> dict[str, np.ndarray]:
+def _make_axes(settings: SurfaceSettings, coordinates: np.ndarray) -> dict[str, np.ndarray]:
     xs, ys = (landscape.axis_over(c, settings.margin, settings.points) for c in coordinates.T)
     return {"xs": xs, "ys": ys}

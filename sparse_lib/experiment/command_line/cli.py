@@ -1,4 +1,4 @@
-"""Command lines: flags, gin files, and failures told in one line."""
+"""Command lines: flags, exit statuses, and errors in one line."""
 
 import contextlib
 import logging as standard_logging
@@ -19,10 +19,10 @@ FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
 
 
 def define_common_flags() -> None:
-    """Defines the flags that every entry point shares; a second call changes nothing."""
+    """Defines the flags shared by all entry points; a second call changes nothing."""
     if "gin_config" in flags.FLAGS:
         return
-    # They count as the entry point's own, so that its --help tells them.
+    # They count as flags of the entry point, so that its --help lists them.
     flags.disclaim_key_flags()
     flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
@@ -38,31 +38,31 @@ def define_common_flags() -> None:
 
 
 def define_overwrite_flag() -> None:
-    """Defines --overwrite, which entry points share that write results; a second call changes nothing."""
+    """Defines --overwrite, for entry points that write results; a second call changes nothing."""
     if "overwrite" not in flags.FLAGS:
         flags.disclaim_key_flags()
         flags.DEFINE_bool("overwrite", False, "Delete what this command left in --logdir and start again.")
 
 
 def define_mode(modes: Sequence[str], text: str) -> None:
-    """Defines --mode; the last entry point of a process to define it has it.
+    """Defines --mode, overriding an earlier definition.
 
     Args:
       modes: its values, the default first.
-      text: what --help says of it.
+      text: description in --help.
     """
     flags.disclaim_key_flags()
     flags.DEFINE_enum("mode", modes[0], modes, text, allow_override=True)
 
 
-def with_dashes(arguments: Sequence[str]) -> list[str]:
-    """Reads `logdir=DIR` as `--logdir=DIR`, which published commands have without dashes.
+def add_dashes(arguments: Sequence[str]) -> list[str]:
+    """Adds the dashes that published commands omit: `logdir=DIR` becomes `--logdir=DIR`.
 
     Args:
-      arguments: of the command line, the program's name first.
+      arguments: of the command line, the name of the program first.
 
     Returns:
-      The arguments, every `flag=value` of a known flag with dashes.
+      The arguments, with dashes before each `flag=value` of a known flag.
     """
     return [f"--{a}" if re.match(r"\w+=", a) and a.split("=", 1)[0] in flags.FLAGS else a for a in arguments]
 
@@ -77,14 +77,14 @@ def run(main: Callable[[], int | None]) -> None:
     def parse(arguments: Sequence[str]) -> Sequence[str]:
         app.define_help_flags()
         try:
-            rest = flags.FLAGS(with_dashes(arguments))
+            rest = flags.FLAGS(add_dashes(arguments))
         except flags.Error as error:
-            sys.exit(_fail(str(error), USAGE_ERROR))
+            sys.exit(_print_error(str(error), USAGE_ERROR))
         except SystemExit:
-            # Absl's --help leaves with 1.
+            # Absl's --help exits with status 1.
             sys.exit(0)
         if len(rest) > 1:
-            sys.exit(_fail(f"{rest[1]!r} is not a flag; see --help.", USAGE_ERROR))
+            sys.exit(_print_error(f"{rest[1]!r} is not a flag; see --help.", USAGE_ERROR))
         return rest
 
     def log_and_run(_: Sequence[str]) -> int:
@@ -114,28 +114,28 @@ def exit_status(main: Callable[[], int | None]) -> int:
         return SIGNALLED + signal.SIGINT
     except (InputError, RunError) as error:
         logging.debug("", exc_info=error)
-        return _fail(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
+        return _print_error(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its notices, about devices that are not there, in the user's terminal.
+    """Imports TensorFlow without printing its notices about missing devices.
 
-    It takes seconds, so that an entry point calls this where its work begins, after --help.
+    This takes seconds: an entry point calls it when its work starts, after --help.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _muted_stderr():
+    with _mute_stderr():
         import tensorflow as tf  # noqa: F401
     standard_logging.getLogger("tensorflow").setLevel(standard_logging.ERROR)
-    # Some of its modules log through absl's own logger, a line for every checkpoint.
+    # Some of its modules log through absl, one line per checkpoint.
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno > standard_logging.INFO or "tensorflow" not in record.pathname
     )
 
 
 @contextlib.contextmanager
-def _muted_stderr() -> Iterator[None]:
-    """Keeps the standard error of C++ code back; it is shown if an exception leaves the block."""
+def _mute_stderr() -> Iterator[None]:
+    """Holds back the standard error of C++ code, and prints it if an exception leaves the block."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as muted:
@@ -151,8 +151,8 @@ def _muted_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def _fail(message: str, status: int) -> int:
-    # Gin adds to every error in which of its names it arose.
+def _print_error(message: str, status: int) -> int:
+    # Gin appends the name of the configurable to every error.
     lines = [line.strip() for line in message.splitlines() if not line.startswith("  In call to configurable")]
     sys.stderr.write(f"error: {' '.join(filter(None, lines))}\n")
     return status

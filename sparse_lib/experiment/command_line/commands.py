@@ -14,6 +14,7 @@ from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
 from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
+from sparse_lib.experiment.config.analyses import InstabilitySettings
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
@@ -44,7 +45,7 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
     Args:
       options: common flags of the command line.
       directory: of the run.
-      overwrite: whether to delete the run that is there.
+      overwrite: whether to delete an existing run.
     """
     parse_gin(options)
     strategy = distribute.make_strategy(options.strategy, options.tpu)
@@ -127,7 +128,7 @@ def interpolate(
       operative: gin file that describes network and data; empty means that of --preload_gin_config, or the one beside
         the end.
       masks: wins over interpolate.masks; None leaves it.
-      overwrite: whether to delete an interpolation that is there.
+      overwrite: whether to delete an existing interpolation.
 
     Raises:
       SettingError: if a checkpoint is not given, or network and data are described twice.
@@ -212,7 +213,7 @@ def picture(
       run_directory: of the run for a trajectory; empty for the others.
       operative: gin file that describes network and data; empty means that of --preload_gin_config, or the one beside
         the first checkpoint.
-      overwrite: whether to delete a picture of that kind that is there.
+      overwrite: whether to delete an existing grid of that kind.
 
     Raises:
       SettingError: if there are too many or too few checkpoints.
@@ -263,15 +264,16 @@ def instability(
         raise SettingError("--seed belongs to the run that is copied; the copies differ by instability.data_seeds.")
     _parse_with_operative(options, run_directory, operative)
     experiment = Experiment.from_gin()
-    # Before the settings of this analysis are read, which are no part of a copy's configuration.
-    config = gin_files.operative()
+    # Unrecorded, since the settings of this analysis are no part of a copy's configuration.
+    settings = gin_files.read_unrecorded(InstabilitySettings)
+    configs = gin_files.operative_by_data_seed(settings.data_seeds)
     result = copies.instability(
         experiment,
-        gin_names.instability(),
+        settings,
         line=gin_names.interpolate(),
         parent=pathlib.Path(run_directory),
         directory=directory,
-        config=config,
+        configs=configs,
         overwrite=overwrite,
     )
     for at in result["instability"]:

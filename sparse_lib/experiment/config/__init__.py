@@ -1,1 +1,1 @@
-"""What gin can configure, as settings, and how gin files become an experiment."""
+"""Everything that gin configures, as settings, and the experiment that gin files describe."""

@@ -13,27 +13,27 @@ class HessianSettings(Settings, name="hessian"):
     """Spectra of the curvature at checkpoints of a run, in the space of its active weights and biases.
 
     Attributes:
-      ckpt_ids: steps of the checkpoints; a negative one lies beside a mask update (step). None takes all that exist.
-      overwrite: whether to compute again what is there.
+      ckpt_ids: steps of the checkpoints (step); a negative one is of a pair around a mask update. None takes all.
+      overwrite: whether to recompute existing results.
       batch_size: training examples that the loss is averaged over, the same for every checkpoint (count); the
         gradient-flow paper takes all 60,000 of MNIST.
       rows_at_once: rows of the Hessian that are computed and stored together (count).
       is_dense_spectrum: whether the eigenvalue 0 of every masked weight is listed as well.
-      space: `active` weights and biases, or `all`, masked weights included, which then move.
-      layers: pattern of layers or variables, such as `conv*` or `conv1/kernel`, whose block of the matrix to take; None
-        takes all.
+      space: `active` weights and biases, or `all`, including masked weights.
+      layers: pattern of layers or variables, such as `conv*` or `conv1/kernel`, that selects a block of the matrix;
+        None takes the whole matrix.
       operator: the matrix: the Hessian, its Gauss-Newton part, or the Fisher information of the model's own labels
         (`fisher`) or of the data's (`empirical_fisher`).
       method: `exact` forms the matrix; `lanczos` estimates extreme eigenvalues, density and trace from products with
         it; `auto` is exact up to `max_exact` parameters.
       max_exact: parameters of the largest matrix that is formed (count).
-      dtype: of the arithmetic of derivatives; eigenvalues are always found in float64.
-      examples_at_once: examples of one pass (count), which bounds the memory; None takes 1,000, or as many as
-        have 400,000 pixels: 510 images of MNIST, 130 of CIFAR.
+      dtype: of the derivatives; eigenvalues are always computed in float64.
+      examples_at_once: examples per pass (count), which bounds the memory; None takes 1,000, or as many as have 400,000
+        pixels: 510 images of MNIST, 130 of CIFAR.
       n_eigenvalues: eigenvalues at each end, for `lanczos`, and eigenvectors the gradient is compared with (count).
-      precision: standard error at which the estimate of the trace stops, relative to it (fraction).
-      max_probes: random vectors of an estimate at most (count).
-      lanczos_steps: steps of each probe of the density (count); 80 find the ten largest to float32 precision.
+      precision: relative standard error at which the estimate of the trace stops (fraction).
+      max_probes: random vectors per estimate, at most (count).
+      lanczos_steps: steps of each probe of the density (count); 80 give the ten largest to float32 precision.
       seed: of probes and starting vectors.
       folder: of the results, inside the run's directory.
     """
@@ -61,7 +61,7 @@ class HessianSettings(Settings, name="hessian"):
         """Checks the numbers.
 
         Raises:
-          SettingError: names the setting and what it may be.
+          SettingError: names the setting and its valid values.
         """
         super().__post_init__()
         counts = ["batch_size", "rows_at_once", "max_exact", "n_eigenvalues", "lanczos_steps"]
@@ -69,7 +69,7 @@ class HessianSettings(Settings, name="hessian"):
             counts.append("examples_at_once")
         for name in counts:
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        self.require(self.max_probes >= 2, "max_probes", "must be at least 2, or no error bar can be told")
+        self.require(self.max_probes >= 2, "max_probes", "must be at least 2, for an error bar")
         self.require(self.precision > 0, "precision", "must be above 0")
         plain = self.folder not in ("", ".", "..") and "/" not in self.folder
         self.require(plain, "folder", "must be the name of a folder, such as 'hessian'")
@@ -77,31 +77,30 @@ class HessianSettings(Settings, name="hessian"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InterpolateSettings(Settings, name="interpolate"):
-    """The path between two checkpoints, and where on it loss and accuracy are computed.
+    """The path between two checkpoints, and the points on it at which loss and accuracy are computed.
 
     Attributes:
-      i_start: smallest coefficient; -0.2 in the gradient-flow paper (figure 5), which looks beyond both ends.
+      i_start: smallest coefficient; -0.2 in the gradient-flow paper (figure 5), beyond both ends.
       i_end: largest coefficient; 1.2 in the paper.
-      n_interpolation: points, both of these among them (count); 29 in the paper, 0.05 apart. The ends of the path, 0
-        and 1, are added where they are missing.
+      n_interpolation: points, including both of these (count); 29 in the paper, 0.05 apart. The ends of the path, 0 and
+        1, are added if they are missing.
       path: the straight `line`, or a Bezier curve, `quadratic` or `cubic`, whose inner control points are trained to
         keep the loss low (Garipov et al. 2018; RigL paper, figure 6).
-      masks: `own` puts each end under its own mask, `start` or `end` both under one, `union` both under the union,
-        `none` neither. A curve stays in the subspace of that mask (of the union for `own`, of all weights for `none`).
-      match: whether the hidden units of the end are permuted first, masks and statistics along, so that it lies as
-        close to the start as weight matching finds (Ainsworth et al. 2022); for networks whose layers form a chain.
-      batch_norm: statistics of batch-norm layers on the path: estimated again at each point (`reestimate`), on the line
-        between those of the ends (`interpolate`), or those of one end (`start`, `end`).
-      batch_norm_batches: training batches that they are estimated from, at most one pass over the data (count).
+      masks: `own` masks each end by its own mask, `start` or `end` both by one, `union` both by the union, `none`
+        neither. A curve stays in the subspace of that mask (of the union for `own`, of all weights for `none`).
+      match: whether the hidden units of the end are permuted first, with masks and statistics, to bring it close to the
+        start by weight matching (Ainsworth et al. 2022); for networks whose layers form a chain.
+      batch_norm: statistics of batch-norm layers on the path: re-estimated at each point (`reestimate`), interpolated
+        between the ends (`interpolate`), or those of one end (`start`, `end`).
+      batch_norm_batches: training batches for the re-estimation, at most one pass over the data (count).
       optimizer: of the curve: `momentum` is SGD with momentum 0.9, as in Garipov et al.
-      learning_rate: of the curve, with cosine decay to 0; 0.015 is what Garipov et al. take for their network without
-        batch norm.
-      batch_size: training examples of a step of the curve, and of a batch of batch-norm estimation (count); 128 in
+      learning_rate: of the curve, with cosine decay to 0; 0.015 in Garipov et al. for a network without batch norm.
+      batch_size: training examples per step of the curve, and per batch of the batch-norm estimation (count); 128 in
         Garipov et al.
-      steps: of the training of the curve (step); None takes training.total_steps, since Garipov et al. train curves
+      steps: training steps of the curve (step); None takes training.total_steps, since Garipov et al. train curves
         about as long as their ends.
-      seed: of the curve's places and batches, of the batches of batch-norm estimation, and of the order in which
-        matching goes through the layers; --seed wins over it.
+      seed: of the points and batches that train the curve, of the batches of batch-norm estimation, and of the order
+        in which matching visits the layers; --seed wins over it.
     """
 
     i_start: float = -0.2
@@ -122,7 +121,7 @@ class InterpolateSettings(Settings, name="interpolate"):
         """Checks the numbers.
 
         Raises:
-          SettingError: names the setting and what it may be.
+          SettingError: names the setting and its valid values.
         """
         super().__post_init__()
         self.require(self.n_interpolation >= 2, "n_interpolation", "must be at least 2")
@@ -138,25 +137,25 @@ class InterpolateSettings(Settings, name="interpolate"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SurfaceSettings(Settings, name="surface"):
-    """Grids of the loss: around one solution, on the plane through three, or on the plane that a run moves in.
+    """Grids of the loss: around one solution, on the plane through three, or on the plane of a run's trajectory.
 
     Attributes:
       points: of the grid along each axis (count); odd around one solution. 51 in Li et al. 2018, four times the work.
-      radius: how far the grid reaches around one solution; at 1, as in Li et al. 2018, a filter moves by its own norm.
-      margin: how far the grid reaches beyond three solutions or a run, as a share of their extent (fraction).
+      radius: half-width of the grid around one solution; at 1, as in Li et al. 2018, a filter moves by its own norm.
+      margin: of the grid beyond three solutions or a trajectory, relative to their extent (fraction).
       seed: of the random directions around one solution and of batch-norm estimation; --seed wins over it.
-      space: directions move the `active` weights alone, or `all`, masked weights included. A plane through three
-        solutions lies in the union of their masks whatever this says.
-      others: random directions leave biases and normalisation weights as they are (`zero`, as Li et al.), or move them,
+      space: directions move the `active` weights alone, or `all`, including masked weights. A plane through three
+        solutions always lies in the union of their masks.
+      others: random directions leave biases and normalisation weights unchanged (`zero`, as Li et al.), or move them,
         each variable scaled as one filter (`scale`).
-      ckpt_ids: checkpoints of the run whose way is drawn (step); None takes all that exist.
-      splits: of the data that the loss is computed on.
-      examples: at most so many of each split, its first ones (count); None takes all.
+      ckpt_ids: checkpoints of the trajectory (step); None takes all that exist.
+      splits: splits that the loss is computed on.
+      examples: the first examples of each split, at most (count); None takes all.
       batch_norm: statistics of batch-norm layers off the solutions: those of the solution at the origin (`keep`), or
-        estimated again at each point (`reestimate`, Garipov et al. 2018). None keeps them around one solution, whose
-        loss then is at the centre, and estimates them elsewhere.
-      batch_norm_batches: training batches that they are estimated from, at most one pass over the data (count).
-      batch_size: training examples of such a batch (count).
+        re-estimated at each point (`reestimate`, Garipov et al. 2018). None keeps them around one solution, so that its
+        loss is at the centre, and re-estimates them otherwise.
+      batch_norm_batches: training batches for the re-estimation, at most one pass over the data (count).
+      batch_size: training examples per batch of the re-estimation (count).
     """
 
     points: int = 25
@@ -176,7 +175,7 @@ class SurfaceSettings(Settings, name="surface"):
         """Checks the numbers and names.
 
         Raises:
-          SettingError: names the setting and what it may be.
+          SettingError: names the setting and its valid values.
         """
         super().__post_init__()
         self.require(self.points >= 3, "points", "must be at least 3")
@@ -192,14 +191,14 @@ class SurfaceSettings(Settings, name="surface"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstabilitySettings(Settings, name="instability"):
-    """Copies of a run that go on from a checkpoint with other data orders, and the barrier between their ends.
+    """Copies of a run that continue from a checkpoint with other data orders, and the barrier between their ends.
 
-    How the ends are connected, masks and batch norm, is what `interpolate.*` says; the path is the line from 0 to 1.
+    Masks and batch norm on the path are those of `interpolate.*`; the path is the line from 0 to 1.
 
     Attributes:
-      steps: checkpoints that copies go on from (step); None takes all that exist.
-      data_seeds: one copy each; every pair of them is compared. Frankle et al. 2020 train three.
-      points: of the line between two copies, both ends among them (count); 30 in Frankle et al. 2020, section 2.
+      steps: checkpoints that copies continue from (step); None takes all that exist.
+      data_seeds: one per copy; every pair of copies is compared. Frankle et al. 2020 train three.
+      points: of the line between two copies, including both ends (count); 30 in Frankle et al. 2020, section 2.
     """
 
     steps: Sequence[int] | None = None
@@ -210,7 +209,7 @@ class InstabilitySettings(Settings, name="instability"):
         """Checks the numbers.
 
         Raises:
-          SettingError: names the setting and what it may be.
+          SettingError: names the setting and its valid values.
         """
         super().__post_init__()
         named = self.steps is None or (len(self.steps) > 0 and min(self.steps) >= 0)

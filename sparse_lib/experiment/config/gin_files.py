@@ -41,6 +41,40 @@ def operative() -> str:
     return str(gin.operative_config_str())
 
 
+def operative_by_data_seed(seeds: Sequence[int]) -> dict[int, str]:
+    """Returns the operative configurations of copies of a run that differ in the order of their data.
+
+    Args:
+      seeds: of the data orders, values of training.data_seed.
+
+    Returns:
+      Text by seed; gin's configuration is the same afterwards.
+    """
+    texts, original = {}, gin.get_bindings("training").get("data_seed")
+    with gin.unlock_config():
+        for seed in (*seeds, original):
+            gin.bind_parameter("training.data_seed", seed)
+            # Gin records a binding when it is used.
+            gin_names.training()
+            texts[seed] = operative()
+    return {seed: texts[seed] for seed in seeds}
+
+
+def read_unrecorded(settings: type[gin_names.Kind]) -> gin_names.Kind:
+    """Builds settings from their bindings without adding them to the operative configuration.
+
+    Args:
+      settings: class of the settings.
+
+    Returns:
+      The settings.
+
+    Raises:
+      SettingError: for a value that a setting cannot have.
+    """
+    return settings(**gin.get_bindings(settings.config_name))
+
+
 def forget() -> None:
     """Clears all files and bindings, for a process that builds more than one experiment."""
     gin.clear_config()
@@ -77,8 +111,8 @@ def _bind(source: TextIO, folder: pathlib.Path, including: tuple[pathlib.Path, .
 def _execute(statement: Any, folder: pathlib.Path, including: tuple[pathlib.Path, ...]) -> None:
     if isinstance(statement, config_parser.ImportStatement):
         raise SettingError(
-            "A gin file must not run code, so that files of others are safe to read: delete the import of "
-            f"{statement.module}"
+            f"A gin file must not run code, since it may be somebody else's: delete the import of {statement.module}; "
+            "--updater_module imports an updater of your own"
         )
     if isinstance(statement, config_parser.IncludeStatement):
         _bind_file(_find(statement.filename, folder), including)

@@ -1,7 +1,6 @@
 """The gin names of the suite: every setting that a configuration file may bind.
 
-Importing this module registers the names. The names and parameters of rigl_tf2 keep their meaning; those that it does
-not have stand beside them.
+Importing this module registers the names. Names and parameters of rigl_tf2 keep their meaning; the suite adds others.
 """
 
 import dataclasses
@@ -33,7 +32,8 @@ from sparse_lib.experiment.settings import Settings
 
 Kind = TypeVar("Kind", bound=Settings)
 
-CONFIGURABLES: dict[str, Callable[..., Any]] = {}
+# Settings by gin name, in the order of docs/configuration.md.
+CONFIGURABLES: dict[str, Any] = {}
 
 
 def _register(settings: type[Kind]) -> Callable[[], Kind]:
@@ -67,5 +67,5 @@ INITIALIZERS: dict[str, Callable[[], UnitScaledSettings | LayerScaledSettings]] 
 
 
 def parameters() -> dict[str, list[str]]:
-    """The parameters that may be bound, by gin name."""
-    return {name: [field.name for field in dataclasses.fields(made)] for name, made in CONFIGURABLES.items()}  # type: ignore[arg-type]
+    """Parameters that may be bound, by gin name."""
+    return {name: [field.name for field in dataclasses.fields(made)] for name, made in CONFIGURABLES.items()}

@@ -1,4 +1,4 @@
-"""What `masks.*` and `oneshot.*` say: where the masks of a run come from."""
+"""What `masks.*` and `oneshot.*` configure: random masks and one-shot pruning."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ _SCORE_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneShotSettings(Settings, name="oneshot"):
-    """One-shot pruning, active where training.oneshot_prune_fraction is above 0.
+    """One-shot pruning, active if training.oneshot_prune_fraction is above 0.
 
     Attributes:
       method: `snip`, `grasp`, `synflow`, `magnitude` or `random`; None takes what mask_updater.update_alg implies.
-      scope: `global` (the papers) or `layer` (the same sparsity in every layer, as the ancestor does).
-      rounds: pruning rounds (count); None takes the method's own (100 for SynFlow, else 1).
-      temperature: of the logits for GraSP; None takes the method's own.
-      examples: training examples that are looked at (count); 100 in SNIP's paper, 5000 in the ancestor.
+      scope: `global` (the papers) or `layer` (the same sparsity in every layer, as rigl_tf2).
+      rounds: pruning rounds (count); None takes the method's default (100 for SynFlow, else 1).
+      temperature: of the logits for GraSP; None takes the method's default.
+      examples: training examples that scores are computed from (count); 100 in SNIP's paper, 5000 in rigl_tf2.
     """
 
     method: Literal["snip", "grasp", "synflow", "magnitude", "random"] | None = None
@@ -35,17 +35,17 @@ class OneShotSettings(Settings, name="oneshot"):
     examples: int = 1000
 
     def build(self, sparsity: float, update_alg: str) -> OneShot:
-        """Makes the pruning.
+        """Creates the pruning method.
 
         Args:
           sparsity: from training.oneshot_prune_fraction (fraction), above 0.
-          update_alg: from mask_updater.
+          update_alg: from mask_updater; published gin files imply the score by it.
 
         Returns:
-          The pruning.
+          The pruning method.
 
         Raises:
-          SettingError: if no score is named.
+          SettingError: if no method is chosen.
         """
         method = self.method or _SCORE_OF_UPDATER.get(update_alg)
         if method is None:
@@ -59,12 +59,12 @@ class OneShotSettings(Settings, name="oneshot"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskSettings(Settings, name="masks"):
-    """Random masks of a given distribution over the layers.
+    """Random masks with a distribution of the sparsity over the layers.
 
     Attributes:
-      sparsity: of the sparse kernels together (fraction); None leaves everything active.
-      distribution: `erk`, `er`, `uniform` or `str`; where the structure fixes the sparsity, it is uniform.
-      custom: sparsity by name of a kernel or a layer (fraction); 0 leaves one dense.
+      sparsity: of all sparse kernels together (fraction); None makes them dense.
+      distribution: `erk`, `er`, `uniform` or `str`; uniform if the structure fixes the sparsity.
+      custom: sparsity by name of a kernel or a layer (fraction); 0 makes it dense.
       power_scale: exponent of the ERK ratio.
       first_layer_dense: whether `uniform` leaves the first kernel dense.
       rounding: of the number of zeros, `floor` (the published code) or `ceil` (its published tables).
@@ -81,10 +81,10 @@ class MaskSettings(Settings, name="masks"):
     structure: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the structure, and that custom sparsities have a total to go with.
+        """Checks the structure, and that custom sparsities come with an overall sparsity.
 
         Raises:
-          SettingError: for an unknown structure, a sparsity that it cannot have, or custom ones that would be ignored.
+          SettingError: for an unknown structure, a sparsity that it does not allow, or custom ones without a total.
         """
         super().__post_init__()
         needs = f"needs {self.config_name}.sparsity, that of all kernels"
@@ -100,13 +100,13 @@ class MaskSettings(Settings, name="masks"):
         return UNSTRUCTURED if self.structure is None else parse(self.structure)
 
     def counts(self, kernels: Mapping[str, keras.Variable]) -> dict[str, int]:
-        """Active weights of each kernel (count).
+        """Number of active weights of each kernel.
 
         Args:
-          kernels: name to variable.
+          kernels: variable by name.
 
         Returns:
-          Count by name.
+          Active weights by name (count).
         """
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         return distributions.nnz(

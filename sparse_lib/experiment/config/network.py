@@ -1,4 +1,4 @@
-"""What `network.*` says: which network, and where its weights come from."""
+"""What `network.*` and the initialisers configure: the network, and the sources of its masks and weights."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ MaskInit = Callable[..., tf.Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetaInitSettings(Settings, name="metainit"):
-    """MetaInit, where training.use_metainit; see `sparse_lib.metainit` for the meaning."""
+    """MetaInit, used if training.use_metainit; see `sparse_lib.metainit`."""
 
     steps: int = 1000
     learning_rate: float = 1e-3
@@ -31,7 +31,7 @@ class UnitScaledSettings(Settings, name="unit_scaled_init"):
     Attributes:
       method: fan and distribution, such as `fanin_normal`.
       scale: numerator of the variance; 1 with `fanavg_uniform` is Glorot's, 2 with `fanin_normal` is He's.
-      init_method: another name of `method`; it wins. The README of rigl_tf2 binds it, to `faninout_uniform`, which is
+      init_method: alias of `method`, which wins. The README of rigl_tf2 binds it to `faninout_uniform`, an alias of
         `fanavg_uniform`.
     """
 
@@ -40,7 +40,7 @@ class UnitScaledSettings(Settings, name="unit_scaled_init"):
     init_method: str | None = None
 
     def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
-        """Draws a kernel for a mask; see the function for `seed`, `inputs` and `outputs`."""
+        """Draws a kernel for a mask; `draw` are `seed`, `inputs` and `outputs` of the function."""
         method = (self.init_method or self.method).replace("faninout_", "fanavg_")
         return initializers.unit_scaled(mask, method=method, scale=self.scale, **draw)
 
@@ -53,31 +53,32 @@ class LayerScaledSettings(Settings, name="layer_scaled_init"):
     scale: float = 1.0
 
     def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
-        """Draws a kernel for a mask; see the function for `seed`, `inputs` and `outputs`."""
+        """Draws a kernel for a mask; `draw` are `seed`, `inputs` and `outputs` of the function."""
         return initializers.layer_scaled(mask, method=self.method, scale=self.scale, **draw)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Settings, name="network"):
-    """The network, and the checkpoints of its masks and weights.
+    """The network, and the checkpoints that its masks and weights are read from.
 
     Attributes:
       network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg16`, `mobilenet`, `vit`, `gru` or `keras_model`; its
-        sizes are set by parameters of that name, such as `resnet.depth`.
+        sizes are parameters under that name, such as `resnet.depth`.
       activation: of the hidden layers.
-      mask_init_path: checkpoint whose masks to take.
+      mask_init_path: checkpoint that the masks are read from.
       shuffle_mask: whether to shuffle those masks within each layer.
-      weight_init_path: checkpoint whose weights to take, of any step (rewinding); a checkpoint of the published code
-        of the RigL paper; or weights of a Keras model with the same layers in the same order, `.weights.h5`.
+      weight_init_path: checkpoint that the weights are read from, of any step (rewinding); a checkpoint of the
+        published code of the RigL paper; or weights of a Keras model with the same layers in the same order,
+        `.weights.h5`.
       weight_init_method: `unit_scaled`, `layer_scaled`, or None for the dense initialisation.
-      weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel joins the loss.
-      noise_stddev: of normal noise added to the initial weights.
-      sync_batch_norm: whether batch normalisation takes the statistics of the batches of all replicas together, as one
-        device would; else each replica takes its own.
-      compute_dtype: of activations and gradients; with `bfloat16` weights, optimizer state and loss
-        stay float32, and Hessians are computed in the precision that they ask for.
-      pruned_layer_types: names of the layer classes that are sparse, such as ("Conv2D", "Dense"); None means every
-        layer with a weight matrix.
+      weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel is added to the loss.
+      noise_stddev: standard deviation of normal noise added to the initial weights.
+      sync_batch_norm: whether batch normalisation uses the statistics over all replicas, as one device would; else each
+        replica uses its own.
+      compute_dtype: of activations and gradients; with `bfloat16` weights, optimizer state and loss stay float32, and
+        Hessians are computed in hessian.dtype.
+      pruned_layer_types: class names of the sparse layers, such as ("Conv2D", "Dense"); None means every layer with a
+        weight matrix.
     """
 
     network_name: str = "lenet5"
@@ -93,10 +94,10 @@ class NetworkSettings(Settings, name="network"):
     pruned_layer_types: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Checks the names, and that no setting would be ignored.
+        """Checks the name of the network, and that no setting would be ignored.
 
         Raises:
-          SettingError: for an unknown network, masks to shuffle that are not given, or two sources of weights.
+          SettingError: for an unknown network, a shuffle without masks, or two sources of weights.
         """
         super().__post_init__()
         known = f"is not known; use one of {', '.join(NETWORKS)}"
@@ -115,7 +116,7 @@ class NetworkSettings(Settings, name="network"):
           input_shape: height, width, channels (pixels).
           num_classes: number of logits (count).
           seed: of the initial weights.
-          sizes: of the network that is named.
+          sizes: of that network.
 
         Returns:
           The network.
@@ -134,16 +135,16 @@ class NetworkSettings(Settings, name="network"):
             keras.config.set_dtype_policy(policy)
 
     def kernels(self, model: keras.Model) -> dict[str, keras.Variable]:
-        """The sparse kernels of a network.
+        """Sparse kernels of a network.
 
         Args:
           model: the network.
 
         Returns:
-          Name to variable.
+          Variable by name.
 
         Raises:
-          SettingError: if no layer of the network is of a type that is named.
+          SettingError: if the network has no layer of the types in `pruned_layer_types`.
         """
         wanted = self.pruned_layer_types
 

@@ -1,4 +1,4 @@
-"""What `optimizer.*` says: the inner optimizer and its learning rate."""
+"""What `optimizer.*` configures: the inner optimizer and its learning rate."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class OptimizerSettings(Settings, name="optimizer"):
       clipnorm: largest norm of each variable's masked gradient.
       clipvalue: largest magnitude of a gradient entry.
       global_clipnorm: largest norm of the whole masked gradient.
-      momentum: of `momentum` (0.9 if not given) and `rmsprop` (0 if not given); the others have none.
+      momentum: of `momentum` (None means 0.9) and `rmsprop` (None means 0); ignored by the others.
       nesterov: whether `momentum` is Nesterov's.
       weight_decay: decoupled: w <- w - learning rate * weight_decay * w; L2 in the loss is network.weight_decay.
       schedule: cosine to 0 at the end of the run, as in the gradient-flow paper's code; constant; piecewise.
@@ -54,7 +54,7 @@ class OptimizerSettings(Settings, name="optimizer"):
         self.require(self.name.lower() in _NAMES, "name", f"is not known; use one of {', '.join(_NAMES)}")
 
     def rate(self, total_steps: int) -> Callable[[Any], Any]:
-        """The learning rate as a function of the step.
+        """Learning rate as a function of the step.
 
         Args:
           total_steps: length of the run (step).
@@ -72,7 +72,7 @@ class OptimizerSettings(Settings, name="optimizer"):
         )
 
     def build(self, rate: Callable[[Any], Any]) -> keras.optimizers.Optimizer:
-        """Makes a new optimizer.
+        """Creates a new optimizer.
 
         Args:
           rate: from `rate`.

@@ -1,4 +1,4 @@
-"""What `small_dense.*` says: a dense network as costly as a sparse one, by narrower layers."""
+"""What `small_dense.*` configures: a narrower dense network with the cost of a sparse one."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ from sparse_lib.experiment.settings import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmallDenseSettings(Settings, name="small_dense"):
-    """The dense twin of a sparse network: all widths times the factor, found by bisection, that makes both cost alike.
+    """The dense twin of a sparse network: all widths are scaled by the factor, found by bisection, of equal cost.
 
     Attributes:
-      sparsity: of the sparse network (fraction); None leaves the widths as they are.
+      sparsity: of the sparse network (fraction); None leaves the widths unscaled.
       distribution: of its masks, as masks.distribution; it matters for FLOPs.
-      custom: sparsity by name of a kernel or a layer (fraction); 0 is for one that is dense.
-      budget: what both have as much of: active `parameters`, `bytes` with the masks, or inference `flops`.
+      custom: sparsity by name of a kernel or a layer (fraction); 0 makes it dense.
+      budget: the cost that is equal: active `parameters`, `bytes` including the masks, or inference `flops`.
     """
 
     sparsity: float | None = None
@@ -33,10 +33,10 @@ class SmallDenseSettings(Settings, name="small_dense"):
     budget: Literal["parameters", "bytes", "flops"] = "parameters"
 
     def __post_init__(self) -> None:
-        """Checks that custom sparsities have a total to go with.
+        """Checks that custom sparsities come with an overall sparsity.
 
         Raises:
-          SettingError: if they would be ignored.
+          SettingError: if it is missing.
         """
         super().__post_init__()
         needs = "needs small_dense.sparsity, that of all kernels"
@@ -46,13 +46,13 @@ class SmallDenseSettings(Settings, name="small_dense"):
         """Narrows a network.
 
         Args:
-          network: names it.
-          sizes: its full widths.
+          network: activation, regularizer and sparse layers.
+          sizes: of the network at full width.
           input_shape: height, width, channels (pixels).
           num_classes: number of logits (count).
 
         Returns:
-          The sizes of the twin.
+          The sizes of the twin; `sizes` without a sparsity.
         """
         if not self.sparsity:
             return sizes
@@ -60,7 +60,7 @@ class SmallDenseSettings(Settings, name="small_dense"):
 
         @functools.cache
         def cost(width: float, *, masked: bool = False) -> int:
-            # Nothing that is built in this scope has values before it is asked for them.
+            # In this scope variables have shapes and no values, which is much faster.
             with keras.StatelessScope():
                 model = network.build(input_shape, num_classes, 0, sizes.scaled(width))
                 kernels = network.kernels(model)

@@ -1,4 +1,4 @@
-"""What `training.*` configures: the length of a run, its batches, log steps and checkpoints."""
+"""What `training.*` configures: length of a run, seeds, batches, log steps and checkpoints."""
 
 import dataclasses
 
@@ -7,24 +7,25 @@ from sparse_lib.experiment.settings import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings, name="training"):
-    """Length and rhythm of a run.
+    """Length, seeds, batches, log steps and checkpoints of a run.
 
     Attributes:
       seed: of everything random in the run.
-      data_seed: of the order and augmentation of the training images alone; None takes that of the run. Copies of a
-        run that go on from one checkpoint differ by it (Frankle et al. 2020).
+      data_seed: of the order and augmentation of the training images alone; None takes `seed`. Copies of a run that
+        continue from one checkpoint differ in it (Frankle et al. 2020).
       total_steps: length of the run (step).
-      batch_size: examples of a step, over all replicas (count).
-      val_batch_size: at most so many validation examples measure the gradient (count); 1000 in the paper's code.
+      batch_size: examples per step, over all replicas (count).
+      val_batch_size: validation examples that gradient norms are measured on, at most (count); 1000 in the paper's
+        code.
       save_freq: steps between checkpoints (step).
-      log_freq: steps between measurements (step); they never change the run.
+      log_freq: steps between measurements (step), which never change the run.
       use_metainit: whether MetaInit rescales the initial weights (Dauphin & Schoenholz 2019).
       oneshot_prune_fraction: sparsity of one-shot pruning before the first step (fraction); 0 prunes nothing.
-      label_smoothing: share of the training target that is spread evenly over all classes (fraction); 0.1 for ImageNet
-        in the RigL paper. Reported losses are without it.
+      label_smoothing: share of the training target spread evenly over all classes (fraction); 0.1 for ImageNet in the
+        RigL paper. Reported losses are without it.
       gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
-      keep_checkpoints: checkpoints that stay, beside the first (count); None keeps all.
-      save_update_pairs: whether each mask update leaves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra.
+      keep_checkpoints: checkpoints that are kept, beside the first (count); None keeps all.
+      save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
     """
 
@@ -47,7 +48,7 @@ class TrainingSettings(Settings, name="training"):
         """Checks the numbers.
 
         Raises:
-          SettingError: names the setting and what it may be.
+          SettingError: names the setting and its valid values.
         """
         super().__post_init__()
         for name in ("total_steps", "batch_size", "val_batch_size", "save_freq", "log_freq"):

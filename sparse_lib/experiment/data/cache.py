@@ -1,13 +1,14 @@
-"""Arrays on disk under a checksum: made once, verified at every reading."""
+"""Arrays cached on disk: computed once, verified by checksum whenever they are read."""
 
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+
+from sparse_lib._utils.atomic import atomic_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -15,14 +16,14 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where made arrays are kept.
+    """Finds the cache directory.
 
     Args:
-      cache_dir: wins where given; then the environment's `SPARSE_LIB_CACHE`, then
+      cache_dir: takes precedence; without it the environment variable `SPARSE_LIB_CACHE` counts, then
         `$XDG_CACHE_HOME/sparse_lib`, then `~/.cache/sparse_lib`.
 
     Returns:
-      The directory, which may not exist yet.
+      The directory, which may not exist.
     """
     chosen = cache_dir or os.environ.get("SPARSE_LIB_CACHE")
     if chosen:
@@ -31,18 +32,18 @@ def cache_directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Reads arrays from `path`, or makes and keeps them there.
+    """Reads arrays from a cache file, or computes and stores them.
 
-    Beside the `.npz` lies its SHA-256 in the format of `sha256sum`. A file that does not match
-    (damaged, cut off, or without a checksum) is made again. A cache that cannot be written costs
-    a warning, never the run.
+    The SHA-256 of the `.npz` file is stored beside it, in the format of `sha256sum`. A file that does not match it
+    (damaged, truncated, or without a checksum) is computed again. If the cache cannot be written, a warning is
+    logged and the run goes on.
 
     Args:
       path: the `.npz` file.
-      make: makes the arrays by name.
+      make: computes the arrays, by name.
 
     Returns:
-      The arrays by name.
+      The arrays, by name.
     """
     if path.exists():
         if _is_intact(path):
@@ -52,8 +53,10 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     arrays = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda part: np.savez(part, **arrays))  # type: ignore[arg-type]
-        _replace(_sum_path(path), lambda part: part.write(_sum_line(path)))
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        with atomic_path(_sum_path(path)) as temporary:
+            temporary.write_bytes(_sum_line(path))
     except OSError as error:
         _LOG.warning("Cannot keep %s (%s): set data.cache_dir to a place with room.", path, error)
     return arrays
@@ -73,16 +76,3 @@ def _is_intact(path: Path) -> bool:
         return _sum_path(path).read_bytes() == _sum_line(path)
     except OSError:
         return False
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    # A process that is killed here leaves a stray part file and never half a cache.
-    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part_path.open("wb") as part:
-            write(part)
-            part.flush()
-            os.fsync(part.fileno())
-        os.replace(part_path, path)
-    finally:
-        part_path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from sparse_lib.experiment.data.feeding.pixels import Pixels, pixels
 from sparse_lib.experiment.data.feeding.preprocessing import LARGEST_PIXEL, Preprocessing
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 
-# Training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
+# Number of training images on disk whose loss is reported; all of ImageNet's would take as long as an epoch.
 REPORTED = 50_000
 SPLITS = ("train", "validation", "test")
 
@@ -21,8 +21,8 @@ class Split:
     """Images with their labels.
 
     Attributes:
-      images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or what is read like
-        one, `images[rows]`, and lies in memory as bytes (`Pixels`) or encoded on disk (`EncodedImages`).
+      images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or an object with the same
+        indexing, `images[rows]`, that keeps bytes in memory (`Pixels`) or encoded files on disk (`EncodedImages`).
       labels: int32 `[n]`, class indices.
     """
 
@@ -33,10 +33,10 @@ class Split:
         return len(self.labels)
 
     def batches(self, size: int) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]]:
-        """Goes through the split once, in order.
+        """Iterates over the split once, in order.
 
         Args:
-          size: images at a time (count).
+          size: images per batch (count).
 
         Yields:
           Images and labels; images on disk are decoded ahead.
@@ -55,16 +55,16 @@ class Dataset:
     """Three disjoint splits of one data set.
 
     Attributes:
-      name: what `load_dataset` was asked for.
-      train: what is trained on.
-      validation: held out of the training images; empty only if a run asked for none.
+      name: `data.name`.
+      train: the training images.
+      validation: held out of the training images; empty only if `data.validation_size` is 0.
       test: the images of the reported accuracy.
       num_classes: labels lie in `[0, num_classes)`.
-      augmentation: how training images are varied from step to step: `crop_flip`, `inception` or None.
+      augmentation: of the training images: `crop_flip`, `inception` or None.
 
     Raises:
-      ValueError: if a split is empty, images and labels differ in length, images are not
-        finite or differ in shape between splits, or a label is out of range.
+      InputError: if a split is empty, images and labels differ in length, images are not finite or differ in shape
+        between splits, or a label is out of range.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Dataset:
 
     @property
     def reported(self) -> dict[str, Split]:
-        """The splits that losses are reported of; of training images on disk the first 50,000, unaugmented."""
+        """The splits whose losses are reported; of training images on disk the first 50,000, unaugmented."""
         train = self.train
         if isinstance(train.images, EncodedImages):
             train = Split(train.images.take(slice(REPORTED)), train.labels[:REPORTED])
@@ -105,20 +105,20 @@ class Dataset:
 def split_from_arrays(
     where: str, images: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing | None = None
 ) -> Split:
-    """Brings stored arrays to the types of a `Split`.
+    """Converts stored arrays to the types of a `Split`.
 
     Args:
       where: names the split in error messages.
-      images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are
-        divided by 255; floats are taken as they are.
+      images: `[n, height, width]` or `[n, height, width, channels]`. Integers (0 to 255) are divided by 255; floats
+        stay as they are.
       labels: integers `[n]`.
-      preprocessing: keeps bytes as they are, and does this to them when they are read.
+      preprocessing: of bytes, which are stored as they are and preprocessed when they are read.
 
     Returns:
       The split; its values are checked when a `Dataset` is made of it.
 
     Raises:
-      ValueError: if ranks or types are others than these.
+      InputError: for another rank or type.
     """
     if images.ndim == 3:
         images = images[..., np.newaxis]
@@ -139,7 +139,7 @@ def split_from_arrays(
 
 
 def require_equal_lengths(where: str, images: Sized, labels: Sized) -> None:
-    """Raises ValueError unless there is one label per image; `where` names the split."""
+    """Raises InputError unless there is one label per image; `where` names the split in its message."""
     if len(images) != len(labels):
         raise InputError(f"The {where} has {len(images)} images but {len(labels)} labels: store one label per image.")
 
@@ -152,13 +152,12 @@ def dataset_from_arrays(
     preprocessing: Preprocessing | None = None,
     augmentation: str | None = None,
 ) -> Dataset:
-    """Makes a checked `Dataset` of stored images and labels.
+    """Makes a checked `Dataset` from stored images and labels.
 
     Args:
       name: of the data set.
-      arrays: images and labels of `train`, `validation` and `test`, as for
-        `split_from_arrays`.
-      num_classes: count of classes.
+      arrays: images and labels of `train`, `validation` and `test`, as for `split_from_arrays`.
+      num_classes: number of classes (count).
       preprocessing: as for `split_from_arrays`.
       augmentation: as of `Dataset`.
 
@@ -166,7 +165,7 @@ def dataset_from_arrays(
       The data set.
 
     Raises:
-      ValueError: as `split_from_arrays` and `Dataset` do.
+      InputError: as `split_from_arrays` and `Dataset`.
     """
     splits = {
         split_name: split_from_arrays(f"split '{split_name}' of data set '{name}'", *pair, preprocessing)
@@ -204,7 +203,7 @@ def _check_split(where: str, split: Split, num_classes: int) -> None:
             f"The {where} needs int32 labels [n], not {labels.dtype} {list(labels.shape)}: convert them first."
         )
     require_equal_lengths(where, images, labels)
-    # min and max carry NaN and infinity along without a temporary of the images' size.
+    # min and max propagate NaN and infinity without a temporary of the images' size.
     if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
         raise InputError(

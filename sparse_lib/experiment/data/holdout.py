@@ -1,4 +1,4 @@
-"""Which training images are held out for validation: the same in every run."""
+"""Holds validation images out of the training images, the same in every run."""
 
 import numpy as np
 
@@ -14,21 +14,20 @@ _Pair = tuple[np.ndarray, np.ndarray]
 def hold_out(
     images: np.ndarray, labels: np.ndarray, size: int | None, *, name: str, seed: int = _SEED
 ) -> tuple[_Pair, _Pair]:
-    """Holds the end of a seeded permutation out of the training images, in stored order.
+    """Holds out the end of a seeded permutation of the training images; both parts keep the stored order.
 
     Args:
       images: `[n, ...]`.
       labels: `[n]`.
-      size: how many images to hold out, less than n; by default 5,000, or a tenth of a smaller
-        set.
+      size: images to hold out, less than n (count); None means 5,000, or a tenth of a smaller set.
       name: of the data set, for error messages.
-      seed: of the permutation; never a run's seed, so that all runs hold out the same images.
+      seed: of the permutation; not a run's seed, so that all runs hold out the same images.
 
     Returns:
-      Images and labels that stay, and images and labels that are held out.
+      Images and labels of the training images that stay, and of those held out.
 
     Raises:
-      ValueError: if nothing would stay, or lengths differ.
+      InputError: if nothing would stay, or lengths differ.
     """
     where, count = f"split 'train' of data set '{name}'", len(labels)
     require_equal_lengths(where, images, labels)

@@ -20,7 +20,7 @@ class DataSettings(Settings, name="data"):
       data_dir: where TFDS keeps prepared sets, or the folder of the file.
       cache_dir: where generated and decoded arrays are kept; by default `$SPARSE_LIB_CACHE`, else
         `~/.cache/sparse_lib`.
-      download: whether TFDS may download and prepare what is not there.
+      download: whether TFDS may download and prepare a set that is missing.
       image_size: height and width that images of a TFDS set are resized to (pixels); 224 for imagenet2012.
       preprocessing: of the pixels: `unit` ([0, 1]), `mean_std` (published statistics of the data set), `per_image`,
         `symmetric` ([-1, 1]), `caffe` or `rigl`. `auto` is `mean_std` for cifar10 and cifar100, `rigl` for

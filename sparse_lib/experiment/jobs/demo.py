@@ -1,18 +1,16 @@
-"""The demonstration: on the embedded digits, what the papers compare, in a few minutes on two cores.
+"""The demonstration: the main comparison of the papers on the embedded digits, in a few minutes on two cores.
 
   python -m sparse_lib.experiment.jobs.demo --out=runs/demo
 
-A LeNet5 is pruned to 95%; from its masks follow the lottery ticket and the scratch baselines; RigL and the dense
-network run beside them. Each run is a process of `train.py`, so that what is shown here can be typed by hand. A
-finished run is not repeated, and an interrupted one goes on where it stopped.
+A LeNet5 is pruned to 95%; the lottery ticket and the scratch baselines train from its masks; RigL and the dense network
+train beside them. Each run is a process of `train.py`, whose command can be typed by hand. A finished run is not
+repeated, and an interrupted one resumes.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
-import signal
 import time
 from typing import Any
 
@@ -20,20 +18,18 @@ from absl import flags, logging
 
 from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
-from sparse_lib.experiment.jobs import stages
-from sparse_lib.experiment.runtime import signals
-from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.jobs import protocol, stages
+from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.runtime.progress import duration
 from sparse_lib.experiment.storage import files
 
-ROOT = pathlib.Path(__file__).parents[3]
-TRAIN = ROOT / "train.py"
+TRAIN = ROOT / protocol.TRAIN
 
 STEPS = 3000
 # A quarter of the published 11,719 steps, and pruning over the same part of them (25% to 60%).
 SCHEDULE = (f"training.total_steps={STEPS}", "training.log_freq=50", "training.save_freq=500")
 PRUNING = ("pruning.begin_step=750", "pruning.end_step=1800", "pruning.frequency=50")
-# Two lines of a heading, and how a value of the column is written.
+# Two heading lines and the number format of each column.
 _COLUMNS = {
     "method": ("", "method", "{}"),
     "test_accuracy": ("test", "accuracy", "{:.4f}"),
@@ -47,15 +43,15 @@ _COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Mode:
     """One run of the demonstration.
 
     Attributes:
-      name: of its directory and of its gin file in configs/.
-      title: what the table calls it.
+      name: of its directory and its gin file in configs/.
+      title: row label in the table.
       seed: of the run.
       bindings: gin bindings on top of the file and the common schedule.
-      from_pruned: whether it takes the masks of the stage `prune`.
+      from_pruned: whether it takes the masks of the run `prune`.
     """
 
     name: str
@@ -65,93 +61,73 @@ class Stage:
     from_pruned: bool = False
 
 
-# In the order of the table. What starts from the pruned network sees the data in one order, and in another than the
-# pruning run did: these runs differ in their initial weights alone.
-STAGES = (
-    Stage("dense", "dense"),
-    Stage("prune", "gradual pruning", bindings=PRUNING),
-    Stage("lottery", "lottery ticket", seed=1, from_pruned=True),
-    Stage("scratch", "scratch, dense init", seed=1, from_pruned=True),
-    Stage("scratch_plus", "scratch+, sparsity-aware init", seed=1, from_pruned=True),
-    Stage("rigl", "RigL+, ERK, sparsity-aware init", seed=1),
+# In the order of the table. The runs that start from the pruned network share their data order, which is not that of
+# the pruning run: they differ in their initial weights alone.
+MODES = (
+    Mode("dense", "dense"),
+    Mode("prune", "gradual pruning", bindings=PRUNING),
+    Mode("lottery", "lottery ticket", seed=1, from_pruned=True),
+    Mode("scratch", "scratch, dense init", seed=1, from_pruned=True),
+    Mode("scratch_plus", "scratch+, sparsity-aware init", seed=1, from_pruned=True),
+    Mode("rigl", "RigL+, ERK, sparsity-aware init", seed=1),
 )
-# The order of work: what others wait for comes first, what can be missed comes last.
+# The order of work: first the run that others wait for, last the one that can be missed.
 _ORDER = ("prune", "rigl", "lottery", "scratch", "scratch_plus", "dense")
 
 
-def command(stage: Stage, out: pathlib.Path) -> list[str]:
-    """The command line of a stage, without the interpreter.
+def make_stage(mode: Mode, out: pathlib.Path) -> stages.Stage:
+    """Returns the training run of a mode.
 
     Args:
-      stage: what to train.
+      mode: what to train.
       out: directory of the demonstration.
-
-    Returns:
-      Its words, from `train.py` on.
     """
-    bindings = [*SCHEDULE, *stage.bindings]
-    if stage.from_pruned:
-        bindings += [f"PRUNED_RUN='{out / 'prune'}'", f"PRUNED_START='{out / 'prune' / 'ckpt-0'}'"]
-    return [
-        os.path.relpath(TRAIN),
-        f"--logdir={out / stage.name}",
-        f"--seed={stage.seed}",
-        f"--gin_config={os.path.relpath(ROOT / 'configs' / stage.name)}.gin",
-        *(f"--gin_bindings={binding}" for binding in bindings),
-    ]
+    return protocol.make_training(
+        out,
+        mode.name,
+        f"{os.path.relpath(ROOT / 'configs' / mode.name)}.gin",
+        mode.bindings,
+        shared=SCHEDULE,
+        masks_of="prune" if mode.from_pruned else None,
+        seed=mode.seed,
+        steps=STEPS,
+        script=os.path.relpath(TRAIN),
+    )
 
 
-def job(out: pathlib.Path, jobs: int) -> stages.Job:
-    """The stages as processes.
+def make_job(out: pathlib.Path, jobs: int) -> stages.Job:
+    """Returns the runs as a job, not started.
 
     Args:
       out: directory of the demonstration.
-      jobs: processes at a time; 0 means one a core (count).
-
-    Returns:
-      The job, not started.
+      jobs: parallel processes; 0 means one per core (count).
 
     Raises:
-      RunError: if this is no checkout, or the directory cannot be written.
+      RunError: if this is not a source checkout, or the directory cannot be written.
     """
-    if not TRAIN.is_file():
-        raise RunError(
-            f"The demonstration trains with train.py and configs/ of a checkout, and {ROOT} is none: clone the "
-            "repository and run `make demo` there."
-        )
-    by_name = {stage.name: stage for stage in STAGES}
-    processes = [
-        stages.Stage(
-            name,
-            tuple(command(by_name[name], out)),
-            (out / name / files.RESULT).exists,
-            after=("prune",) if by_name[name].from_pruned else (),
-            work=STEPS,
-            done=functools.partial(stages.last_step, out / name),
-        )
-        for name in _ORDER
-    ]
-    return stages.Job("demo", processes, out / "logs", jobs=jobs)
+    protocol.require_checkout("The demonstration", TRAIN)
+    by_name = {mode.name: mode for mode in MODES}
+    return stages.Job("demo", [make_stage(by_name[name], out) for name in _ORDER], out / "logs", jobs=jobs)
 
 
-def row(stage: Stage, out: pathlib.Path) -> dict[str, Any]:
-    """What the table says of a finished stage.
+def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
+    """Returns the table row of a finished run.
 
     Args:
-      stage: finished.
+      mode: of the run.
       out: directory of the demonstration.
 
     Returns:
-      Name to value; fractions, counts, and steps per second.
+      Value by column; fractions, counts, and steps per second.
     """
-    # It imports NumPy, which --help does without.
+    # This imports NumPy, which --help does not need.
     from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm  # noqa: PLC0415
 
-    directory = out / stage.name
+    directory = out / mode.name
     result = json.loads((directory / files.RESULT).read_text(encoding="utf8"))
     metrics = files.JsonLines(directory / files.METRICS).read()
     return {
-        "method": stage.title,
+        "method": mode.title,
         "test_accuracy": result["test_accuracy"],
         "sparsity": result["sparsity"],
         "active_weights": metrics[-1]["active_weights"],
@@ -162,14 +138,11 @@ def row(stage: Stage, out: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The comparison as plain text.
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Returns the comparison as plain text, one line per row under a heading of three lines.
 
     Args:
-      rows: from `row`.
-
-    Returns:
-      One line a row, under a heading of three.
+      rows: from `make_row`.
     """
     headers = [[heading[line] for heading in _COLUMNS.values()] for line in (0, 1)]
     cells = [[heading[2].format(row[name]) for name, heading in _COLUMNS.items()] for row in rows]
@@ -177,42 +150,36 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def demonstrate(out: pathlib.Path, jobs: int) -> None:
-    """Trains what is missing, then writes and prints the table.
+    """Trains missing runs, then writes and prints the table.
 
     Args:
       out: directory of the demonstration.
-      jobs: processes at a time; 0 means one a core (count).
+      jobs: parallel processes; 0 means one per core (count).
     """
     started = time.monotonic()
-    work = job(out, jobs)
-    logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(STAGES), f"{STEPS:,}", out)
-    work.run()
-    rows = [row(stage, out) for stage in STAGES]
-    text = table(rows)
-    files.write_json(out / "demo.json", {stage.name: row for stage, row in zip(STAGES, rows, strict=True)})
+    job = make_job(out, jobs)
+    logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(MODES), f"{STEPS:,}", out)
+    job.run()
+    rows = [make_row(mode, out) for mode in MODES]
+    text = format_table(rows)
+    files.write_json(out / "demo.json", {mode.name: row for mode, row in zip(MODES, rows, strict=True)})
     files.write_text(out / "demo.txt", text)
-    names = "|".join(stage.name for stage in STAGES)
+    names = "|".join(mode.name for mode in MODES)
     print(
         f"\n{text}\n"
         f"Gradient norm: of the active weights on held-out images, mean over the first {STEPS // 10} steps.\n"
-        f"The runs lie in {out}/<{names}>, their commands\n"
+        f"The runs are in {out}/<{names}>, their commands\n"
         f"and output in {out}/logs, this table in {out}/demo.txt and demo.json. It took "
         f"{duration(time.monotonic() - started)}."
     )
 
 
 def main() -> int:
-    """Runs the demonstration that the flags describe."""
-    signals.interrupt()
-    try:
-        demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs)
-    except KeyboardInterrupt:
-        logging.info("Stopped; the same command goes on from there.")
-        return 128 + signal.SIGINT
-    return 0
+    """Runs the demonstration with the flags of the command line."""
+    return protocol.run_until_interrupted(lambda: demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "runs/demo", "Directory of the runs and of the table.")
-    flags.DEFINE_integer("jobs", 0, "Runs at a time; 0 means one a core.", 0)
+    flags.DEFINE_integer("jobs", 0, "Parallel runs; 0 means one per core.", 0)
     cli.run(main)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 
-# Of every batch normalisation in the published large networks; 1.001e-5 is what their fused kernels made of 1e-5.
+# Of batch normalisation in the published large networks; their fused kernels replaced 1e-5 by 1.001e-5.
 _NORM_MOMENTUM, _NORM_EPSILON = 0.9, 1.001e-5
 
 _INITIALIZERS: dict[str, Callable[[int], keras.initializers.Initializer]] = {
@@ -126,17 +126,17 @@ class Builder:
           size: of the window (pixels).
           name: of the layer.
           stride: of the window (pixels).
-          explicit_padding: whether a stride above 1 pads both sides alike, as the published ImageNet networks do,
-            where "same" padding has more of it at the end.
+          explicit_padding: whether a stride above 1 pads both sides equally, as the published ImageNet networks do;
+            "same" padding pads more at the end.
 
         Returns:
           The output.
         """
         if size == 1 and stride > 1:
-            # The same pixels, taken beforehand: the weight gradient of a strided 1x1 convolution of fewer than 16
+            # The same pixels, selected beforehand: the weight gradient of a strided 1x1 convolution of fewer than 16
             # channels writes past its memory on a CPU where the batch is odd (TensorFlow 2.21 with oneDNN).
             x, stride = keras.layers.AveragePooling2D(1, strides=stride, name=f"{name}_pixels")(x), 1
-        x, padding = _padded(x, size, stride, name, explicit=explicit_padding)
+        x, padding = _pad_input(x, size, stride, name, explicit=explicit_padding)
         layer = keras.layers.Conv2D(
             channels, size, strides=stride, padding=padding, use_bias=self._use_bias, name=name, **self.kernel()
         )
@@ -144,7 +144,7 @@ class Builder:
 
     def depthwise(self, x: Any, size: int, name: str, *, stride: int = 1) -> Any:
         """Adds a depthwise convolution, explicitly padded, without L2: it has few weights, and is dense by default."""
-        x, padding = _padded(x, size, stride, name, explicit=True)
+        x, padding = _pad_input(x, size, stride, name, explicit=True)
         layer = keras.layers.DepthwiseConv2D(
             size,
             strides=stride,
@@ -174,7 +174,7 @@ class Builder:
         """Adds the activation of the style."""
         return keras.layers.Activation(self._style.activation, name=name)(x)
 
-    def normed(self, x: Any, name: str) -> Any:
+    def norm_act(self, x: Any, name: str) -> Any:
         """Adds batch normalisation, then activation, named after the layer of that name."""
         return self.activation(self.norm(x, f"{name}_norm"), f"{name}_act")
 
@@ -186,7 +186,7 @@ class Builder:
         return Dropout(rate, seed, name=name)(x) if rate else x
 
 
-def _padded(x: Any, size: int, stride: int, name: str, *, explicit: bool) -> tuple[Any, str]:
+def _pad_input(x: Any, size: int, stride: int, name: str, *, explicit: bool) -> tuple[Any, str]:
     """Pads the input of a convolution; returns it with the padding that is left to the layer."""
     if stride == 1 or not explicit:
         return x, "same"
@@ -209,7 +209,7 @@ class Dropout(keras.layers.Layer):
         Args:
           rate: share of the values that become zero (fraction).
           seed: of the noise.
-          **kwargs: of any layer, such as its name.
+          **kwargs: of `keras.layers.Layer`, such as its name.
         """
         super().__init__(**kwargs)
         self.rate, self.seed = rate, seed
@@ -224,11 +224,11 @@ class Dropout(keras.layers.Layer):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         seed, calls = tf.unstack(tf.cast(self.noise.next(), tf.int64))
         pair = tf.stack([seed, calls * replicas + tf.cast(replica, tf.int64)])
-        # TensorFlow and XLA draw the same bits, yet make other floats of them.
+        # TensorFlow and XLA draw the same bits, but convert them to different floats.
         bits = tf.random.stateless_uniform(tf.shape(inputs), pair, None, None, tf.uint32, alg="philox")
         kept = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of an equal layer."""
+        """Arguments that rebuild the layer."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import keras
 
+from sparse_lib._keras.patches import remove_dropout_seed
 from sparse_lib.experiment.networks.base import ScalableNetwork
 from sparse_lib.experiment.networks.common import Builder, Style
 
@@ -15,7 +16,7 @@ class GRU(ScalableNetwork, name="gru"):
 
     Characters are embedded in 128 dimensions; the state is read out by dense layers of 256 and 128 units, and the
     logits are the products with the same embedding: 1,183,104 parameters for 256 characters. The paper does not say
-    whether an activation stands between the two dense layers; here it is that of the style.
+    whether an activation stands between the two dense layers; here it is `network.activation`.
 
     Attributes:
       width: factor on all units.
@@ -55,8 +56,8 @@ class GRU(ScalableNetwork, name="gru"):
             name="state",
             **arguments,
         )
-        # Without dropout the counter of its noise is of no use, and its name would depend on what was built before.
-        layer.cell._tracker.untrack(layer.cell.seed_generator)
+        # Without dropout the counter of its noise is unused, and its name would depend on what was built before.
+        remove_dropout_seed(layer.cell)
         x = layer(embedding(characters))
         x = build.activation(build.dense(x, read_out, "dense1"), "dense1_act")
         logits = embedding(build.dense(x, embedded, "dense2"), reverse=True)

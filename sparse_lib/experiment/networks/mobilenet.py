@@ -39,37 +39,37 @@ class MobileNet(ScalableNetwork, name="mobilenet"):
         """Builds MobileNet."""
         build = Builder(style, "lecun")
         inputs = keras.Input(tuple(input_shape))
-        x = build.conv(inputs, _rounded(32 * self.width), 3, "stem", stride=2, explicit_padding=True)
-        x = build.normed(x, "stem")
+        x = build.conv(inputs, _round_channels(32 * self.width), 3, "stem", stride=2, explicit_padding=True)
+        x = build.norm_act(x, "stem")
         for index, (channels, stride) in enumerate(_V1 if self.version == 1 else _V2):
-            # The first block is free of the rounding in the published code.
-            rounded = _rounded(int(channels * self.width), 8 if index else 1)
+            # The published code does not round the first block.
+            rounded = _round_channels(int(channels * self.width), 8 if index else 1)
             x = (_separable if self.version == 1 else _inverted_residual)(build, x, rounded, stride, index)
         if self.version == 2:
-            last = max(_LAST_CHANNELS, _rounded(_LAST_CHANNELS * self.width))
-            x = build.normed(build.conv(x, last, 1, "last"), "last")
+            last = max(_LAST_CHANNELS, _round_channels(_LAST_CHANNELS * self.width))
+            x = build.norm_act(build.conv(x, last, 1, "last"), "last")
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(inputs, build.dense(x, num_classes, "logits"), name=f"mobilenet_v{self.version}")
 
 
 def _separable(build: Builder, x: Any, channels: int, stride: int, index: int) -> Any:
-    x = build.normed(build.depthwise(x, 3, f"block{index}_depthwise", stride=stride), f"block{index}_depthwise")
-    return build.normed(build.conv(x, channels, 1, f"block{index}_contraction"), f"block{index}_contraction")
+    x = build.norm_act(build.depthwise(x, 3, f"block{index}_depthwise", stride=stride), f"block{index}_depthwise")
+    return build.norm_act(build.conv(x, channels, 1, f"block{index}_contraction"), f"block{index}_contraction")
 
 
 def _inverted_residual(build: Builder, x: Any, channels: int, stride: int, index: int) -> Any:
     y = x
     if index:
         name = f"block{index}_expansion"
-        y = build.normed(build.conv(y, _EXPANSION * x.shape[-1], 1, name), name)
-    y = build.normed(build.depthwise(y, 3, f"block{index}_depthwise", stride=stride), f"block{index}_depthwise")
+        y = build.norm_act(build.conv(y, _EXPANSION * x.shape[-1], 1, name), name)
+    y = build.norm_act(build.depthwise(y, 3, f"block{index}_depthwise", stride=stride), f"block{index}_depthwise")
     name = f"block{index}_contraction"
     y = build.norm(build.conv(y, channels, 1, name), f"{name}_norm")
     is_residual = stride == 1 and x.shape[-1] == channels
     return keras.layers.Add(name=f"block{index}_add")([x, y]) if is_residual else y
 
 
-def _rounded(channels: float, multiple: int = 8) -> int:
-    """The nearest multiple, at least one and at least nine tenths of the channels."""
+def _round_channels(channels: float, multiple: int = 8) -> int:
+    """Rounds to the nearest multiple, at least one multiple and at least nine tenths of the channels."""
     nearest = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return nearest if nearest >= 0.9 * channels else nearest + multiple

@@ -45,7 +45,7 @@ class ResNet(ScalableNetwork, name="resnet"):
       version: whether the 3x3 convolution of a bottleneck has its stride (`v1.5`, the RigL paper) or the first 1x1
         convolution (`v1`, He et al.).
       zero_gamma: whether the last normalisation of each block starts from scale 0 (Goyal et al. 2017, section 5.1), so
-        that blocks start as identities; so in the RigL paper.
+        that blocks start as identities; True in the RigL paper.
     """
 
     depth: int = 50
@@ -90,8 +90,8 @@ def _plan(depth: int) -> _Plan:
 
 def _stem(build: Builder, x: Any, channels: int, *, small: bool) -> Any:
     if small:
-        return build.normed(build.conv(x, channels, 3, "stem"), "stem")
-    x = build.normed(build.conv(x, channels, 7, "stem", stride=2, explicit_padding=True), "stem")
+        return build.norm_act(build.conv(x, channels, 3, "stem"), "stem")
+    x = build.norm_act(build.conv(x, channels, 7, "stem", stride=2, explicit_padding=True), "stem")
     return keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
 
 
@@ -106,27 +106,27 @@ def _shortcut(build: Builder, x: Any, channels: int, stride: int, name: str, *, 
 
 def _basic(build: Builder, x: Any, channels: int, stride: int, name: str) -> Any:
     y = build.conv(x, channels, 3, f"{name}_conv1", stride=stride, explicit_padding=True)
-    return build.conv(build.normed(y, f"{name}_conv1"), channels, 3, f"{name}_conv2")
+    return build.conv(build.norm_act(y, f"{name}_conv1"), channels, 3, f"{name}_conv2")
 
 
 def _bottleneck(build: Builder, x: Any, channels: int, stride: int, name: str, *, stride_first: bool) -> Any:
     first, second = (stride, 1) if stride_first else (1, stride)
-    y = build.normed(build.conv(x, channels, 1, f"{name}_conv1", stride=first), f"{name}_conv1")
+    y = build.norm_act(build.conv(x, channels, 1, f"{name}_conv1", stride=first), f"{name}_conv1")
     y = build.conv(y, channels, 3, f"{name}_conv2", stride=second, explicit_padding=True)
-    return build.conv(build.normed(y, f"{name}_conv2"), 4 * channels, 1, f"{name}_conv3")
+    return build.conv(build.norm_act(y, f"{name}_conv2"), 4 * channels, 1, f"{name}_conv3")
 
 
 @keras.saving.register_keras_serializable("sparse_lib")
 class PaddedShortcut(keras.layers.Layer):
-    """A shortcut without weights: every second pixel, and zeros for the new channels (He et al. 2016, option A)."""
+    """A shortcut without weights: strided pixels, and zeros for the new channels (He et al. 2016, option A)."""
 
     def __init__(self, channels: int, stride: int, **kwargs: Any) -> None:
-        """Notes the sizes.
+        """Stores the sizes.
 
         Args:
           channels: of the output, at least those of the input (count).
           stride: between the pixels that are kept (pixels).
-          **kwargs: of any layer, such as its name.
+          **kwargs: of `keras.layers.Layer`, such as its name.
         """
         super().__init__(**kwargs)
         self.channels, self.stride = channels, stride
@@ -137,5 +137,5 @@ class PaddedShortcut(keras.layers.Layer):
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [0, self.channels - inputs.shape[-1]]])
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of an equal layer."""
+        """Arguments that rebuild the layer."""
         return {**super().get_config(), "channels": self.channels, "stride": self.stride}

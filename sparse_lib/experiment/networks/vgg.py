@@ -19,9 +19,9 @@ class VGG16(ScalableNetwork, name="vgg16"):
 
     Attributes:
       width: factor on all channels and units.
-      classifier: `dense` has two hidden layers of 4,096 units. `pooled` has none: the network of the published code of
-        the RigL and gradient-flow papers, with 15,222,464 parameters, averages the last group over the image, without
-        max-pooling it, and has no biases.
+      classifier: `dense` has two hidden layers of 4,096 units. `pooled` has none: as in the published code of the RigL
+        and gradient-flow papers, the last group is averaged over the image instead of max-pooled, and there are no
+        biases: 15,222,464 parameters.
       dropout: share of the values dropped after each hidden dense layer (fraction); 0.5 in the paper, section 3.1.
       use_batch_norm: whether a batch normalisation follows each convolution.
     """
@@ -41,7 +41,7 @@ class VGG16(ScalableNetwork, name="vgg16"):
             for index in range(1, convolutions + 1):
                 name = f"conv{group}_{index}"
                 x = build.conv(x, max(1, int(channels * self.width)), 3, name)
-                x = build.normed(x, name) if self.use_batch_norm else build.activation(x, f"{name}_act")
+                x = build.norm_act(x, name) if self.use_batch_norm else build.activation(x, f"{name}_act")
             if is_dense or group < len(_GROUPS):
                 x = keras.layers.MaxPooling2D(2, name=f"pool{group}")(x)
         if is_dense:

@@ -24,8 +24,8 @@ class ViT(ScalableNetwork, name="vit"):
     Attributes:
       patch_size: height and width of a patch (pixels).
       depth: blocks (count).
-      heads: of the attention, of 64 units each (count).
-      width: factor on the units of each head, and so on all units.
+      heads: attention heads of 64 units each (count).
+      width: factor on the units of each head, and thereby on all units.
       dropout: share of the values dropped after each part of a block (fraction); 0 in DeiT.
     """
 
@@ -67,7 +67,7 @@ def _norm(x: Any, name: str) -> Any:
 
 
 def _attention(build: Builder, x: Any, heads: int, head: int, name: str) -> Any:
-    """Self-attention. Its four kernels are drawn here: Keras would give those of one shape the same values."""
+    """Adds self-attention. Its four kernels are drawn here: Keras would give kernels of one shape the same values."""
     units = heads * head
     arguments = build.kernel()
     layer = keras.layers.MultiHeadAttention(
@@ -82,20 +82,20 @@ def _attention(build: Builder, x: Any, heads: int, head: int, name: str) -> Any:
 
 @keras.saving.register_keras_serializable("sparse_lib")
 class ClassTokenAndPositions(keras.layers.Layer):
-    """Puts a learned token before the others, then adds a learned vector to each."""
+    """Prepends a learned class token, then adds learned position embeddings."""
 
     def __init__(self, seed: int, **kwargs: Any) -> None:
-        """Notes the seed.
+        """Stores the seed.
 
         Args:
           seed: of the initial values, normal with standard deviation 0.02.
-          **kwargs: of any layer, such as its name.
+          **kwargs: of `keras.layers.Layer`, such as its name.
         """
         super().__init__(**kwargs)
         self.seed = seed
 
     def build(self, input_shape: Sequence[int]) -> None:
-        """Makes the token, zero, and the positions."""
+        """Creates the token, initially zero, and the positions."""
         _, tokens, units = input_shape
         positions = keras.initializers.RandomNormal(stddev=0.02, seed=self.seed)
         self.token = self.add_weight(shape=(1, 1, units), initializer="zeros", name="token")
@@ -107,13 +107,13 @@ class ClassTokenAndPositions(keras.layers.Layer):
         return keras.ops.concatenate([token, inputs], axis=1) + self.positions
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of an equal layer."""
+        """Arguments that rebuild the layer."""
         return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("sparse_lib")
 class FirstToken(keras.layers.Layer):
-    """Takes the first token."""
+    """Selects the first token."""
 
     def call(self, inputs: Any) -> Any:
         """[n, tokens, units] -> [n, units]."""

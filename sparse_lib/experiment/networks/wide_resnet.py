@@ -41,18 +41,18 @@ class WideResNet(ScalableNetwork, name="wide_resnet"):
             for block in range((self.depth - 4) // 6):
                 stride, name = 2 if group > 1 and block == 0 else 1, f"group{group}_block{block}"
                 x = _block(build, x, max(1, int(channels * self.width)), stride, self.dropout, name)
-        x = build.normed(x, "last")
+        x = build.norm_act(x, "last")
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="wide_resnet")
 
 
 def _block(build: Builder, x: Any, channels: int, stride: int, dropout: float, name: str) -> Any:
-    normed = build.normed(x, f"{name}_pre1")
+    normed = build.norm_act(x, f"{name}_pre1")
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
         shortcut = build.conv(normed, channels, 1, f"{name}_shortcut", stride=stride)
     y = build.conv(normed, channels, 3, f"{name}_conv1", stride=stride)
-    y = build.normed(y, f"{name}_pre2")
+    y = build.norm_act(y, f"{name}_pre2")
     y = build.dropout(y, dropout, f"{name}_dropout")
     y = build.conv(y, channels, 3, f"{name}_conv2")
     return keras.layers.Add(name=f"{name}_add")([y, shortcut])

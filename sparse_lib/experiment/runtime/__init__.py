@@ -1,1 +1,1 @@
-"""What a process needs while it works: error classes, progress, signals."""
+"""Services of a running process: error classes, progress, signals."""

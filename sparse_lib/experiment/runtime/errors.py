@@ -1,23 +1,23 @@
-"""What ends a run with one line instead of a traceback."""
+"""Exceptions that end a command with one line instead of a traceback."""
 
 
 class RunError(Exception):
-    """A failure whose message is the one line that the user needs."""
+    """Failure whose message is one line for the user."""
 
 
 class SettingError(RunError):
-    """A command line or configuration that cannot be meant, found before any work."""
+    """Invalid command line or configuration, detected before any work starts."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; it has saved its state.
+    """SIGINT or SIGTERM stopped the work, after its state was saved.
 
     Attributes:
       signal: number of the signal.
     """
 
     def __init__(self, signal_number: int, step: int) -> None:
-        """Remembers why and where.
+        """Builds the message.
 
         Args:
           signal_number: SIGINT or SIGTERM.

@@ -1,22 +1,22 @@
-"""Progress with the time left: one live line on a terminal, plain log lines elsewhere."""
+"""Progress with the remaining time: one live line on a terminal, plain log lines elsewhere."""
 
 import sys
 import time
 
 from absl import logging
 
-# Between plain log lines (seconds): a log file of a day's run stays readable.
+# Time between plain log lines (seconds): the log of a day's run stays readable.
 _QUIET_SECONDS = 10.0
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it.
+    """Formats a duration.
 
     Args:
-      seconds: at least 0.
+      seconds: the duration, at least 0 (seconds).
 
     Returns:
-      Such as `45 s`, `3 min 20 s`, `2 h 5 min`.
+      Text such as `45 s`, `3 min 20 s`, `2 h 5 min`.
     """
     whole = round(seconds)
     if whole < 60:
@@ -27,16 +27,16 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Tells how far a job of a known length is."""
+    """Progress of a job of known length."""
 
     def __init__(self, title: str, total: float, done: float = 0, *, unit: str | None = "step") -> None:
         """Starts the clock.
 
         Args:
-          title: what is being done.
+          title: of the job.
           total: units of the whole job.
-          done: units that an earlier process did.
-          unit: what is counted, in the singular; None tells percent of the total.
+          done: units completed by an earlier process.
+          unit: name of a unit, in the singular; None reports percent of the total.
         """
         self._title, self._total, self._first, self._done, self._unit = title, total, done, done, unit
         self._started = time.monotonic()
@@ -44,18 +44,18 @@ class Progress:
         self._live = sys.stderr.isatty()
 
     def update(self, done: float, note: str = "") -> None:
-        """Reports.
+        """Reports the units completed so far.
 
         Args:
-          done: units done so far.
-          note: what else is worth a word, such as the last accuracy.
+          done: completed units.
+          note: appended to the line, such as the last accuracy.
         """
         self._done = done
         now = time.monotonic()
         if not self._live and now - self._last_line < _QUIET_SECONDS and done < self._total:
             return
         self._last_line = now
-        line = self._line(now, note)
+        line = self._format_line(now, note)
         if self._live:
             sys.stderr.write(f"\r\x1b[K{line}")
             if done >= self._total:
@@ -65,10 +65,14 @@ class Progress:
             logging.info("%s", line)
 
     def advance(self, count: float) -> None:
-        """Reports that so many more units are done."""
+        """Reports further completed units.
+
+        Args:
+          count: number of units since the last report.
+        """
         self.update(self._done + count)
 
-    def _line(self, now: float, note: str) -> str:
+    def _format_line(self, now: float, note: str) -> str:
         worked, elapsed = self._done - self._first, now - self._started
         if self._unit is None:
             line = f"{self._title}: {self._done / self._total:.0%}"
@@ -83,6 +87,6 @@ class Progress:
         return f"{line}, {note}" if note else line
 
     def close(self) -> None:
-        """Ends the live line if the job stopped early."""
+        """Ends the live line of a job that stopped early."""
         if self._live and self._done < self._total:
             sys.stderr.write("\n")

@@ -1,4 +1,4 @@
-"""Being asked to stop while work goes on that can be taken up again."""
+"""Graceful SIGINT and SIGTERM handling for resumable work."""
 
 import contextlib
 import signal
@@ -9,38 +9,38 @@ from sparse_lib.experiment.runtime.errors import Interrupted
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM has come.
+    """Flag that is set by SIGINT or SIGTERM.
 
     Attributes:
-      signal: its number, None as long as there was none.
+      signal: number of the signal; None before any.
     """
 
     def __init__(self) -> None:
-        """Nothing has come yet."""
+        """Starts without a signal."""
         self.signal: int | None = None
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
-    def obey(self, done: int) -> None:
-        """Ends the work if it was asked to stop; everything so far is saved.
+    def raise_if_requested(self, done: int) -> None:
+        """Raises an exception if a signal has arrived; call it where everything so far is saved.
 
         Args:
           done: finished steps, for the message (count).
 
         Raises:
-          Interrupted: if a signal has come.
+          Interrupted: if a signal has arrived.
         """
         if self.signal is not None:
             raise Interrupted(self.signal, done)
 
 
 @contextlib.contextmanager
-def when_asked() -> Iterator[Stop]:
-    """Lets SIGINT and SIGTERM wait until the work inside the context looks for them.
+def graceful_shutdown() -> Iterator[Stop]:
+    """Defers SIGINT and SIGTERM: the work inside the context checks for them.
 
     Yields:
-      What notes them.
+      The flag that they set.
     """
     stop = Stop()
 
@@ -56,7 +56,7 @@ def when_asked() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def interrupt() -> None:
-    """Makes SIGINT and SIGTERM end the work as Ctrl-C does, even in a shell's background job, which ignores SIGINT."""
+def raise_keyboard_interrupt() -> None:
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt, even in a background job of a shell, which ignores SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,1 +1,1 @@
-"""The files of a run directory, and where initial masks and weights are read from."""
+"""Files of a run directory, and sources of initial masks and weights."""

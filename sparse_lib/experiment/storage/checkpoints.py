@@ -1,4 +1,4 @@
-"""Checkpoints of a run: atomic, checked against the model before anything is loaded, bounded in number."""
+"""Checkpoints of a run: written atomically, checked against the model before loading, limited in number."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage.files import writing
+from sparse_lib.experiment.storage.files import translate_os_error
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")
@@ -19,17 +19,17 @@ State = Mapping[str, Mapping[str, tf.Variable]]
 
 
 def checkpoint_key(name: str) -> str:
-    """The name of a variable inside a checkpoint: slashes would be escaped there."""
+    """Returns the name of a variable inside a checkpoint, where slashes would be escaped."""
     return name.replace("/", ".")
 
 
 def _stored_name(group: str, name: str) -> str:
-    # TensorFlow doubles the dots of an attribute's name.
+    # TensorFlow doubles the dots of attribute names.
     return f"{group}/{checkpoint_key(name).replace('.', '..')}{_SUFFIX}"
 
 
 def find(path: str | os.PathLike[str]) -> str:
-    """The checkpoint that a user means.
+    """Finds a checkpoint.
 
     Args:
       path: prefix of a checkpoint (`DIR/ckpt-500`), one of its files, a run directory (its last checkpoint), or the
@@ -39,7 +39,7 @@ def find(path: str | os.PathLike[str]) -> str:
       The prefix.
 
     Raises:
-      RunError: if there is none; names those that exist.
+      RunError: if it does not exist; names the existing ones.
     """
     text = str(path).removesuffix(".index")
     text = re.sub(r"\.data-\d+-of-\d+$", "", text)
@@ -49,20 +49,20 @@ def find(path: str | os.PathLike[str]) -> str:
             return prefix
     is_run = pathlib.Path(text).is_dir()
     folder = pathlib.Path(text) if is_run else pathlib.Path(text).parent
-    steps = available(folder) if folder.is_dir() else []
+    steps = list_steps(folder) if folder.is_dir() else []
     if is_run and steps:
         return str(folder / f"ckpt-{steps[-1]}")
-    there = f"has ckpt-{', ckpt-'.join(map(str, steps))}" if steps else "has none"
-    raise RunError(f"There is no checkpoint {path}; {folder} {there}.")
+    existing = f"has ckpt-{', ckpt-'.join(map(str, steps))}" if steps else "has none"
+    raise RunError(f"There is no checkpoint {path}; {folder} {existing}.")
 
 
-def available(directory: pathlib.Path) -> list[int]:
-    """Steps of the complete checkpoints of a run, ascending; those around mask updates (negative) left out."""
-    return [step for step in numbered(directory) if step >= 0]
+def list_steps(directory: pathlib.Path) -> list[int]:
+    """Lists the steps of the complete checkpoints of a run, ascending, without those around mask updates."""
+    return [step for step in list_numbers(directory) if step >= 0]
 
 
-def numbered(directory: pathlib.Path) -> list[int]:
-    """Numbers of all complete checkpoints of a run, ascending.
+def list_numbers(directory: pathlib.Path) -> list[int]:
+    """Lists the numbers of all complete checkpoints of a run, ascending.
 
     Args:
       directory: of the run.
@@ -75,48 +75,52 @@ def numbered(directory: pathlib.Path) -> list[int]:
 
 
 class Reader:
-    """The tensors of one checkpoint, by group and name."""
+    """Tensors of one checkpoint, by group and name."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens a checkpoint.
 
         Args:
-          path: what `find` understands.
+          path: anything that `find` accepts.
 
         Raises:
-          RunError: if there is none or it is damaged.
+          RunError: if it does not exist or is damaged.
         """
         self.prefix = find(path)
         try:
             self._reader = tf.train.load_checkpoint(self.prefix)
         except (tf.errors.OpError, ValueError, IndexError) as error:
-            raise self._damaged() from error
+            raise self._damage_error() from error
         self._shapes = self._reader.get_variable_to_shape_map()
 
-    def _damaged(self) -> RunError:
+    def _damage_error(self) -> RunError:
         return RunError(
             f"Checkpoint {self.prefix} is damaged (truncated or not a checkpoint): delete {self.prefix}.* to go on "
             "from the one before it, or --overwrite the run."
         )
 
     def names(self, group: str) -> list[str]:
-        """Names of the variables of a group, slashes as dots."""
+        """Lists the names of the variables of a group, with dots for slashes.
+
+        Args:
+          group: such as `model`, `masks`, `optimizer`.
+        """
         start = f"{group}/"
         keys = (k for k in self._shapes if k.startswith(start) and k.endswith(_SUFFIX))
         return sorted(k[len(start) : -len(_SUFFIX)].replace("..", ".") for k in keys)
 
     def read(self, group: str, name: str) -> np.ndarray:
-        """The value of one variable.
+        """Reads the value of one variable.
 
         Args:
           group: such as `model`, `masks`, `optimizer`.
           name: of the variable.
 
         Returns:
-          A numpy array.
+          Its value.
 
         Raises:
-          RunError: if it is not there or the file is damaged.
+          RunError: if the variable is missing or the file damaged.
         """
         key = _stored_name(group, name)
         if key not in self._shapes:
@@ -124,21 +128,21 @@ class Reader:
         try:
             return self._reader.get_tensor(key)
         except (tf.errors.OpError, ValueError, IndexError) as error:
-            raise self._damaged() from error
+            raise self._damage_error() from error
 
     def read_group(self, group: str, variables: Mapping[str, Sequence[int]], network: str) -> dict[str, np.ndarray]:
-        """The values of a group, checked against the shapes that are expected.
+        """Reads the values of a group, checked against the expected shapes.
 
         Args:
           group: such as `model` or `masks`.
-          variables: shape by name.
-          network: what the message calls the expecting side.
+          variables: expected shape by name.
+          network: name of the network, for the message.
 
         Returns:
           Value by name.
 
         Raises:
-          RunError: names the first variables that are missing, left over or of another shape.
+          RunError: names the first variables that are missing, unexpected or of another shape.
         """
         stored = set(self.names(group))
         if variables and not stored:
@@ -159,12 +163,12 @@ class Checkpoints:
     """Saves and restores the state of a run in its directory."""
 
     def __init__(self, directory: pathlib.Path, state: State, *, keep: int | None, network: str) -> None:
-        """Names what is saved.
+        """Prepares saving; nothing is written yet.
 
         Args:
           directory: of the run.
           state: variables by group and name.
-          keep: how many checkpoints to keep beside the first one (count); None keeps all.
+          keep: number of checkpoints to keep beside the first one (count); None keeps all.
           network: name of the network, for messages.
         """
         self.directory = directory
@@ -174,17 +178,17 @@ class Checkpoints:
         self._saver = tf.train.Checkpoint(**self._state)
 
     def save(self, step: int) -> None:
-        """Writes `ckpt-<step>`; it exists only once it is complete.
+        """Writes `ckpt-<step>` atomically, then deletes the oldest checkpoints.
 
         Args:
-          step: of the checkpoint; a negative one lies beside a mask update and is never deleted.
+          step: of the checkpoint; negative around a mask update, where it is never deleted.
 
         Raises:
           RunError: if it cannot be written.
         """
         target = self.directory / f"ckpt-{step}"
         scratch = self.directory / f"{TEMPORARY}ckpt-{os.getpid()}"
-        with writing(target):
+        with translate_os_error(target):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             try:
@@ -192,34 +196,34 @@ class Checkpoints:
             except tf.errors.OpError as error:
                 raise OSError(error.message) from error
             pathlib.Path(f"{target}.index").unlink(missing_ok=True)
-            # A checkpoint is what has an index: the data go first.
+            # The index makes a checkpoint complete: the data go first.
             for file in sorted(scratch.iterdir(), key=lambda f: f.suffix == ".index"):
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
                 os.replace(file, f"{target}{file.name.removeprefix('ckpt')}")
             scratch.rmdir()
-            self._forget()
+            self._delete_oldest()
 
-    def _forget(self) -> None:
+    def _delete_oldest(self) -> None:
         if self._keep is None:
             return
-        # The first one holds the initial weights: lottery tickets and distances need it.
-        for step in [s for s in available(self.directory) if s > 0][: -self._keep]:
+        # The first one holds the initial weights, which lottery tickets and distances need.
+        for step in [s for s in list_steps(self.directory) if s > 0][: -self._keep]:
             (self.directory / f"ckpt-{step}.index").unlink()
             for file in self.directory.glob(f"ckpt-{step}.data-*"):
                 file.unlink()
 
     def restore_latest(self) -> int | None:
-        """Restores the last checkpoint, after checking that every variable is there and fits.
+        """Restores the last checkpoint, after checking that every variable is present and fits.
 
         Returns:
-          Its step, or None if there is none.
+          Its step, or None without checkpoints.
 
         Raises:
-          RunError: if it is damaged or does not fit; nothing has been changed then.
+          RunError: if it is damaged or does not fit; no variable has changed then.
         """
-        self._tidy()
-        steps = available(self.directory)
+        self._delete_leftovers()
+        steps = list_steps(self.directory)
         if not steps:
             return None
         reader = Reader(self.directory / f"ckpt-{steps[-1]}")
@@ -233,8 +237,8 @@ class Checkpoints:
                 variable.assign(values[group][name])
         return steps[-1]
 
-    def _tidy(self) -> None:
-        """Removes what a killed process was writing or deleting."""
+    def _delete_leftovers(self) -> None:
+        """Deletes the incomplete files of a killed process."""
         for leftover in self.directory.glob(f"{TEMPORARY}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         for data in self.directory.glob("ckpt-*.data-*"):

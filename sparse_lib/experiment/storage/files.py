@@ -1,4 +1,4 @@
-"""Names of the files of a run directory, and writing that never leaves half a file."""
+"""Names of the files of a run directory, and functions that write them atomically."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparse_lib._utils.atomic import replacing
+from sparse_lib._utils import atomic
 from sparse_lib.experiment.runtime.errors import RunError
 
 OPERATIVE_CONFIG = "operative_config.gin"
@@ -25,7 +25,7 @@ INTERPOLATION_CURVE = "interpolation_curve"
 PICTURES = tuple(f"{kind}.{ending}" for kind in ("surface", "plane", "trajectory") for ending in ("npz", "json"))
 INSTABILITY = "instability.csv"
 INSTABILITY_SUMMARY = "instability.json"
-# Beside its configuration a run directory holds these and checkpoints; anything else in it belongs to somebody.
+# A run directory holds its configuration, these files and checkpoints; any other file is not ours.
 RUN_FILES = (
     *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
@@ -34,17 +34,17 @@ RUN_FILES = (
 
 
 @contextlib.contextmanager
-def writing(what: str | os.PathLike[str]) -> Iterator[None]:
-    """Tells a full disk or a missing permission in one line.
+def translate_os_error(what: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an OSError, such as a full disk or a missing permission, into a RunError of one line.
 
     Args:
-      what: is being written.
+      what: path that is being written.
 
     Yields:
       Nothing.
 
     Raises:
-      RunError: if the system refuses.
+      RunError: for any OSError inside the context.
     """
     try:
         yield
@@ -53,47 +53,47 @@ def writing(what: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to; the file appears under its name only when it is complete.
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Provides a temporary path; the file gets its final name once it is complete.
 
     Args:
-      path: where the file goes.
+      path: final path of the file.
 
     Yields:
-      The temporary path, in the same directory and with the same ending.
+      The temporary path, in the same directory and with the same suffix.
 
     Raises:
       RunError: if it cannot be written.
     """
-    with writing(path), replacing(path) as temporary:
+    with translate_os_error(path), atomic.atomic_path(path) as temporary:
         yield temporary
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    with atomic(path) as temporary:
+    """Writes a text file atomically."""
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf8")
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(_standard(value), indent=2, allow_nan=False) + "\n")
+    """Writes a JSON file atomically; NaN and infinity become null."""
+    write_text(path, json.dumps(_replace_nonfinite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _standard(value: Any) -> Any:
-    """JSON has no NaN and no infinity: such a number becomes null."""
+def _replace_nonfinite(value: Any) -> Any:
+    """Replaces NaN and infinity by None, as JSON has neither."""
     if isinstance(value, Mapping):
-        return {key: _standard(item) for key, item in value.items()}
+        return {key: _replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_standard(item) for item in value]
+        return [_replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class JsonLines:
-    """A file of one JSON object a line that grows, and that a resumed run takes up where its checkpoint stands."""
+    """Growing file with one JSON object per line; a resumed run truncates it to its checkpoint."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Names the file; nothing is opened.
+        """Stores the path; nothing is opened.
 
         Args:
           path: of the file.
@@ -101,14 +101,14 @@ class JsonLines:
         self.path = path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one line and leaves it to the disk before returning; NaN and infinity become null."""
-        with writing(self.path), self.path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(_standard(record), allow_nan=False) + "\n")
+        """Appends one line and flushes it to the disk; NaN and infinity become null."""
+        with translate_os_error(self.path), self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(_replace_nonfinite(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, Any]]:
-        """All complete lines; a torn last line, from a killed process, is left out."""
+        """Reads all complete lines; a truncated last line, from a killed process, is skipped."""
         if not self.path.exists():
             return []
         records = []
@@ -118,11 +118,11 @@ class JsonLines:
         return records
 
     def keep_until(self, step: int, *, inclusive: bool) -> None:
-        """Forgets what a restored checkpoint has not seen yet.
+        """Deletes the records that are later than a restored checkpoint.
 
         Args:
           step: of the checkpoint (step).
-          inclusive: whether a record of that very step was written before the checkpoint.
+          inclusive: whether a record of the same step was written before the checkpoint.
         """
         if not self.path.exists():
             return

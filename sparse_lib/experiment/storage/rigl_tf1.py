@@ -1,7 +1,7 @@
-"""Checkpoints of the published code of the RigL paper (google-research/rigl, TensorFlow 1), read as ours.
+"""Reads checkpoints of the published code of the RigL paper (google-research/rigl, TensorFlow 1).
 
-Names and conventions are those of its graphs. The kernel that a network computes with is `weights * mask`: what is
-stored is not zero where the mask is.
+Names and conventions are those of its graphs. Its networks compute with the kernel `weights * mask`: the stored
+weights are not zero where the mask is.
 """
 
 import itertools
@@ -17,22 +17,22 @@ import tensorflow as tf
 
 from sparse_lib.experiment.runtime.errors import RunError
 
-# Only a checkpoint of TensorFlow 2 describes its objects.
+# Present in checkpoints of TensorFlow 2 only.
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _KERNELS = ("weights", "kernel", "depthwise_weights")
 _BIASES = ("biases", "bias")
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-# State of training: counters, slots, thresholds of another pruning method, averages of gradients.
+# Training state: counters, slots, thresholds of another pruning method, averages of gradients.
 _IGNORED = re.compile(
     r"(^|/)(global_step|last_mask_update_step|is_snipped|threshold|Momentum|ExponentialMovingAverage)$"
 )
-_TOLD = 5
+_MAX_LISTED = 5
 
 
 class _Layer(NamedTuple):
-    """A published layer, our layer, and our batch normalisation; in the order in which the graph makes them.
+    """A published layer with our names of the layer and its batch normalisation, in the order of the graph.
 
-    The number of a published normalisation is its place in that order.
+    Published normalisation layers are numbered in that order.
     """
 
     published: str | None
@@ -41,13 +41,13 @@ class _Layer(NamedTuple):
 
 
 def prefix(path: str | os.PathLike[str]) -> str | None:
-    """The published checkpoint that a path means.
+    """Finds a published checkpoint.
 
     Args:
       path: prefix of a checkpoint (`DIR/model.ckpt-32000`), one of its files, or its folder.
 
     Returns:
-      The prefix; None where there is no checkpoint, or one of this suite.
+      The prefix; None without a checkpoint, or for a checkpoint of this suite.
     """
     text = re.sub(r"(\.index|\.data-\d+-of-\d+)$", "", str(path))
     if pathlib.Path(text).is_dir():
@@ -57,21 +57,21 @@ def prefix(path: str | os.PathLike[str]) -> str | None:
     try:
         return None if tf.train.load_checkpoint(text).has_tensor(_OBJECTS) else text
     except (tf.errors.OpError, ValueError, IndexError):
-        # Whoever reads it next says that it is damaged.
+        # The next reader reports the damage.
         return None
 
 
 class PublishedCheckpoint:
-    """Weights, masks and statistics of a published checkpoint, under the names of our networks."""
+    """Weights, masks and batch-norm statistics of a published checkpoint, under the names of our networks."""
 
     def __init__(self, path: str) -> None:
-        """Finds out which network it is of.
+        """Opens a checkpoint and identifies its network.
 
         Args:
-          path: from `prefix`.
+          path: prefix, from the function `prefix`.
 
         Raises:
-          RunError: if it is of none that was published.
+          RunError: if it does not belong to a published network.
         """
         self._path = path
         self._reader = tf.train.load_checkpoint(path)
@@ -80,13 +80,13 @@ class PublishedCheckpoint:
             for name, shape in self._reader.get_variable_to_shape_map().items()
             if not _IGNORED.search(name)
         }
-        # Variable of ours -> published variable, and kernel of ours -> published mask.
+        # Our variable -> published variable, and our kernel -> published mask.
         self._names: dict[str, str] = {}
         self._masks: dict[str, str] = {}
-        self._map(*self._parsed())
+        self._map_names(*self._parse_names())
 
-    def _parsed(self) -> tuple[str, dict[str, dict[str, str]]]:
-        """Scope, and for each layer in it its variables by kind. Scopes of layers without masks are doubled."""
+    def _parse_names(self) -> tuple[str, dict[str, dict[str, str]]]:
+        """Returns the scope, and the variables of each layer in it by kind; layers without masks repeat their name."""
         scope = next((s for s in _LAYERS if any(name.startswith(f"{s}/") for name in self._shapes)), None)
         if scope is None:
             raise RunError(f"Checkpoint {self._path} is of none of the published networks ({', '.join(_LAYERS)}).")
@@ -97,7 +97,7 @@ class PublishedCheckpoint:
             layers.setdefault(layer, {})[kind] = name
         return scope, layers
 
-    def _map(self, scope: str, layers: Mapping[str, Mapping[str, str]]) -> None:
+    def _map_names(self, scope: str, layers: Mapping[str, Mapping[str, str]]) -> None:
         norms = itertools.chain(["batch_normalization"], (f"batch_normalization_{k}" for k in itertools.count(1)))
         for layer in _LAYERS[scope](layers):
             if layer.ours is not None:
@@ -111,13 +111,13 @@ class PublishedCheckpoint:
                 self._names |= {f"{layer.norm}/{kind}": found[kind] for kind in _NORM if kind in found}
 
     def load(self, model: keras.Model) -> None:
-        """Assigns a network the checkpoint's weights, zero where masked, and its statistics.
+        """Loads weights, zero where masked, and statistics into a network.
 
         Args:
-          model: the network; the state of its noise is not in the checkpoint, and stays.
+          model: the network; its random state is not in the checkpoint and does not change.
 
         Raises:
-          RunError: lists what does not map.
+          RunError: lists the variables without a counterpart.
         """
         variables = {v.path: v for v in model.variables if v.dtype.startswith("float")}
         self._check({path: tuple(v.shape) for path, v in variables.items()}, model.name)
@@ -126,23 +126,23 @@ class PublishedCheckpoint:
             variable.assign(np.where(self._mask(path), value, 0) if path in self._masks else value)
 
     def masks(self, model: keras.Model, kernels: Sequence[str]) -> dict[str, np.ndarray]:
-        """The masks of some kernels.
+        """Reads the masks of kernels.
 
         Args:
           model: the network.
-          kernels: names of kernels.
+          kernels: names of the kernels.
 
         Returns:
-          Boolean mask by name; a kernel that the published code left dense is active everywhere.
+          Boolean mask by name, all True for a kernel that the published code left dense.
 
         Raises:
-          RunError: lists what does not map.
+          RunError: lists the variables without a counterpart.
         """
         self._check({v.path: tuple(v.shape) for v in model.variables if v.dtype.startswith("float")}, model.name)
         lost = [name for name in self._masks if name not in kernels]
         if lost:
             raise RunError(
-                f"Checkpoint {self._path} does not fit {model.name}: {_listed(lost)} would lose their masks."
+                f"Checkpoint {self._path} does not fit {model.name}: {_list_first(lost)} would lose their masks."
             )
         return {name: self._mask(name) for name in kernels}
 
@@ -161,16 +161,16 @@ class PublishedCheckpoint:
             elif self._shapes[published] != wanted[name]:
                 problems.append(f"{published} has shape {self._shapes[published]}, not {wanted[name]}")
         if problems:
-            raise RunError(f"Checkpoint {self._path} does not fit {network}: {_listed(problems, '; ')}.")
+            raise RunError(f"Checkpoint {self._path} does not fit {network}: {_list_first(problems, '; ')}.")
 
 
-def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    rest = f" and {len(items) - _TOLD} more" if len(items) > _TOLD else ""
-    return separator.join(items[:_TOLD]) + rest
+def _list_first(items: Sequence[str], separator: str = ", ") -> str:
+    rest = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return separator.join(items[:_MAX_LISTED]) + rest
 
 
 def _resnet_model(layers: Mapping[str, Mapping[str, str]]) -> Iterator[_Layer]:
-    """The networks that share a scope: ResNet-50, both MobileNets, and the wide residual networks of CIFAR."""
+    """Lists the layers of the networks that share a scope: ResNet-50, MobileNets, wide residual networks of CIFAR."""
     if "logits" in layers:
         return _wide_resnet(layers)
     return _mobilenet(layers) if "depthwise_nxn_0" in layers else _resnet(layers)

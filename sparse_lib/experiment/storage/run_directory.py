@@ -1,4 +1,4 @@
-"""The directory of a run: one process, one configuration, nobody else's files."""
+"""Run directories: one process at a time, one configuration, no foreign files."""
 
 import fcntl
 import os
@@ -13,8 +13,8 @@ from sparse_lib.experiment.storage import files
 
 
 @contextmanager
-def locked(directory: pathlib.Path) -> Iterator[None]:
-    """Makes a run directory and keeps every other process out of it.
+def lock(directory: pathlib.Path) -> Iterator[None]:
+    """Creates a run directory, and locks it against other processes.
 
     Args:
       directory: of the run.
@@ -23,7 +23,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
       Nothing.
 
     Raises:
-      RunError: if it cannot be written, or another process trains there.
+      RunError: if it cannot be written, or another process works there.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise RunError(f"Another process trains in {directory}; wait for it or choose another --logdir.") from error
+        raise RunError(f"Another process works in {directory}; wait for it or choose another --logdir.") from error
     try:
         yield
     finally:
@@ -45,53 +45,53 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
 
 
 def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> None:
-    """Makes sure that a run may live in a directory; changes nothing.
+    """Checks that a directory is free for a run or holds it already; changes nothing.
 
     Args:
       directory: of the run; subdirectories may hold other runs.
       config: the complete configuration as text.
-      overwrite: whether a run of another configuration may go.
+      overwrite: whether a run of another configuration may be deleted.
 
     Raises:
-      RunError: if the directory holds another configuration, or files that are no run.
+      RunError: if the directory holds another configuration, or files that do not belong to a run.
     """
     path = directory / files.OPERATIVE_CONFIG
     if path.exists():
-        there = path.read_text(encoding="utf8")
-        if there != config and not overwrite:
+        stored = path.read_text(encoding="utf8")
+        if stored != config and not overwrite:
             raise RunError(
-                f"{directory} holds a run of another configuration ({_first_difference(there, config)}); choose "
+                f"{directory} holds a run of another configuration ({_describe_difference(stored, config)}); choose "
                 "another --logdir, or --overwrite to start again."
             )
         return
-    strange = sorted(e.name for e in directory.iterdir() if e.is_file() and not e.name.startswith(TEMPORARY))
-    if strange:
+    foreign = sorted(e.name for e in directory.iterdir() if e.is_file() and not e.name.startswith(TEMPORARY))
+    if foreign:
         raise RunError(
-            f"{directory} is not a run of this suite (it holds {strange[0]} and no {files.OPERATIVE_CONFIG}); choose "
+            f"{directory} is not a run of this suite (it holds {foreign[0]} and no {files.OPERATIVE_CONFIG}); choose "
             "another --logdir."
         )
 
 
-def _first_difference(there: str, wanted: str) -> str:
+def _describe_difference(stored: str, wanted: str) -> str:
     def lines(text: str) -> list[str]:
         return [line for line in text.splitlines() if line and not line.startswith("#")]
 
-    old, new = lines(there), lines(wanted)
+    old, new = lines(stored), lines(wanted)
     only_old = [line for line in old if line not in new] or ["less"]
     only_new = [line for line in new if line not in old] or ["less"]
     return f"it has {only_old[0]!r}, this command {only_new[0]!r}"
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Deletes the files of a run, and nothing else in its directory.
+    """Deletes the files of a run, and no others.
 
     Args:
-      directory: of the run; one that holds no run stays as it is.
+      directory: of the run; one without a run does not change.
     """
     config = directory / files.OPERATIVE_CONFIG
     if not config.exists():
         return
     for path in [*(directory / name for name in files.RUN_FILES), *directory.glob("ckpt-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    # Last, so that a killed deletion can be taken up again.
+    # Last, so that an interrupted deletion can be repeated.
     config.unlink()

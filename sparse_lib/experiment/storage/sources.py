@@ -1,4 +1,4 @@
-"""Files that weights and masks come from: checkpoints of this suite, published ones, and files of Keras."""
+"""Sources of weights and masks: checkpoints of this suite, published checkpoints, and Keras files."""
 
 import os
 import pathlib
@@ -17,20 +17,20 @@ _Path = str | os.PathLike[str]
 
 
 def is_keras_file(path: _Path) -> bool:
-    """Whether a path is that of a model or of weights saved by Keras, `.keras`, `.weights.h5` or `.h5`."""
+    """Returns whether a path has the suffix of a model or weights saved by Keras: `.keras`, `.weights.h5` or `.h5`."""
     return str(path).endswith(_KERAS)
 
 
 def load(path: _Path, model: keras.Model) -> None:
-    """Assigns a network the weights that a file holds.
+    """Loads weights into a network.
 
     Args:
-      path: what `checkpoints.find` understands, a published checkpoint, or a file of Keras whose layers with weights
+      path: anything that `checkpoints.find` accepts, a published checkpoint, or a Keras file whose layers with weights
         are those of the network, in the same order.
       model: the network; all of its variables are assigned.
 
     Raises:
-      RunError: if there is no such file, or it does not fit.
+      RunError: if there is no such file, or it does not fit the network.
     """
     if is_keras_file(path):
         _load_keras_file(pathlib.Path(path), model)
@@ -44,10 +44,10 @@ def load(path: _Path, model: keras.Model) -> None:
 
 
 def masks(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    """The masks that a checkpoint holds.
+    """Reads the masks of a checkpoint.
 
     Args:
-      path: what `checkpoints.find` understands, or a published checkpoint.
+      path: anything that `checkpoints.find` accepts, or a published checkpoint.
       model: the network.
       kernels: of the network, by name.
 
@@ -55,7 +55,7 @@ def masks(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]
       Boolean mask by name.
 
     Raises:
-      RunError: if there is no such checkpoint, or it does not fit.
+      RunError: if there is no such checkpoint, or it does not fit the network.
     """
     if is_keras_file(path):
         raise RunError(f"{path} holds weights without masks; give a checkpoint of a run.")
@@ -70,7 +70,7 @@ def _load_keras_file(path: pathlib.Path, model: keras.Model) -> None:
         raise RunError(f"There is no file {path}; give the weights of a Keras model.")
     try:
         with warnings.catch_warnings():
-            # Of containers that other versions of Keras save, and that hold no weights of their own.
+            # Warnings about containers without weights, which other versions of Keras save.
             warnings.simplefilter("ignore")
             if path.suffix == ".keras":
                 model.set_weights(keras.saving.load_model(path, compile=False).get_weights())

@@ -103,7 +103,7 @@ class Loop:
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
         self._progress = Progress(self._directory.resolve().name, self._settings.total_steps, step)
         try:
-            with signals.when_asked() as stop:
+            with signals.graceful_shutdown() as stop:
                 self._train(step, stop, is_new=restored is None)
                 return self._result()
         finally:
@@ -135,7 +135,7 @@ class Loop:
             self._progress.update(step, note)
             if stop:
                 self._save(step)
-                stop.obey(step)
+                stop.raise_if_requested(step)
             step = self._advance(step)
             self._tally.seconds = before + time.monotonic() - started
             note = self._log_and_save(step) or note
@@ -242,7 +242,7 @@ class Loop:
 
     def _result(self) -> dict[str, Any]:
         predictions = self._measurements.predictions()
-        with files.atomic(self._directory / files.PREDICTIONS) as temporary:
+        with files.atomic_path(self._directory / files.PREDICTIONS) as temporary:
             np.savez_compressed(temporary, **predictions)
         seconds = self._tally.seconds
         return {

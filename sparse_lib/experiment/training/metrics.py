@@ -1,4 +1,4 @@
-"""What a run measures of itself, without moving it: held-out losses, gradient flow, distances, masks, units."""
+"""Metrics of a run: losses, gradient flow, distances, mask statistics and dead units, without side effects."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,30 +10,31 @@ import tensorflow as tf
 
 from sparse_lib import dead_neurons, gradient_flow, objective
 from sparse_lib.experiment.data import Dataset, Split
+from sparse_lib.landscape import Score, evaluate_batch
 from sparse_lib.optimizer import SparseOptimizer
 
-# Pixels of one forward pass: 5,000 images of MNIST, which two cores take fastest, and 26 of ImageNet.
+# Pixels per forward pass (count): 5,000 images of MNIST, the fastest size on two cores, and 26 of ImageNet.
 PIXELS_AT_ONCE = 4_000_000
 
 
 def held_out(dataset: Dataset) -> Split:
-    """The images that gradients are measured on: those of the validation split, or of training where there are none."""
+    """The split on which gradients are measured: validation, or training where validation is empty."""
     return dataset.validation if len(dataset.validation) else dataset.train
 
 
 class Evaluator:
-    """Loss, accuracy and logits of a split, in inference mode, from the live weights."""
+    """Loss, accuracy and logits of a split, at inference, with the current weights."""
 
     def __init__(self, model: keras.Model, seen: Callable[[int], None] | None = None) -> None:
-        """Traces nothing yet.
+        """Chooses the batch size; tracing happens on the first call.
 
         Args:
           model: the network; it returns logits.
-          seen: is told the number of images of each batch (count).
+          seen: called with the number of images of each batch (count), such as `Progress.advance`.
         """
         self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
-        self._model, self._at_once = model, max(1, PIXELS_AT_ONCE // math.prod(shape))
+        self._objective, self._at_once = objective.Objective(model), max(1, PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
             self._evaluate_batch,
             input_signature=[tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)],
@@ -41,11 +42,11 @@ class Evaluator:
         )
 
     def _evaluate_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self._model(images, training=False)
-        return objective.cross_entropy(labels, logits), logits
+        found = evaluate_batch(self._objective, images, labels)
+        return found.losses, found.outputs
 
     def logits(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Losses and logits of all examples.
+        """Evaluates all examples.
 
         Args:
           split: images and labels.
@@ -60,19 +61,14 @@ class Evaluator:
         losses, logits = zip(*parts, strict=True)
         return np.concatenate([x.numpy() for x in losses]), np.concatenate([x.numpy() for x in logits])
 
-    def evaluate(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy (nats) and accuracy (fraction) of a split."""
+    def evaluate(self, split: Split) -> Score:
+        """Averages cross-entropy (nats) and accuracy (fraction) over a split."""
         losses, logits = self.logits(split)
-        return float(np.mean(losses, dtype=np.float64)), accuracy(logits, split.labels)
-
-
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of correctly classified examples (fraction)."""
-    return float(np.mean(np.argmax(logits, axis=-1) == labels))
+        return Score.of(losses, np.argmax(logits, axis=-1) == split.labels)
 
 
 class Measurements:
-    """The scalars of a log step; a pure reader of model, masks and optimizer."""
+    """The scalars of a log step; reads model, masks and optimizer and changes none."""
 
     def __init__(
         self,
@@ -87,10 +83,10 @@ class Measurements:
 
         Args:
           model: the network.
-          optimizer: with the masks.
-          dataset: its `held_out` images are the data of every gradient measurement.
-          held_size: at most so many held-out examples (count).
-          initial: trainable values at step 0, to measure distances from.
+          optimizer: the optimizer, which holds the masks.
+          dataset: its `held_out` split is the data of all gradient metrics.
+          held_size: maximum number of held-out examples (count).
+          initial: trainable values at step 0, the origin of distances.
         """
         self._model, self._optimizer, self._dataset = model, optimizer, dataset
         self._variables = model.trainable_variables
@@ -112,7 +108,7 @@ class Measurements:
         return gradient_flow.norms(gradients, self._masks()).total
 
     def gradient_norm(self) -> float:
-        """Norm of the masked gradient of the unregularised loss on the held-out batch."""
+        """Norm of the masked gradient of the unregularized loss on the held-out batch."""
         return float(self._norm())
 
     def _held_scalars(self) -> dict[str, tf.Tensor]:
@@ -149,10 +145,10 @@ class Measurements:
         return scalars
 
     def scalars(self) -> dict[str, float]:
-        """All measurements of the current state, by name; nothing of the run is moved.
+        """Computes all scalars of the current state, by name.
 
         Returns:
-          Losses and accuracies of the held-out splits, gradient flow, distances, slot norms, dead units, and the exact
+          Losses and accuracies of validation and test, gradient flow, distances, slot norms, dead units, and the exact
           sparsity and exploration rate, in total and per layer.
         """
         values: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Several workers of one run: all of them compute, one keeps the books."""
+"""Multi-worker runs: every worker computes, the first one writes the run directory."""
 
 import contextlib
 import pathlib
@@ -11,18 +11,18 @@ import tensorflow as tf
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.runtime.errors import RunError
 
-# What the writer tells the others about its directory in place of a step.
+# States of the run directory that the writer broadcasts in place of a step.
 FINISHED, EMPTY = -2, -1
 
 
 def is_writer() -> bool:
-    """Whether this process writes the run directory; of several workers the first one does."""
-    resolver = _resolver()
+    """Returns whether this process writes the run directory; of several workers, the first one does."""
+    resolver = _find_resolver()
     return resolver is None or _is_first(resolver)
 
 
 def is_first() -> bool:
-    """Whether this process is the first worker that TF_CONFIG names, under whatever strategy."""
+    """Returns whether this process is the first worker in TF_CONFIG, under any strategy."""
     return _is_first(tf.distribute.cluster_resolver.TFConfigClusterResolver())
 
 
@@ -32,22 +32,22 @@ def _is_first(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> bool:
     return not jobs or (resolver.task_type, resolver.task_id) == (first, 0)
 
 
-def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
+def _find_resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
     strategy = tf.distribute.get_strategy()
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     return strategy.cluster_resolver if several else None
 
 
-def agreed(step: int | None = None) -> int:
-    """Where the run stands, from the writer to every worker; it waits until all of them ask.
+def broadcast_step(step: int | None = None) -> int:
+    """Sends the state of the run directory from the writer to every worker; waits for all workers.
 
     Args:
-      step: of the last checkpoint, `EMPTY` or `FINISHED`; the writer's word counts, the others have none.
+      step: of the last checkpoint, `EMPTY` or `FINISHED`; given by the writer alone.
 
     Returns:
-      The writer's word.
+      The value given by the writer.
     """
-    if _resolver() is None:
+    if _find_resolver() is None:
         return EMPTY if step is None else step
     strategy = tf.distribute.get_strategy()
 
@@ -56,23 +56,23 @@ def agreed(step: int | None = None) -> int:
         counted = distribute.per_replica(strategy, tf.identity, share)
         return strategy.reduce(tf.distribute.ReduceOp.SUM, counted, None)
 
-    # Every replica of the writer says it once.
-    own = strategy.num_replicas_in_sync // _count()
+    # Every replica of the writer contributes the value once.
+    own = strategy.num_replicas_in_sync // _count_workers()
     return int(total(tf.constant(0 if step is None else step, tf.int64))) // own
 
 
-def _count() -> int:
-    resolver = _resolver()
+def _count_workers() -> int:
+    resolver = _find_resolver()
     return 1 if resolver is None else sum(len(tasks) for tasks in resolver.cluster_spec().as_dict().values())
 
 
 @contextlib.contextmanager
-def copied(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
-    """A directory of a worker's own, in which it goes through the motions of the writer.
+def scratch_directory(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
+    """Provides the scratch run directory of a worker that is not the writer.
 
     Args:
-      directory: of the run; all workers must see it.
-      step: of the checkpoint to go on from, or `EMPTY`.
+      directory: of the run, shared by all workers.
+      step: of the checkpoint to resume from, or `EMPTY`.
 
     Yields:
       A temporary directory with that checkpoint and the first one.
@@ -91,8 +91,8 @@ def copied(directory: pathlib.Path, step: int) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def told_if_lost() -> Iterator[None]:
-    """Tells in one line that another worker has gone.
+def report_lost_worker() -> Iterator[None]:
+    """Reports the loss of another worker in one line.
 
     Yields:
       Nothing.
@@ -103,7 +103,7 @@ def told_if_lost() -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError) as error:
-        if _resolver() is None:
+        if _find_resolver() is None:
             raise
         raise RunError(
             "Another worker of this run is gone; start all workers again with the same command, and the run goes on "

@@ -1,4 +1,4 @@
-"""The roots of the suite: an experiment, built from its settings, trained or evaluated in its directory."""
+"""Trains an experiment in its run directory, or evaluates one of its checkpoints."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from sparse_lib.experiment.config.mask_updates import schedule_warning
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
-from sparse_lib.experiment.storage.checkpoints import available
+from sparse_lib.experiment.storage.checkpoints import list_steps
 from sparse_lib.experiment.training import multi_worker
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -21,22 +21,22 @@ from sparse_lib.experiment.training.metrics import Evaluator
 
 
 def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
-    """Trains an experiment in its directory, from the start or from where it stands; a finished run stays as it is.
+    """Trains an experiment in its directory, from the start or the last checkpoint; a finished run is not repeated.
 
     Args:
       experiment: what to train.
-      directory: of the run; it is made if need be.
-      config: the complete configuration as text; a directory holds runs of one configuration.
-      overwrite: whether to delete the run that is there, once the new one is built.
+      directory: of the run; it is created if it does not exist.
+      config: the complete configuration as text; a directory holds one configuration.
+      overwrite: whether to delete the existing run, once the new one is built.
 
     Returns:
-      What result.json holds; of several workers only the writer knows all of it.
+      The contents of result.json; of several workers only the writer returns all of it.
 
     Raises:
-      RunError: if the directory belongs to somebody else or cannot be written, or the run fails.
+      RunError: if the directory holds another run or cannot be written, or the run fails.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
-    with multi_worker.told_if_lost():
+    with multi_worker.report_lost_worker():
         if multi_worker.is_writer():
             return _write(experiment, directory, config, overwrite=overwrite)
         return _follow(experiment, directory)
@@ -44,13 +44,13 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
 
 def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
     result = directory / files.RESULT
-    with run_directory.locked(directory):
+    with run_directory.lock(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
-            multi_worker.agreed(multi_worker.FINISHED)
+            multi_worker.broadcast_step(multi_worker.FINISHED)
             return json.loads(result.read_text(encoding="utf8"))
-        steps = [] if overwrite else available(directory)
-        multi_worker.agreed(steps[-1] if steps else multi_worker.EMPTY)
+        steps = [] if overwrite else list_steps(directory)
+        multi_worker.broadcast_step(steps[-1] if steps else multi_worker.EMPTY)
         built = build_run(experiment, fresh=not steps)
         if warning := schedule_warning(built.optimizer.updater, experiment.training.total_steps):
             logging.warning("%s", warning)
@@ -66,10 +66,10 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
 
 
 def _follow(experiment: Experiment, directory: pathlib.Path) -> dict[str, Any]:
-    step = multi_worker.agreed()
+    step = multi_worker.broadcast_step()
     if step == multi_worker.FINISHED:
         return {}
-    with multi_worker.copied(directory, step) as own:
+    with multi_worker.scratch_directory(directory, step) as own:
         built = build_run(experiment, fresh=step == multi_worker.EMPTY)
         loop = Loop(directory=own, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
         return loop.run()
@@ -80,7 +80,7 @@ def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict
 
     Args:
       experiment: names network and data set.
-      checkpoint: whose weights to take; a file of Keras holds no masks, and its zeros count as such.
+      checkpoint: prefix, run directory or file of Keras; the latter holds no masks, and its zeros count as masked.
 
     Returns:
       `<split>_loss` (nats), `<split>_accuracy` and `sparsity` (fractions).

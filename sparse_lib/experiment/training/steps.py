@@ -1,7 +1,6 @@
-"""Training steps: many in one compiled call on data in memory, one a call on data that comes from disk."""
+"""Compiled training steps: many per call on data in memory, one per call on data from disk."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import gradient_flow
+from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
@@ -18,33 +18,33 @@ from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.objective import call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 
-# Steps of one compiled call; a static size, since XLA compiles for one. 100 steps hide the cost of a call.
+# Steps per compiled call; a static size, as XLA requires. 100 steps hide the overhead of a call.
 CHUNK = 100
 
 
 def wants_xla(model: keras.Model) -> bool:
-    """Whether the whole loop is compiled by XLA.
+    """Decides whether XLA compiles the training loop, where `training.jit_compile` is None.
 
-    On a CPU, XLA makes dense stacks 1.3 times faster and small convolutions 10 times slower; elsewhere it pays.
+    On a CPU, XLA makes dense layers 1.3 times faster and small convolutions 10 times slower; elsewhere it pays.
 
     Args:
       model: the network.
 
     Returns:
-      The choice for `training.jit_compile=None`.
+      True on accelerators, and on CPUs for networks without convolutions on one device.
     """
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return True
-    convolutional = any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
+    convolutional = any("Conv" in type(layer).__name__ for layer in all_layers(model))
     return not convolutional and not tf.distribute.has_strategy()
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkResult:
-    """What a chunk of training steps saw.
+    """Losses and hits of a chunk of training steps.
 
     Attributes:
-      losses: mean cross-entropy of each batch, without regularisation, [steps].
+      losses: mean cross-entropy of each batch, without regularisation, [steps] (nats).
       correct: correctly classified examples of each batch, [steps] (count).
     """
 
@@ -53,7 +53,7 @@ class ChunkResult:
 
 
 class Steps:
-    """Compiled training: which examples a step sees is a function of (seed, step) alone."""
+    """Compiled training steps; the batch of a step is a function of (seed, step) alone."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Steps:
         gradient_regularization: float = 0.0,
         jit_compile: bool | None = None,
     ) -> None:
-        """Puts data in memory on the device and traces nothing yet.
+        """Moves data in memory to the device; nothing is traced yet.
 
         Args:
           model: the network; it returns logits.
@@ -76,13 +76,13 @@ class Steps:
           train: images and labels.
           batch_size: global batch size (examples).
           seed: of the order and of the augmentation of the data.
-          augmentation: how images are varied, as of `Dataset`.
-          label_smoothing: share of the target that is spread evenly over all classes (fraction).
+          augmentation: of the images, as in `Dataset`.
+          label_smoothing: share of the target distributed evenly over all classes (fraction).
           gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
-          jit_compile: whether XLA compiles the loop; None asks `wants_xla`.
+          jit_compile: whether XLA compiles the loop; None means `wants_xla(model)`.
 
         Raises:
-          SettingError: if the batch cannot be shared out evenly over the replicas.
+          SettingError: if the batch size is not a multiple of the number of replicas.
         """
         self._strategy = tf.distribute.get_strategy()
         self._replicas = self._strategy.num_replicas_in_sync
@@ -107,16 +107,14 @@ class Steps:
         else:
             self._resident = Resident(train, augmentation=augmentation, seed=seed)
         jit = wants_xla(model) if jit_compile is None else jit_compile
-        # Nothing in here needs autograph, which would take longer than the rest of the tracing.
+        # Autograph is not needed, and would take longer than the rest of the tracing.
         self._chunk = tf.function(self._run_chunk, jit_compile=jit, autograph=False)
-        self._continuous = tf.function(self._run_chunk_with_updates, jit_compile=jit, autograph=False)
         self._one = tf.function(self._run_one, jit_compile=jit, autograph=False)
-        self._one_continuous = tf.function(self._run_one_with_updates, jit_compile=jit, autograph=False)
         self._begin_update = tf.function(self._run_begin_update, autograph=False)
         self._finish_update = tf.function(self._run_finish_update, autograph=False)
 
     def _own_places(self) -> range:
-        """Places of the global batch that the replicas of this process see."""
+        """Returns the positions in the global batch that the replicas of this process see."""
         replicas: list[int] = []
 
         def note(context: Any) -> tf.Tensor:
@@ -128,7 +126,12 @@ class Steps:
         return range(min(replicas) * share, (max(replicas) + 1) * share)
 
     def indices(self, step: int, steps: int) -> np.ndarray:
-        """Examples of the batches of some steps, [steps, batch_size] int32."""
+        """Returns the examples of the batches of consecutive steps, [steps, batch_size] int32.
+
+        Args:
+          step: the first one (step).
+          steps: number of steps (count).
+        """
         return batch_indices(
             seed=self._seed, first_step=step, steps=steps, batch_size=self._batch_size, n=self._examples
         )
@@ -138,37 +141,35 @@ class Steps:
 
         Args:
           step: the first one (step).
-          steps: how many (count).
+          steps: number of steps (count).
           with_updates: whether masks change within the chunk, for updaters that change them at every step.
 
         Returns:
-          The losses and the number of correct examples of each step.
+          Loss and number of correct examples of each step.
         """
         if self._resident is None:
-            one = self._one_continuous if with_updates else self._one
-            taken = [one(*self._feed(step + i)) for i in range(steps)]
+            taken = [self._one(*self._feed(step + i), with_updates=with_updates) for i in range(steps)]
             return ChunkResult(*(np.array([value.numpy() for value in values]) for values in zip(*taken, strict=True)))
         orders = self._resident.orders(self.indices(step, steps), step)
         padded = np.zeros((CHUNK, *orders.shape[1:]), np.int32)
         padded[:steps] = orders
-        chunk = self._continuous if with_updates else self._chunk
-        losses, correct = chunk(tf.constant(padded), tf.constant(steps))
+        losses, correct = self._chunk(tf.constant(padded), tf.constant(steps), with_updates=with_updates)
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
-        """The first half of an updating step: gradients, and the optimizer step if the update does not replace it.
+        """Runs the first half of an updating step: gradients, and the optimizer step unless the update replaces it.
 
         Args:
-          step: whose batch is used (step).
+          step: of the batch (step).
 
         Returns:
-          The loss and the number of correct examples of the batch, and the gradients for `finish_mask_update`.
+          Loss and number of correct examples of the batch, and the gradients for `finish_mask_update`.
         """
         loss, correct, gradients = self._begin_update(*self._feed(step))
         return ChunkResult(loss.numpy()[None], correct.numpy()[None]), gradients
 
     def finish_mask_update(self, gradients: list[Any]) -> None:
-        """Changes the masks.
+        """Runs the second half of an updating step: changes the masks.
 
         Args:
           gradients: from `begin_mask_update`.
@@ -176,7 +177,7 @@ class Steps:
         self._finish_update(gradients)
 
     def _feed(self, step: int) -> tuple[Any, ...]:
-        """What a step starts from: the orders of images in memory, or images of each replica and their labels."""
+        """Returns the input of a step: row orders for images in memory, else the images and labels of each replica."""
         if self._resident is not None:
             return (tf.constant(self._resident.orders(self.indices(step, 1), step)[0]),)
         images, labels = self._stream.batch(step)
@@ -195,7 +196,7 @@ class Steps:
         return part(images), part(labels)
 
     def _batch(self, *feed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Images and labels of this replica, from what `_feed` gives."""
+        """Returns images and labels of this replica, from the output of `_feed`."""
         if self._resident is None:
             return feed
         share = self._batch_size // self._replicas
@@ -205,13 +206,13 @@ class Steps:
         return self._resident.batch(tf.slice(orders, [start, 0], [share, -1]))
 
     def _gradients(self, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Loss share, correct examples and gradient share of this replica's part of a batch."""
+        """Returns the contributions of this replica: loss, number of correct examples, and gradients."""
         images, labels = self._batch(*feed)
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
             loss = tf.reduce_mean(cross_entropy(labels, logits))
-            objective = self._smoothed(loss, logits)
+            objective = self._smooth(loss, logits)
             if self._penalty:
                 objective += self._gradient_penalty(images, labels)
             if self._model.losses:
@@ -220,7 +221,7 @@ class Steps:
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
         return loss / self._replicas, correct, tape.gradient(share, variables)
 
-    def _smoothed(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def _smooth(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy with targets (1 - s) one-hot + s / classes (Szegedy et al. 2016, section 7)."""
         if not self._smoothing:
             return loss
@@ -231,52 +232,41 @@ class Steps:
     def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
-            # Not the model itself: the penalty must not move batch-norm averages and dropout seeds a second time.
+            # Not the model itself: the penalty must not update batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
-            loss = self._smoothed(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.masked(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
+            loss = self._smooth(tf.reduce_mean(cross_entropy(labels, logits)), logits)
+        masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
-    def _on_replicas(self, use: Callable[[list[tf.Tensor]], None], *feed: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss, correct, gradients = self._gradients(*feed)
-            use(gradients)
-            return loss, correct
-
-        return self._summed(*distribute.per_replica(self._strategy, step, *feed))
-
-    def _summed(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._replicas == 1:
             return loss, correct
         total = tf.distribute.ReduceOp.SUM
         return self._strategy.reduce(total, loss, None), self._strategy.reduce(total, correct, None)
 
-    def _loop(
-        self, orders: tf.Tensor, steps: tf.Tensor, use: Callable[[list[tf.Tensor]], None]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor, *, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
         losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
         correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
 
         def body(
             i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
-            loss, right = self._on_replicas(use, orders[i])
+            loss, right = self._run_one(orders[i], with_updates=with_updates)
             return i + 1, losses.write(i, loss), correct.write(i, right)
 
         _, losses, correct = tf.while_loop(lambda i, *_: i < steps, body, (0, losses, correct), parallel_iterations=1)
         return losses.stack(), correct.stack()
 
-    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(orders, steps, self._train)
+    def _run_one(self, *feed: Any, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            loss, correct, gradients = self._gradients(*feed)
+            if with_updates:
+                self._optimizer.apply(gradients)
+            else:
+                self._optimizer.train_step(self._optimizer.reduce(gradients))
+            return loss, correct
 
-    def _run_chunk_with_updates(self, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._loop(orders, steps, self._optimizer.apply)
-
-    def _run_one(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._on_replicas(self._train, images, labels)
-
-    def _run_one_with_updates(self, images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        return self._on_replicas(self._optimizer.apply, images, labels)
+        return self._sum_over_replicas(*distribute.per_replica(self._strategy, step, *feed))
 
     def _run_begin_update(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -287,10 +277,7 @@ class Steps:
             return loss, correct, [None if g is None else tf.identity(g) for g in reduced]
 
         loss, correct, kept = distribute.per_replica(self._strategy, step, *feed)
-        return *self._summed(loss, correct), kept
+        return *self._sum_over_replicas(loss, correct), kept
 
     def _run_finish_update(self, gradients: list[Any]) -> None:
         distribute.per_replica(self._strategy, self._optimizer.mask_step, gradients)
-
-    def _train(self, gradients: list[tf.Tensor]) -> None:
-        self._optimizer.train_step(self._optimizer.reduce(gradients))

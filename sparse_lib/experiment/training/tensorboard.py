@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, written without TensorFlow operations."""
+"""TensorBoard scalars, written without TensorFlow operations."""
 
 import pathlib
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class ScalarWriter:
-    """An event file; fifty scalars cost one small message, not fifty operations."""
+    """Event file to which all scalars of a step are written as one message."""
 
     def __init__(self, directory: pathlib.Path, first_step: int) -> None:
         """Opens a new event file.
 
         Args:
           directory: of the event files.
-          first_step: TensorBoard forgets what an earlier, killed process wrote from this step on (step).
+          first_step: TensorBoard discards what an earlier, killed process wrote from this step on (step).
         """
         self._writer = EventFileWriter(str(directory))
         self._writer.add_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
@@ -32,5 +32,5 @@ class ScalarWriter:
         self._writer.add_event(Event(step=step, summary=summary))
 
     def close(self) -> None:
-        """Leaves everything to the disk."""
+        """Flushes and closes the file."""
         self._writer.close()

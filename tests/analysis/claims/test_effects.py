@@ -177,6 +177,23 @@ def test_rank_correlation():
     assert few(EVIDENCE).missing == "at least 4 sparse methods"
 
 
+def test_rank_correlation_resamples_seeds_within_methods():
+    names = ["scratch", "scratch__plus", "set", "rigl", "rigl__plus"]
+    flow = [[0.1, 0.2, 0.35], [0.3, 0.32, 0.2], [0.4, 0.2, 0.6], [0.5, 0.7, 0.45], [0.9, 0.4, 0.8]]
+    accuracy = [[0.90, 0.91, 0.89], [0.92, 0.9, 0.93], [0.91, 0.93, 0.9], [0.95, 0.93, 0.94], [0.94, 0.96, 0.92]]
+    found = effects.RankCorrelation(*(quantity(**dict(zip(names, side, strict=True))) for side in (flow, accuracy)))
+    rng = np.random.default_rng([0, 5])
+    picked = [rng.integers(3, size=(2000, 3)) for _ in names]
+    drawn = []
+    for place in range(2000):
+        x, y = ([np.mean(np.take(v, i[place])) for v, i in zip(s, picked, strict=True)] for s in (flow, accuracy))
+        drawn.append(stats.spearmanr(x, y).statistic)
+    interval = found(EVIDENCE).interval
+    assert interval[:3] == pytest.approx((0.872081599272381, 0.2, 1.0))
+    assert interval[1:3] == pytest.approx(np.nanpercentile(drawn, [2.5, 97.5]))
+    assert (interval.n, interval.kind) == (3, "bootstrap over seeds within methods")
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
@@ -189,4 +206,4 @@ def test_rank_correlation():
     ],
 )
 def test_effects_in_words(value, unit, text):
-    assert effects.told(value, unit) == text
+    assert effects.format_effect(value, unit) == text

@@ -30,7 +30,7 @@ def case_of(directory: pathlib.Path) -> Runs:
 
 def judged(runs: Runs, **frames: pd.DataFrame) -> dict[str, paper.Verdict]:
     """Verdicts on runs without checkpoints; frames take the place of what would be read from them."""
-    predicted = tables.predictions(runs)
+    predicted = tables.load_predictions(runs)
     own = quantities.Evidence(
         **{
             "runs": runs,

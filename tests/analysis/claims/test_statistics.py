@@ -83,3 +83,46 @@ def test_jackknife_leaves_out_every_run_in_turn():
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_jackknife_needs_three(n):
     assert np.isnan(statistics.jackknife(np.ones((n, n))).low)
+
+
+def test_jackknifes_differ_by_welch():
+    first = np.array([[0, 0.004, 0.009], [0.004, 0, 0.007], [0.009, 0.007, 0]])
+    second = np.array(
+        [[0, 0.021, 0.034, 0.027], [0.021, 0, 0.019, 0.04], [0.034, 0.019, 0, 0.031], [0.027, 0.04, 0.031, 0]]
+    )
+    found = statistics.welch(statistics.pseudo_values(first), statistics.pseudo_values(second))
+    sides = [statistics.jackknife(side) for side in (first, second)]
+    assert found.mean == pytest.approx(sides[0].mean - sides[1].mean)
+    # Welch's formula on the standard errors of the jackknife.
+    errors = [(side.high - side.mean) / stats.t.ppf(0.975, side.n - 1) for side in sides]
+    total = sum(error**2 for error in errors)
+    freedom = total**2 / sum(error**4 / (side.n - 1) for error, side in zip(errors, sides, strict=True))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, freedom) * total**0.5)
+
+
+def test_intervals_keep_their_values():
+    """Values of the formulas written out, before SciPy's tests replaced them."""
+    x, y = [0.931, 0.947, 0.922, 0.958], [0.905, 0.912, 0.918, 0.899, 0.93]
+    expected = {
+        "t-interval over seeds": (0.9395, 0.9138916868874696, 0.9651083131125304),
+        "paired t-interval over seeds": (0.030999999999999972, -0.0052156237132373745, 0.06721562371323732),
+        "Welch's t-interval over seeds": (0.026699999999999946, 0.0024486108821908346, 0.050951389117809054),
+        "jackknife over seeds": (0.006666666666666667, -0.005836552292084885, 0.01916988562541822),
+    }
+    pairs = np.array([[0, 0.004, 0.009], [0.004, 0, 0.007], [0.009, 0.007, 0]])
+    found = [
+        statistics.t_interval(x),
+        statistics.paired(dict(enumerate(x)), dict(enumerate(y))),
+        statistics.paired({10 + seed: value for seed, value in enumerate(x)}, dict(enumerate(y))),
+        statistics.jackknife(pairs),
+    ]
+    assert [interval.n for interval in found] == [4, 4, 4, 3]
+    assert [interval.kind for interval in found] == list(expected)
+    for interval in found:
+        assert interval[:3] == pytest.approx(expected[interval.kind], rel=1e-12)
+
+
+def test_equal_values_are_no_reason_for_a_warning(recwarn):
+    statistics.t_interval([0.5, 0.5, 0.5])
+    statistics.welch([0.5, 0.5], [0.25, 0.25])
+    assert not recwarn.list

@@ -146,7 +146,7 @@ def test_layers_add_up_and_a_pruned_network_is_averaged():
     assert table["active"].iloc[-1] == 44_190 - 100
     assert (table.iloc[:-1, 1:].sum() == table.iloc[-1, 1:]).all()
     kernels = {v.path.removeprefix("lenet5/"): v for v in model.trainable_variables if v.name == "kernel"}
-    average = cost_tables.while_pruned(model, kernels, [0.0, 0.0, 0.0, 0.95])
+    average = cost_tables.pruning_flops(model, kernels, [0.0, 0.0, 0.0, 0.95])
     assert average == 3 * (3 * 567_964 + 33_424) / 4
 
 
@@ -190,4 +190,4 @@ def test_contradictions_are_usage_errors(capsys):
 def test_the_document_shows_what_the_command_prints(name):
     maker = {"notebook": cost_tables.notebook, "methods": cost_tables.methods, "widths": cost_tables.widths}.get(name)
     table = maker() if maker else cost_tables.readme(name)
-    assert __main__.text(__main__.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")
+    assert __main__.format_table(__main__.TABLES[name], table) in DOCUMENT.read_text(encoding="utf8")

@@ -66,12 +66,12 @@ def test_representations(trained):
 
 
 def test_solutions_are_trainable_values_alone(trained):
-    values = checkpoints.weights(trained / "prune")
+    values = checkpoints.read_weights(trained / "prune")
     assert {name.rpartition(".")[2] for name in values} == {"kernel", "bias", "gamma", "beta"}
-    active = checkpoints.masks(trained / "prune")
+    active = checkpoints.read_masks(trained / "prune")
     assert active["dense1.kernel"].mean() == pytest.approx(0.5, abs=1e-3)
     assert not values["mlp.dense1.kernel"][~active["dense1.kernel"]].any()
-    assert weights.l2(values, checkpoints.weights(trained / "prune" / "ckpt-0")) > 0
+    assert weights.l2(values, checkpoints.read_weights(trained / "prune" / "ckpt-0")) > 0
 
 
 def test_a_configuration_of_another_version_is_one_sentence(trained, tmp_path):

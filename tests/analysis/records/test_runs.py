@@ -196,3 +196,13 @@ def test_fragments_of_the_page_run(write_run, tmp_path, monkeypatch):
     run_fragments(ROOT / "docs" / "analysis.md", names)
     assert len(names["runs"].runs) == 4
     plt.close("all")
+
+
+def test_a_damaged_result_is_noted_and_the_rest_of_the_run_is_read(write_run):
+    write_run("dense", 0)
+    directory = write_run("lottery", 0)
+    (directory / "result.json").write_text("{")
+    loaded = load_runs(top(directory))
+    assert loaded.runs.set_index("run")["method"].to_dict() == {"0/dense": "dense", "0/lottery": "lottery"}
+    assert list(loaded.results["run"]) == ["0/dense"]
+    assert len(loaded.notes) == 1 and str(directory) in loaded.notes[0]

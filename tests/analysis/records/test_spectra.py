@@ -39,10 +39,10 @@ def test_summaries_and_changes(write_run):
 def test_arrays(write_run):
     directory = write_run("rigl_plus", 0)
     write_spectra(directory)
-    assert spectra.spectrum(directory, -5).tolist() == [-3, 1, 9]
-    grid, density = spectra.spectrum(directory, 10)
+    assert spectra.read_spectrum(directory, -5).tolist() == [-3, 1, 9]
+    grid, density = spectra.read_spectrum(directory, 10)
     assert (grid.tolist(), density.tolist()) == ([0, 1], [0.5, 0.5])
-    assert spectra.spectrum(directory, 77) is None
+    assert spectra.read_spectrum(directory, 77) is None
 
 
 def test_runs_without_spectra(write_run, tmp_path):

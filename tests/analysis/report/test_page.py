@@ -58,7 +58,7 @@ def test_figures_take_the_colours_of_the_page_and_have_ids_of_their_own():
     assert 'href="#name-glyph"' in figure
     assert "url(#name-clip)" in figure
     assert "max-width:50.0%" in figure
-    assert "&quot;figure&quot;" in figure
+    assert 'aria-label="A &#34;figure&#34;"' in figure
     assert '<a href="figures/a.svg">svg</a>' in figure
     assert not figure.startswith("<?xml")
 

@@ -127,7 +127,7 @@ def test_what_an_earlier_report_has_left_goes_and_what_others_have_stays(write_r
     ("arguments", "words"),
     [
         (["--out=x"], "--runs"),
-        (["--runs=/nowhere/at/all", "--out=x"], "--runs=/nowhere/at/all is no directory"),
+        (["--runs=/nowhere/at/all", "--out=x"], "--runs=/nowhere/at/all is not a directory"),
         (["--runs=."], "--out"),
     ],
 )
@@ -141,9 +141,9 @@ def test_a_wrong_command_line_ends_with_status_two(arguments, words, capsys):
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert __main__.main([f"--runs={tmp_path}", f"--out={tmp_path / 'file' / 'report'}"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
 
 
 def test_missing_and_damaged_checkpoints_are_told_and_left_out(write_run, tmp_path):

@@ -13,12 +13,6 @@ def of(*places: int, size: int = 6) -> np.ndarray:
     return mask
 
 
-def test_iou_by_hand():
-    assert masks.iou(of(0, 1, 2), of(1, 2, 3)) == 0.5
-    assert masks.iou(of(0), of(1)) == 0.0
-    assert np.isnan(masks.iou(of(), of()))
-
-
 def test_overlap_of_layers_and_of_all():
     one = {"a": of(0, 1, 2), "b": of(0, size=4)}
     other = {"a": of(1, 2, 3), "b": of(1, size=4)}
@@ -53,20 +47,6 @@ def test_above_chance_is_one_for_equal_masks():
     assert masks.overlap(mask, mask)["above_chance"].tolist() == pytest.approx([1, 1])
 
 
-def test_densities_by_hand():
-    frame = masks.densities({"a": of(0, 1, 2), "b": of(size=3)})
-    assert frame[["active", "size"]].to_numpy().tolist() == [[3, 6], [0, 3]]
-    assert frame["density"].tolist() == [0.5, 0.0]
-
-
-def test_churn_by_hand():
-    history = [{"a": of(0, 1, 2, 3), "b": of(0)}, {"a": of(0, 1, 2, 4), "b": of(0)}, {"a": of(0, 5), "b": of(1)}]
-    frame = masks.churn([0, 10, 20], history)
-    assert frame["layer"].tolist() == ["a", "b", "all"] * 2
-    assert frame["churn"].tolist() == pytest.approx([1 / 4, 0, 1 / 5, 3 / 4, 1, 4 / 5])
-    assert frame["kept_from_start"].tolist() == pytest.approx([3 / 4, 1, 4 / 5, 1 / 4, 0, 1 / 5])
-
-
 def test_survival_by_hand():
     # Grown: 2 at 10, gone at 20; 3 at 10, gone at 30; 4 at 20 and 5 at 10, both there at the end, at 30.
     history = [{"a": m} for m in (of(0, 1), of(1, 2, 3, 5), of(1, 3, 4, 5), of(1, 4, 5))]
@@ -98,7 +78,7 @@ def test_what_was_active_from_the_start_is_not_grown():
 @pytest.mark.parametrize("steps", [[0], [1, 0], [0, 0]])
 def test_steps_that_do_not_fit_are_refused(steps):
     with pytest.raises(ValueError, match="ascending order"):
-        masks.churn(steps, [{"a": of(0)}, {"a": of(1)}])
+        masks.survival(steps, [{"a": of(0)}, {"a": of(1)}])
 
 
 def test_masks_of_other_networks_are_refused():

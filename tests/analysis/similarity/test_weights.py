@@ -53,7 +53,7 @@ def test_a_permuted_network_has_matched_distance_zero(tiny_model):
         last: values[last],
     }
     assert weights.l2(values, moved) > 0.5
-    assert weights.matched(model, values, moved) == pytest.approx(0, abs=1e-6)
+    assert weights.matched_l2(model, values, moved) == pytest.approx(0, abs=1e-6)
     noisy = {name: value + 0.01 for name, value in moved.items()}
     size = sum(value.size for value in moved.values())
-    assert weights.matched(model, values, noisy) == pytest.approx(0.01 * np.sqrt(size), rel=1e-4)
+    assert weights.matched_l2(model, values, noisy) == pytest.approx(0.01 * np.sqrt(size), rel=1e-4)

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib._keras import precision
+from sparse_lib._keras.graph import NoChainError
 from sparse_lib.curvature import Batches, Subspace
 from sparse_lib.curvature.exact import by_structure as structured
 from sparse_lib.curvature.exact import gauss_newton_part
 from sparse_lib.curvature.exact.by_structure import by_structure
-from sparse_lib.curvature.exact.linear_maps import NoChainError
-from sparse_lib.curvature.resumable import Parts
+from sparse_lib.curvature.stored_parts import Parts
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective, cross_entropy
 
@@ -391,7 +391,7 @@ NO_CHAINS = {
         lambda: _sequential(
             (4, 4, 2), layers.Conv2D(2, 2), layers.BatchNormalization(axis=1), layers.Flatten(), layers.Dense(3)
         ),
-        "does not normalise the last axis",
+        "does not normalize the last axis",
     ),
     "groups": (
         lambda: _sequential((4, 4, 2), layers.Conv2D(2, 2, groups=2), layers.Flatten(), layers.Dense(3)),
@@ -405,9 +405,9 @@ NO_CHAINS = {
         lambda: _sequential((6,), layers.Dense(4), layers.Reshape((2, 2)), layers.Flatten(), layers.Dense(3)),
         "not piecewise linear",
     ),
-    "sum": (_residual, "one tensor"),
+    "sum": (_residual, "something else"),
     "shared": (_shared, "more than once"),
-    "always drops": (_dropping_always, "one tensor"),
+    "always drops": (_dropping_always, "arguments beside its input"),
     "adapted": (_lora, "kind"),
     "no vector": (lambda: _sequential((4, 4, 2), layers.Conv2D(3, 2)), "one vector"),
 }

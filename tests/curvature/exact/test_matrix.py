@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import Batches, Subspace, exact, resumable
+from sparse_lib.curvature import Batches, Subspace, exact, stored_parts
 from sparse_lib.curvature.exact import by_structure as structured
 from sparse_lib.masks import Masks, random_masks
 from sparse_lib.objective import Objective, cross_entropy
@@ -72,7 +72,7 @@ def test_linear_regression():
     true[12:, :12] = true[:12, 12:].T
     true[12:, 12:] = 2 / 3 * np.eye(3)
     _close(found.matrix, true, 1e-14)
-    assert (found.method, found.reason) == ("rows", "the loss is not functional.cross_entropy")
+    assert (found.method, found.reason) == ("rows", "the loss is not objective.cross_entropy")
     assert found.symmetry_error < 1e-15
 
 
@@ -183,7 +183,7 @@ def test_a_killed_computation_resumes_with_the_same_bits(make, structure, tmp_pa
     # What is complete is read, not computed.
     again = _hessian(model, x, y, structure=structure, store=tmp_path, progress=_killer(1))
     np.testing.assert_array_equal(again.matrix, whole.matrix)
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def _changed_weights(model, x, y):
@@ -220,11 +220,11 @@ def test_a_stale_store_is_not_continued(change, tmp_path):
 
 
 def test_a_torn_file_is_never_read(tmp_path):
-    store = resumable.Parts(tmp_path, "a")
+    store = stored_parts.Parts(tmp_path, "a")
     store.put(3, rows=np.ones(2))
-    (tmp_path / "5.tmp").write_bytes(b"half")
-    assert resumable.Parts(tmp_path, "a").numbers() == [3]
-    assert resumable.Parts(tmp_path, "b").numbers() == []
+    (tmp_path / ".tmp-1-part-5.npz").write_bytes(b"half")
+    assert stored_parts.Parts(tmp_path, "a").numbers() == [3]
+    assert stored_parts.Parts(tmp_path, "b").numbers() == []
 
 
 @pytest.mark.parametrize("structure", ["always", "never"])

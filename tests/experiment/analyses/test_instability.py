@@ -19,9 +19,10 @@ from sparse_lib.experiment.command_line import cli, commands
 from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -42,10 +43,10 @@ def experiment(method="rigl", data_seed=None):
     return tiny.experiment("mlp", training=training, **METHODS[method])
 
 
-def config(method="rigl"):
+def config(method="rigl", data_seed=None):
     """A text with the one line that copies change."""
     made = dataclasses.replace(experiment(method), dataset=None)
-    return f"# {made}\ntraining.data_seed = None\n"
+    return f"# {made}\ntraining.data_seed = {data_seed}\n"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def measure(parent, directory, method="rigl", overwrite=False, **settings):
         line=InterpolateSettings(),
         parent=parent,
         directory=directory,
-        config=config(method),
+        configs={seed: config(method, seed) for seed in settings.data_seeds},
         overwrite=overwrite,
     )
 
@@ -103,8 +104,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize(("method", "step"), [("dense", 0), ("rigl", 12), ("set", 6)])
 def test_the_data_order_of_the_parent_continues_it_bit_by_bit(method, step, parents, tmp_path):
     parent, seed = parents(method), experiment(method).training.seed
-    instability.fork(parent, step, tmp_path, instability.with_data_seed(config(method), seed))
-    run.train(experiment(method, seed), tmp_path, instability.with_data_seed(config(method), seed))
+    instability.fork(parent, step, tmp_path, config(method, seed))
+    run.train(experiment(method, seed), tmp_path, config(method, seed))
     assert_same(state(tmp_path), state(parent))
     for name in (files.METRICS, files.MASK_UPDATES):
         if (parent / name).exists() or (tmp_path / name).exists():
@@ -117,9 +118,9 @@ def test_the_data_order_of_the_parent_continues_it_bit_by_bit(method, step, pare
 
 def test_another_data_order_differs_from_the_fork_on_and_not_before(parents, tmp_path):
     parent = parents()
-    text = instability.with_data_seed(config(), 9)
+    text = config(data_seed=9)
     instability.fork(parent, 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     for step in (0, 12):
         assert_same(state(tmp_path, step), state(parent, step))
     run.train(experiment(data_seed=9), tmp_path, text)
@@ -232,7 +233,7 @@ def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
 
 
 def test_a_fork_that_was_killed_is_made_again(parents, tmp_path, monkeypatch):
-    text = instability.with_data_seed(config(), 1)
+    text = config(data_seed=1)
     original, copied = instability.shutil.copyfile, []
 
     def deadly(source, target):
@@ -245,21 +246,21 @@ def test_a_fork_that_was_killed_is_made_again(parents, tmp_path, monkeypatch):
         patch.setattr(instability.shutil, "copyfile", deadly)
         with pytest.raises(ZeroDivisionError):
             instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0]
+    assert list_steps(tmp_path) == [0]
     instability.fork(parents(), 12, tmp_path, text)
-    assert available(tmp_path) == [0, 12]
+    assert list_steps(tmp_path) == [0, 12]
     assert_same(state(tmp_path, 12), state(parents(), 12))
 
 
 def test_a_fork_that_is_there_stays(parents, tmp_path):
-    text = instability.with_data_seed(config(), 1)
+    text = config(data_seed=1)
     instability.fork(parents(), 6, tmp_path, text)
     run.train(experiment(data_seed=1), tmp_path, text)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ckpt-*")}
     instability.fork(parents(), 6, tmp_path, text)
     assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ckpt-*")}
     with pytest.raises(RunError, match="another configuration"):
-        instability.fork(parents(), 6, tmp_path, instability.with_data_seed(config(), 2))
+        instability.fork(parents(), 6, tmp_path, config(data_seed=2))
 
 
 def test_overwriting_trains_again(parents, tmp_path, monkeypatch):
@@ -293,8 +294,6 @@ def test_what_cannot_be_copied(parents, tmp_path):
     assert not any(tmp_path.iterdir())
     with pytest.raises(RunError, match="has no checkpoints"):
         measure(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(RunError, match="says nothing of"):
-        instability.with_data_seed("training.seed = 3\n", 1)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +358,21 @@ def test_the_command_line(call, tmp_path):
     )
     status, said = call("--mode=instability", f"--logdir={out}", f"--run={parent}", "--seed=1")
     assert status == 2 and "--seed belongs to the run that is copied" in said
+
+
+@pytest.mark.parametrize("bound", [None, 5])
+def test_configurations_of_copies_differ_in_one_line(bound):
+    gin.clear_config()
+    gin_files.parse([], [*BINDINGS, *([] if bound is None else [f"training.data_seed={bound}"])])
+    Experiment.from_gin()
+    settings = gin_files.read_unrecorded(InstabilitySettings)
+    original = gin_files.operative()
+    assert original.count(f"\ntraining.data_seed = {bound}\n") == 1 and "instability" not in original
+    assert gin_files.operative_by_data_seed(settings.data_seeds) == {
+        seed: original.replace(f"training.data_seed = {bound}", f"training.data_seed = {seed}") for seed in (1, 2, 3)
+    }
+    assert gin_files.operative() == original and gin_names.training().data_seed == bound
+    gin.clear_config()
 
 
 @pytest.mark.parametrize("folder", ["configs", "mlp_configs"])

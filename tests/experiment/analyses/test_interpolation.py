@@ -410,7 +410,7 @@ def test_images_that_are_no_array_are_read_by_rows():
             return split.images[rows]
 
     # The split is only read; what it may hold is checked elsewhere.
-    whole, read = (curves.split_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
+    whole, read = (curves.make_examples(Split(images, split.labels)) for images in (split.images, OnDisk()))
     rows = tf.constant([3, 199, 3], tf.int32)
     for examples in (whole, read):
         images, labels = tf.function(examples.batch)(rows)
@@ -422,9 +422,9 @@ def test_images_that_are_no_array_are_read_by_rows():
 def test_another_interpolation_in_the_same_directory(go, tmp_path):
     go()
     before = contents(tmp_path / "out")
-    with pytest.raises(RunError, match=r"holds another interpolation \(masks is 'own' there and 'none' here\)"):
+    with pytest.raises(RunError, match=r"json is another result \(masks is 'own' there and 'none' here\)"):
         go(masks="none")
-    with pytest.raises(RunError, match=r"another interpolation \(start_sha256 is"):
+    with pytest.raises(RunError, match=r"another result \(start_sha256 is"):
         go(turned=True)
     assert contents(tmp_path / "out") == before
     go(masks="none", overwrite=True)

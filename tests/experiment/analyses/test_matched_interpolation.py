@@ -48,7 +48,7 @@ def save(kind, directory, solution):
 def shuffled(kind, checkpoint, seed=5):
     """A solution with its hidden units in another order."""
     model, solution = read(kind, checkpoint)
-    chain = landscape.matching.chain(model)
+    chain = landscape.matching.hidden_units(model)
     rng = np.random.default_rng(seed)
     known = {name: rng.permutation(units) for name, units in chain.units.items()}
     matching = landscape.Matching(known, 0.0, 0.0, chain)
@@ -96,7 +96,7 @@ def test_masks_and_statistics_go_along(pair):
     model, one = read(kind, folder / "one")
     _, other = read(kind, folder / "other")
     assert any(m is not None and (m != n).any() for m, n in zip(one.masks, other.masks, strict=True))
-    found, _ = solutions.matched(model, one, other, seed=0)
+    found, _ = solutions.match_units(model, one, other, seed=0)
     for mask, expected in zip(found.masks, one.masks, strict=True):
         assert (mask is None) == (expected is None)
         assert mask is None or (mask == expected).all()

@@ -13,10 +13,11 @@ from absl.testing import flagsaver
 import hessian
 import train
 from sparse_lib import curvature
-from sparse_lib.experiment.analyses import checkpoint_spectrum, spectra
+from sparse_lib.experiment.analyses import checkpoint_spectrum, estimated_spectrum, exact_spectrum, spectra
 from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.config.analyses import HessianSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError
+from sparse_lib.experiment.storage import run_directory
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training.build import build_model
 from sparse_lib.objective import Objective
@@ -133,12 +134,19 @@ def test_what_is_there_stays(of_run, finished):
     # How many rows are computed at once is no other result.
     spectra.compute(of_run, finished, settings(rows_at_once=3))
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("ckpt-*")} == times
-    with pytest.raises(RunError, match="was computed with batch_size=100, now it is 60; name another hessian.folder"):
+    with pytest.raises(RunError, match=r"\(batch_size is 100 there and 60 here\); name another hessian.folder"):
         spectra.compute(of_run, finished, settings(batch_size=60))
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], batch_size=60, folder="sixty"))
     assert sorted(path.name for path in (finished / "sixty").iterdir()) == ["ckpt-24.json", "ckpt-24.npz"]
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], overwrite=True))
     assert (folder / "ckpt-24.json").stat().st_mtime_ns > times["ckpt-24.json"]
+
+
+def test_another_process_in_the_run_is_waited_for(of_run, finished):
+    lock = run_directory.lock(finished)
+    with lock, pytest.raises(RunError, match="Another process works in"):
+        spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="locked"))
+    assert not (finished / "locked").exists()
 
 
 def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
@@ -152,14 +160,14 @@ def test_missing_checkpoints_are_named(of_run, finished, caplog, tmp_path):
 
 
 def test_a_hessian_that_is_not_symmetric_is_said(of_run, finished, caplog, monkeypatch):
-    hessian = checkpoint_spectrum.exact.hessian
+    hessian = exact_spectrum.exact.hessian
 
     def lopsided(*args, **options):
         return hessian(*args, **options)._replace(symmetry_error=2e-3)
 
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="symmetric"))
     assert "symmetric" not in caplog.text
-    monkeypatch.setattr(checkpoint_spectrum.exact, "hessian", lopsided)
+    monkeypatch.setattr(exact_spectrum.exact, "hessian", lopsided)
     spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder="lopsided"))
     assert "is symmetric to 2.0e-03 only" in caplog.text
 
@@ -208,7 +216,7 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
 def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch, kept):
     chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
     spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))
-    put = checkpoint_spectrum.Parts.put
+    put = estimated_spectrum.Parts.put
 
     there = []
 
@@ -218,7 +226,7 @@ def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeyp
         if len(there) == kept:
             raise Interrupted(15, number)
 
-    monkeypatch.setattr(checkpoint_spectrum.Parts, "put", put_and_stop)
+    monkeypatch.setattr(estimated_spectrum.Parts, "put", put_and_stop)
     folder = f"parts{kept}"
     with pytest.raises(Interrupted):
         spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder=folder, **chosen))

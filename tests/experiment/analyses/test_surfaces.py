@@ -93,7 +93,7 @@ def test_directions_are_filter_normalised_and_live_on_the_mask(runs, tmp_path, m
         drawn[settings.space, settings.others] = picture.plane
         return {"lowest": {}}
 
-    monkeypatch.setattr(grids, "draw", keep)
+    monkeypatch.setattr(grids, "evaluate", keep)
     for space, others in (("active", "zero"), ("all", "scale")):
         draw(runs, tmp_path, space=space, others=others)
     solution = values_of("mlp", runs())
@@ -162,7 +162,7 @@ def test_statistics_are_estimated_again_on_a_plane(runs, tmp_path):
     assert summary["batch_norm"] == "reestimate"
     made = experiment("norm")
     model = build_model(made)
-    estimate = solutions.reestimation(model, made.dataset.train, batches=2, batch_size=50, seed=0)
+    estimate = solutions.make_batch_norm_estimator(model, made.dataset.train, batches=2, batch_size=50, seed=0)
     evaluate = solutions.PointEvaluator(model, made.dataset)
     solution = values_of("norm", runs("norm") / f"ckpt-{CORNERS[0]}")
     expected = evaluate(solution.values, estimate(solution.values))["test"]

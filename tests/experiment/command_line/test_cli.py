@@ -20,7 +20,7 @@ from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import available
+from sparse_lib.experiment.storage.checkpoints import list_steps
 
 ROOT = pathlib.Path(__file__).parents[3]
 LIBRARY = ROOT / "sparse_lib"
@@ -96,9 +96,9 @@ def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
 
 
-def test_with_dashes_touches_known_flags_alone():
+def test_dashes_are_added_to_known_flags_alone():
     arguments = ["train.py", "logdir=/a", "--seed=8", "training.total_steps=3", "speed=9", "=", "--logdir=/b"]
-    assert cli.with_dashes(arguments) == ["train.py", "--logdir=/a", *arguments[2:]]
+    assert cli.add_dashes(arguments) == ["train.py", "--logdir=/a", *arguments[2:]]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_finished_run_is_told_again(call, copied, finished):
 
 def test_overwrite_starts_again(call, copied):
     assert call(f"--logdir={copied}", "--overwrite", training__total_steps="2")[0] == 0
-    assert available(copied) == [0, 2]
+    assert list_steps(copied) == [0, 2]
 
 
 def test_a_truncated_checkpoint_is_told_and_the_run_goes_on_without_it(call, copied):
@@ -278,6 +278,23 @@ def test_eval_without_a_run(call, tmp_path):
 def test_a_strategy_that_is_not_there(call, tmp_path):
     status, _, error = call(f"--logdir={tmp_path / 'run'}", "--strategy=gpu")
     assert status == 1 and "needs a GPU and TensorFlow sees none" in error
+
+
+def test_options_are_the_common_flags():
+    words = ["--seed=3", "--gin_config=a.gin", "--gin_config=b.gin", "--gin_bindings=masks.sparsity=0.9"]
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", *words, "--preload_gin_config=c.gin", "--strategy=tpu", "--tpu=local"])
+        found = Options.from_flags()
+    assert found == Options(
+        gin_config=["a.gin", "b.gin"],
+        gin_bindings=["masks.sparsity=0.9"],
+        updater_module=[],
+        preload_gin_config="c.gin",
+        seed=3,
+        strategy="tpu",
+        tpu="local",
+    )
+    assert found.has_configuration and not Options(seed=3).has_configuration
 
 
 def test_flags_of_published_command_lines():

@@ -1,13 +1,15 @@
-"""Every gin file of configs/ and mlp_configs/ is read, and trains from end to end on the real digits."""
+"""The modes of configs/ and mlp_configs/: what each binds, and that it trains from end to end on the real digits."""
 
+import dataclasses
 import pathlib
+import re
 
 import gin
 import numpy as np
 import pytest
 
 from sparse_lib import updaters
-from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader
@@ -97,29 +99,145 @@ def pruned(tmp_path_factory):
     return of
 
 
-def test_both_folders_have_the_same_modes():
-    modes = [{path.stem for path in PATHS if path.parent.name == folder} for folder in FOLDERS]
-    assert modes[0] == modes[1] and set(UPDATERS) | set(FROM_PRUNING) <= modes[0]
+# What the folders differ in: the networks, and numbers and paths that belong to them.
+NETWORK_LINE = re.compile(r"^(?:lenet5|mlp)\.hidden_sizes = .*|# (?:20 times fewer|6,416 weights).*$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.gin")), ids=lambda path: path.stem)
+def test_both_folders_have_the_same_files_but_for_the_network(path):
+    def normalize(text):
+        for word in ("../configs/", "mlp_", "mlp", "MLP", "lenet5", "LeNet5"):
+            text = text.replace(word, "")
+        return text
+
+    lenet5, mlp = (NETWORK_LINE.sub("", (ROOT / folder / path.name).read_text()) for folder in FOLDERS)
+    assert normalize(mlp.replace("the MLP", "MLP")) == normalize(lenet5)
+    assert mlp.startswith("# ") and mlp.count("include '../configs/") == lenet5.count("include '") >= 1
+
+
+def test_there_is_no_other_file_and_every_mode_is_tested():
+    names = [{path.name for path in (ROOT / folder).glob("*.gin")} for folder in FOLDERS]
+    assert names[0] == names[1]
+    assert set(UPDATERS) | set(FROM_PRUNING) <= set(SETTINGS) == {path.stem for path in PATHS}
+
+
+RANDOM = {"masks.sparsity": 0.95, "network.weight_init_method": "unit_scaled"}
+PRUNING_SCHEDULE = {
+    "pruning.mode": "prune",
+    "pruning.final_sparsity": 0.95,
+    "pruning.begin_step": 3000,
+    "pruning.end_step": 7000,
+    "pruning.frequency": 100,
+}
+TICKET = {"network.mask_init_path": "runs/prune"}
+
+
+def updated_by(method, **others):
+    settings = {f"mask_updater.{name}": value for name, value in others.items()}
+    return {"mask_updater.update_alg": method, "mask_updater.update_freq": 100, **settings}
+
+
+def one_shot(method):
+    return {"training.oneshot_prune_fraction": 0.95, "oneshot.method": method}
+
+
+# The settings of every LeNet5 mode that are not the default of the setting, next to those that all modes share.
+SETTINGS = {
+    "dense": {},
+    "small_dense": {"lenet5.hidden_sizes": (3, 3, 27, 20)},
+    "static": RANDOM,
+    "prune": PRUNING_SCHEDULE,
+    "prune_global": {**PRUNING_SCHEDULE, "pruning.scope": "global"},
+    "lottery": {**TICKET, "network.weight_init_path": "runs/prune/ckpt-0"},
+    "lottery_rewind": {**TICKET, "network.weight_init_path": "runs/prune/ckpt-500"},
+    "prune_restart": {**TICKET, "network.weight_init_path": "runs/prune"},
+    "scratch": TICKET,
+    "scratch_plus": {**TICKET, "network.weight_init_method": "unit_scaled"},
+    "scratch_shuffled": {**TICKET, "network.weight_init_method": "unit_scaled", "network.shuffle_mask": True},
+    "rigl": {**RANDOM, **updated_by("rigl")},
+    "rigl_inverted": {**RANDOM, **updated_by("rigl_inverted")},
+    "rigl_from_prune": {**TICKET, **updated_by("rigl")},
+    "set": {**RANDOM, **updated_by("set")},
+    "set_from_prune": {**TICKET, **updated_by("set")},
+    "snfs": {**RANDOM, **updated_by("snfs")},
+    "snfs_per_layer": {**RANDOM, **updated_by("snfs", redistribute=False)},
+    "nm": {**RANDOM, **updated_by("rigl"), "masks.structure": "2:4", "masks.sparsity": 0.5},
+    "srigl": {**RANDOM, **updated_by("srigl"), "masks.structure": "constant_fan_in"},
+    "mest": {**RANDOM, **updated_by("mest", mest_soft_bound=True)},
+    "granet": {
+        **RANDOM,
+        "masks.sparsity": 0.5,
+        "pruning.mode": "prune",
+        "pruning.initial_sparsity": 0.5,
+        "pruning.final_sparsity": 0.95,
+        "pruning.begin_step": 500,
+        "pruning.end_step": 7000,
+        **updated_by("granet", schedule_alg="cosine", init_drop_fraction=0.5, last_update_step=7000),
+    },
+    "dnw": {"masks.sparsity": 0.95, "masks.distribution": "uniform", "mask_updater.update_alg": "dnw"},
+    "topkast": {"masks.sparsity": 0.95, "masks.distribution": "uniform", "mask_updater.update_alg": "topkast"},
+    "snip": one_shot("snip"),
+    "grasp": one_shot("grasp"),
+    "synflow": one_shot("synflow"),
+    "oneshot_magnitude": one_shot("magnitude"),
+    "oneshot_random": one_shot("random"),
+}
+SHARED = {
+    "training.total_steps": 11_719,
+    "training.val_batch_size": 1000,
+    "training.save_freq": 500,
+    "training.log_freq": 200,
+    "optimizer.name": "momentum",
+    "optimizer.momentum": 0.9,
+    "unit_scaled_init.method": "fanin_normal",
+    "unit_scaled_init.scale": 2.0,
+}
+NETWORK_SETTINGS = {
+    "configs": {"network.network_name": "lenet5", "network.weight_decay": 0.0005, "optimizer.learning_rate": 0.05},
+    "mlp_configs": {"network.network_name": "mlp", "network.weight_decay": 0.0001, "optimizer.learning_rate": 0.2},
+}
+# Of the MLP in place of LeNet5.
+INSTEAD = {
+    "runs/prune": "runs/mlp_prune",
+    "runs/prune/ckpt-0": "runs/mlp_prune/ckpt-0",
+    "runs/prune/ckpt-500": "runs/mlp_prune/ckpt-500",
+    (3, 3, 27, 20): (8, 8),
+    0.95: 0.98,
+}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_is_read(path):
-    made = experiment(path)
-    assert made.network.network_name == FOLDERS[path.parent.name]
-    assert made.training.total_steps == 11_719
-    header = path.read_text().splitlines()[:2]
-    assert header[0].startswith("# ") and f"--gin_config={path.parent.name}/{path.name}" in header[1]
+def test_settings_of_every_mode(path):
+    gin_files.parse([str(path)], [])
+    kinds = ("network", "training", "masks", "oneshot", "pruning", "mask_updater", "optimizer", "small_dense")
+    network = FOLDERS[path.parent.name]
+    made = {kind: gin_names.CONFIGURABLES[kind]() for kind in (*kinds, "unit_scaled_init", network)}
+    gin.clear_config()
+    default = {kind: gin_names.CONFIGURABLES[kind]() for kind in made}
+    bound = {
+        f"{kind}.{name}": value
+        for kind, settings in made.items()
+        for name, value in dataclasses.asdict(settings).items()
+        if value != dataclasses.asdict(default[kind])[name]
+    }
+    expected = {**NETWORK_SETTINGS[path.parent.name], **SHARED, **SETTINGS[path.stem]}
+    if network == "mlp":
+        expected = {name: INSTEAD.get(value, value) for name, value in expected.items()}
+        expected = {name.replace("lenet5.", "mlp."): value for name, value in expected.items()}
+        if expected.get("mask_updater.update_freq"):
+            expected["mask_updater.update_freq"] = 500
+    defaults = {f"{kind}.{f}": v for kind, made in default.items() for f, v in dataclasses.asdict(made).items()}
+    assert bound == {name: value for name, value in expected.items() if value != defaults[name]}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_modes_differ_in_what_they_are_about_alone(folder):
-    dense = experiment(ROOT / folder / "dense.gin")
-    for path in PATHS:
-        if path.parent.name == folder:
-            made = experiment(path)
-            assert made.optimizer == dense.optimizer
-            assert made.network.weight_decay == dense.network.weight_decay
-            assert (made.training.batch_size, made.training.seed) == (dense.training.batch_size, 0)
+def test_macros_may_be_bound_on_the_command_line(folder):
+    bindings = ["SPARSITY = 0.9", "UPDATE_FREQ = 7", "PRUNED_RUN = 'a'", "PRUNED_START = 'b'"]
+    gin_files.parse([str(ROOT / folder / "rigl.gin")], bindings)
+    assert (gin_names.masks().sparsity, gin_names.mask_updater().update_freq) == (0.9, 7)
+    gin.clear_config()
+    gin_files.parse([str(ROOT / folder / "lottery.gin")], bindings)
+    assert (gin_names.network().mask_init_path, gin_names.network().weight_init_path) == ("a", "b")
 
 
 CASES = [

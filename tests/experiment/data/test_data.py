@@ -11,10 +11,11 @@ from scipy import ndimage
 from sklearn.datasets import load_digits as sklearn_digits
 
 from sparse_lib.experiment import data
-from sparse_lib.experiment.data import Dataset, Split, batch_indices
+from sparse_lib.experiment.data import Dataset, DataSettings, Split, batch_indices
 from sparse_lib.experiment.data.dataset import dataset_from_arrays
 from sparse_lib.experiment.data.holdout import hold_out
-from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
+from sparse_lib.experiment.data.sources.digits import digit_originals, render_digits, split_originals
+from sparse_lib.experiment.runtime.errors import SettingError
 from tests.experiment.data.loading import load
 
 
@@ -135,7 +136,7 @@ def test_digits_are_the_real_ones_with_their_labels():
 def test_digits_are_enlarged_as_by_spline_interpolation():
     images = digit_originals()[0][:20]
     expected = ndimage.zoom(images.astype(np.float64), (1, 2.5, 2.5), order=3, mode="grid-constant", grid_mode=True)
-    enlarged = rendered_digits(images, 20)
+    enlarged = render_digits(images, 20)
     np.testing.assert_allclose(enlarged[:, 4:24, 4:24], np.clip(expected, 0, 1), atol=1e-6)
     enlarged[:, 4:24, 4:24] = 0
     assert not enlarged.any()
@@ -350,3 +351,16 @@ def test_uint8_and_wider_integers_scale_alike():
     expected = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(1, 16, 16, 1)
     for split in (own.train, own.validation, own.test):
         np.testing.assert_array_equal(split.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_size": "5"}, r"data\.validation_size='5' must be an integer or None\."),
+        ({"download": 1}, r"data\.download=1 must be True or False\."),
+        ({"name": None}, r"data\.name=None must be a text in quotes\."),
+    ],
+)
+def test_settings_of_another_type_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        DataSettings(**settings)

@@ -12,7 +12,7 @@ import pytest
 
 from sparse_lib.experiment.data.cache import cache_directory, cached_arrays
 from sparse_lib.experiment.data.sources import digits_large
-from sparse_lib.experiment.data.sources.digits import digit_originals, rendered_digits, split_originals
+from sparse_lib.experiment.data.sources.digits import digit_originals, render_digits, split_originals
 from sparse_lib.experiment.data.sources.digits_large import Recipe, load_digits_large, make_arrays
 from tests.experiment.data.loading import load
 
@@ -52,7 +52,7 @@ def test_images_are_about_as_bright_as_mnist(small):
 def test_without_jitter_the_originals_come_back():
     still = dataclasses.replace(SMALL, rotation=0, scale=0, shear=0, shift=0, elastic=0)
     arrays = make_arrays(still)
-    canvas = rendered_digits(digit_originals()[0], SMALL.digit_size)
+    canvas = render_digits(digit_originals()[0], SMALL.digit_size)
     np.testing.assert_array_equal(arrays["x_test"], np.rint(255 * canvas[arrays["original_test"]].astype(np.float64)))
 
 

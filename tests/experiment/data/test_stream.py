@@ -141,7 +141,7 @@ def test_grey_images_stay_grey_and_become_colour_where_asked():
 def test_encoded_images_are_normalised_as_pixels_in_memory_are(name):
     image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     kind = preprocessing(name, "own")
-    found = decoding.normalised(tf.constant(image, tf.float32), kind)
+    found = decoding.normalise(tf.constant(image, tf.float32), kind)
     np.testing.assert_allclose(found, pixels(image[None], kind)[0], atol=2e-6)
 
 

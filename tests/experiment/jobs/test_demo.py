@@ -1,4 +1,4 @@
-"""The demonstration: what it runs, in which order, and how it goes on, fails and stops."""
+"""The demonstration: its runs and their order, and how it resumes, fails and stops."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import time
 import gin
 import pytest
 
-from sparse_lib.experiment.config import gin_names
+from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.jobs import demo, stages
 from sparse_lib.experiment.runtime.errors import RunError
 
@@ -54,43 +54,42 @@ def started(history: pathlib.Path) -> list[str]:
     return [line.split()[1] for line in history.read_text().splitlines() if line.startswith("start")]
 
 
-@pytest.mark.parametrize("stage", demo.STAGES, ids=lambda stage: stage.name)
-def test_commands_name_gin_files_and_settings_that_exist(stage):
-    words = demo.command(stage, pathlib.Path("somewhere/demo"))
+@pytest.mark.parametrize("mode", demo.MODES, ids=lambda mode: mode.name)
+def test_commands_name_gin_files_and_settings_that_exist(mode):
+    words = demo.make_stage(mode, pathlib.Path("somewhere/demo")).command
     flags = [word.removeprefix("--").split("=", 1) for word in words[1:]]
     (config,) = [value for name, value in flags if name == "gin_config"]
     bindings = [value for name, value in flags if name == "gin_bindings"]
     gin.clear_config()
-    gin.add_config_file_search_path(os.path.dirname(config))
-    gin.parse_config_files_and_bindings([config], bindings)
+    gin_files.parse([config], bindings)
     try:
         training, network, pruning = gin_names.training(), gin_names.network(), gin_names.pruning()
     finally:
         gin.clear_config()
     assert training.total_steps == demo.STEPS
-    assert pruning.final_sparsity == (0.95 if stage.name == "prune" else 0.8)
-    assert network.mask_init_path == ("somewhere/demo/prune" if stage.from_pruned else None)
-    assert network.weight_init_path == ("somewhere/demo/prune/ckpt-0" if stage.name == "lottery" else None)
+    assert pruning.final_sparsity == (0.95 if mode.name == "prune" else 0.8)
+    assert network.mask_init_path == ("somewhere/demo/prune" if mode.from_pruned else None)
+    assert network.weight_init_path == ("somewhere/demo/prune/ckpt-0" if mode.name == "lottery" else None)
 
 
 def test_tickets_and_baselines_see_the_same_data():
-    assert len({stage.seed for stage in demo.STAGES if stage.from_pruned}) == 1
+    assert len({mode.seed for mode in demo.MODES if mode.from_pruned}) == 1
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 6])
 def test_every_stage_runs_once_and_masks_come_first(fake, tmp_path, jobs):
-    demo.job(tmp_path / "out", jobs).run()
-    assert sorted(started(fake)) == sorted(stage.name for stage in demo.STAGES)
+    demo.make_job(tmp_path / "out", jobs).run()
+    assert sorted(started(fake)) == sorted(mode.name for mode in demo.MODES)
     history = fake.read_text().splitlines()
-    for stage in demo.STAGES:
-        if stage.from_pruned:
-            assert history.index("end prune") < history.index(f"start {stage.name}")
+    for mode in demo.MODES:
+        if mode.from_pruned:
+            assert history.index("end prune") < history.index(f"start {mode.name}")
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
     monkeypatch.setenv("SECONDS_OF_WORK", "0.1")
-    demo.job(tmp_path / "out", jobs).run()
+    demo.make_job(tmp_path / "out", jobs).run()
     at_work, most = 0, 0
     for line in fake.read_text().splitlines():
         at_work += 1 if line.startswith("start") else -1
@@ -99,24 +98,24 @@ def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
 
 
 def test_finished_stages_are_not_repeated(fake, tmp_path):
-    demo.job(tmp_path / "out", 2).run()
+    demo.make_job(tmp_path / "out", 2).run()
     (tmp_path / "out" / "scratch" / "result.json").unlink()
     fake.write_text("")
-    demo.job(tmp_path / "out", 2).run()
+    demo.make_job(tmp_path / "out", 2).run()
     assert started(fake) == ["scratch"]
 
 
 def test_a_stage_is_repeated_if_one_that_it_waits_for_ran_after_it(fake, tmp_path):
-    demo.job(tmp_path / "out", 2).run()
+    demo.make_job(tmp_path / "out", 2).run()
     (tmp_path / "out" / "prune" / "result.json").unlink()
     fake.write_text("")
-    demo.job(tmp_path / "out", 1).run()
-    based = {stage.name for stage in demo.STAGES if stage.from_pruned}
+    demo.make_job(tmp_path / "out", 1).run()
+    based = {mode.name for mode in demo.MODES if mode.from_pruned}
     assert set(started(fake)) == {"prune", *based}
     # The same if the job was killed before it came to them.
     (tmp_path / "out" / "logs" / "prune.log").touch()
     fake.write_text("")
-    demo.job(tmp_path / "out", 1).run()
+    demo.make_job(tmp_path / "out", 1).run()
     assert set(started(fake)) == based
 
 
@@ -129,24 +128,24 @@ def test_stages_must_come_after_those_that_they_wait_for(tmp_path):
 
 
 def test_other_settings_need_another_directory(fake, tmp_path, monkeypatch):
-    demo.job(tmp_path / "out", 2).run()
+    demo.make_job(tmp_path / "out", 2).run()
     monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=7",))
     fake.write_text("")
     with pytest.raises(RunError, match="choose another --out for other settings"):
-        demo.job(tmp_path / "out", 2).run()
+        demo.make_job(tmp_path / "out", 2).run()
     assert not started(fake)
 
 
 def test_failure_is_one_line_with_the_log(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("BROKEN", "lottery")
     with pytest.raises(RunError) as raised:
-        demo.job(tmp_path / "out", 1).run()
+        demo.make_job(tmp_path / "out", 1).run()
     log = tmp_path / "out" / "logs" / "lottery.log"
     assert str(raised.value) == f"The stage 'lottery' failed, see {log}: it is broken"
     assert "some line" in log.read_text()
     monkeypatch.delenv("BROKEN")
-    demo.job(tmp_path / "out", 1).run()
-    assert all((tmp_path / "out" / stage.name / "result.json").exists() for stage in demo.STAGES)
+    demo.make_job(tmp_path / "out", 1).run()
+    assert all((tmp_path / "out" / mode.name / "result.json").exists() for mode in demo.MODES)
 
 
 def test_a_stage_that_ends_without_its_result_has_failed(fake, tmp_path, monkeypatch):
@@ -158,20 +157,20 @@ def test_a_stage_that_ends_without_its_result_has_failed(fake, tmp_path, monkeyp
 def test_unwritable_directory_is_one_line(fake, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        demo.job(tmp_path / "file" / "out", 1)
+        demo.make_job(tmp_path / "file" / "out", 1)
 
 
 def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "TRAIN", tmp_path / "train.py")
     with pytest.raises(RunError, match="clone the repository"):
-        demo.job(tmp_path / "out", 1)
+        demo.make_job(tmp_path / "out", 1)
 
 
 def test_logs_begin_with_a_command_that_can_be_typed(fake, tmp_path):
-    demo.job(tmp_path / "out", 2).run()
+    demo.make_job(tmp_path / "out", 2).run()
     line = (tmp_path / "out" / "logs" / "prune.log").read_text().splitlines()[0]
-    stage = next(stage for stage in demo.STAGES if stage.name == "prune")
-    assert shlex.split(line) == ["$", "python", *demo.command(stage, tmp_path / "out")]
+    mode = next(mode for mode in demo.MODES if mode.name == "prune")
+    assert shlex.split(line) == ["$", "python", *demo.make_stage(mode, tmp_path / "out").command]
 
 
 def test_table_and_files(fake, tmp_path, capsys):
@@ -184,7 +183,7 @@ def test_table_and_files(fake, tmp_path, capsys):
     rows = [line.split() for line in text.splitlines()[3:]]
     assert [row[-7:] for row in rows] == [["0.9700", "0.9500", "2,210", "300", "0.100", "0.5000", "117"]] * 6
     stored = json.loads((out / "demo.json").read_text())
-    assert list(stored) == [stage.name for stage in demo.STAGES]
+    assert list(stored) == [mode.name for mode in demo.MODES]
     assert stored["rigl"]["relative_flops"] == pytest.approx(0.1)
     assert max(map(len, text.splitlines())) <= 110
 
@@ -193,7 +192,7 @@ def test_table_and_files(fake, tmp_path, capsys):
 DRIVER = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from sparse_lib.experiment import demo
+from sparse_lib.experiment.jobs import demo
 demo.TRAIN = pathlib.Path(sys.argv.pop(1))
 demo.flags.DEFINE_string("out", "", "")
 demo.flags.DEFINE_integer("jobs", 2, "")
@@ -216,8 +215,8 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number)
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
     assert "end" not in fake.read_text()
-    demo.job(tmp_path / "out", 2).run()
-    assert all((tmp_path / "out" / stage.name / "result.json").exists() for stage in demo.STAGES)
+    demo.make_job(tmp_path / "out", 2).run()
+    assert all((tmp_path / "out" / mode.name / "result.json").exists() for mode in demo.MODES)
 
 
 @pytest.mark.slow
@@ -225,8 +224,8 @@ def test_real_runs_of_a_few_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "STEPS", 30)
     monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=30", "training.log_freq=3", "training.save_freq=10"))
     pruning = ("pruning.begin_step=5", "pruning.end_step=20", "pruning.frequency=5")
-    short = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.STAGES]
-    monkeypatch.setattr(demo, "STAGES", tuple(short))
+    short = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.MODES]
+    monkeypatch.setattr(demo, "MODES", tuple(short))
     demo.demonstrate(tmp_path / "out", 2)
     stored = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert stored["dense"]["active_weights"] == 44_190

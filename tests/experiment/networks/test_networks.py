@@ -1,11 +1,12 @@
 """The networks: their sizes, names and seeds."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.networks import MLP, LeNet5, Style
+from sparse_lib.experiment.networks import MLP, NETWORKS, LeNet5, Network, Style
 
 IMAGE = (28, 28, 1)
 
@@ -88,6 +89,17 @@ def test_the_activation_is_that_of_the_hidden_layers():
     model = LeNet5(hidden_sizes=(2, 3, 5, 4)).build(IMAGE, 10, Style(activation="tanh"))
     names = [layer.activation.__name__ for layer in model.layers if hasattr(layer, "activation")]
     assert names == ["tanh"] * 4 + ["linear"]
+
+
+def test_every_network_is_in_the_registry():
+    def descendants(kind):
+        return [kind, *(other for child in kind.__subclasses__() for other in descendants(child))]
+
+    # Gin makes subclasses of its own.
+    ours = [kind for kind in descendants(Network) if kind.__module__.startswith("sparse_lib.experiment.networks.")]
+    concrete = {kind for kind in ours if not inspect.isabstract(kind)}
+    assert {NETWORKS[kind.config_name] for kind in concrete} == set(NETWORKS.values()) >= {LeNet5, MLP}
+    assert len(NETWORKS) == len({kind.config_name for kind in concrete})
 
 
 def test_lenet5_needs_four_sizes():

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import checkpoints
-from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader, available, find
+from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader, find, list_steps
 
 
 def state(offset: float = 0.0) -> dict[str, dict[str, tf.Variable]]:
@@ -73,7 +73,7 @@ def test_find_understands(form, tmp_path):
 def test_find_takes_a_step_beside_a_mask_update(tmp_path):
     saver(tmp_path).save(-99)
     assert find(tmp_path / "ckpt--99") == str(tmp_path / "ckpt--99")
-    assert available(tmp_path) == []
+    assert list_steps(tmp_path) == []
 
 
 def test_find_names_what_is_there(tmp_path):
@@ -97,7 +97,7 @@ def test_keeps_the_first_and_the_last(keep, left, tmp_path):
     made.save(-3)
     for step in range(6):
         made.save(step)
-    assert available(tmp_path) == left
+    assert list_steps(tmp_path) == left
     files = {path.name for path in tmp_path.iterdir()}
     wanted = {f"ckpt-{step}{end}" for step in [-3, *left] for end in (".index", ".data-00000-of-00001")}
     assert files == wanted
@@ -117,7 +117,7 @@ def test_a_save_that_fails_leaves_what_was_there(call, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.os, "replace", failing)
     with pytest.raises(RunError, match=r"ckpt-2 cannot be written: No space left on device\.$"):
         saver(tmp_path, state(5.0)).save(2)
-    assert available(tmp_path) == [1]
+    assert list_steps(tmp_path) == [1]
     restored = state(9.0)
     assert saver(tmp_path, restored).restore_latest() == 1
     assert_equal(numbers(state()), numbers(restored))

@@ -13,7 +13,7 @@ from sparse_lib.experiment.storage import files
 def test_atomic_replaces_at_once(tmp_path):
     path = tmp_path / "a.npz"
     path.write_text("old")
-    with files.atomic(path) as temporary:
+    with files.atomic_path(path) as temporary:
         assert temporary.parent == tmp_path and temporary.suffix == ".npz"
         temporary.write_text("new")
         assert path.read_text() == "old"
@@ -26,7 +26,7 @@ def test_atomic_leaves_nothing_where_the_writer_fails(tmp_path):
     path.write_text("old")
 
     def write_half():
-        with files.atomic(path) as temporary:
+        with files.atomic_path(path) as temporary:
             temporary.write_text("half")
             raise ZeroDivisionError
 

@@ -34,26 +34,26 @@ def contents(directory):
 
 def test_locked_makes_the_directory(tmp_path):
     path = tmp_path / "a" / "b"
-    with run_directory.locked(path):
+    with run_directory.lock(path):
         assert list(path.iterdir()) == []
 
 
 def test_a_second_process_is_kept_out(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(RunError, match="Another process trains in"), run_directory.locked(tmp_path):
+    with pytest.raises(RunError, match="Another process works in"), run_directory.lock(tmp_path):
         raise AssertionError
     os.close(handle)
-    with run_directory.locked(tmp_path):
+    with run_directory.lock(tmp_path):
         pass
-    with run_directory.locked(tmp_path):
+    with run_directory.lock(tmp_path):
         pass
 
 
 def test_an_unwritable_directory_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"--logdir=.*file/run cannot be written \(Not a directory\); choose another\.$"):
-        run_directory.locked(tmp_path / "file" / "run").__enter__()
+        run_directory.lock(tmp_path / "file" / "run").__enter__()
 
 
 def test_the_same_configuration_goes_on(run):

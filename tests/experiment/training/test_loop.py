@@ -17,7 +17,7 @@ from sparse_lib.experiment.config.network import UnitScaledSettings
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import loop, run
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -169,7 +169,7 @@ def test_a_pair_lies_on_both_sides_of_the_update_alone(rigl):
             stays = before.read("masks", kernel) & after.read("masks", kernel)
             np.testing.assert_array_equal(old[stays], new[stays])
             assert not new[~stays].any()
-    assert available(directory) == [0, 12, 24]
+    assert list_steps(directory) == [0, 12, 24]
 
 
 def test_logged_gradient_norm_and_distance_are_those_of_the_checkpoint(rigl):
@@ -323,14 +323,14 @@ def test_tampering_with_a_masked_weight_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(Steps, "run", tamper)
     with pytest.raises(AssertionError, match=r"Masked weights of dense2/kernel are not zero"):
         tiny.train(tiny.experiment(**SPARSE), tmp_path)
-    assert available(tmp_path) == [0] and [r["step"] for r in tiny.lines(tmp_path)] == [0]
+    assert list_steps(tmp_path) == [0] and [r["step"] for r in tiny.lines(tmp_path)] == [0]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_loses_nothing(tmp_path):
     of = tiny.experiment(**RIGL, optimizer={"learning_rate": 1e30})
     with pytest.raises(RunError, match=r"^The training loss is (nan|inf) at step \d+: lower optimizer\.learning_rate"):
         tiny.train(of, tmp_path)
-    assert available(tmp_path) == [0]
+    assert list_steps(tmp_path) == [0]
     assert all(np.isfinite(value).all() for name, value in groups(tmp_path).items() if name.startswith("model"))
     with pytest.raises(RunError, match=r"The training loss is"):
         tiny.train(of, tmp_path)
@@ -348,7 +348,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
     monkeypatch.setattr(Steps, "run", hide)
     with pytest.raises(RunError, match=r"^Weights of mlp/dense\d/\w+ are not finite before step 2: lower"):
         tiny.train(of, tmp_path)
-    assert available(tmp_path) == [0, 1] and [record["step"] for record in tiny.lines(tmp_path)] == [0, 1]
+    assert list_steps(tmp_path) == [0, 1] and [record["step"] for record in tiny.lines(tmp_path)] == [0, 1]
     assert all(np.isfinite(value).all() for name, value in groups(tmp_path).items() if name.startswith("model"))
     assert not (tmp_path / files.RESULT).exists()
 
@@ -364,7 +364,7 @@ def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
 def test_overwrite_starts_again(tmp_path):
     tiny.train(tiny.experiment(training={"total_steps": 9}), tmp_path)
     result = tiny.train(tiny.experiment(training={"total_steps": 4}), tmp_path, overwrite=True)
-    assert result["steps"] == 4 and available(tmp_path) == [0, 4]
+    assert result["steps"] == 4 and list_steps(tmp_path) == [0, 4]
     assert [record["step"] for record in tiny.lines(tmp_path)] == [0, 4]
 
 
@@ -373,7 +373,7 @@ def test_overwrite_deletes_nothing_before_the_new_run_is_built(tmp_path):
     broken = tiny.experiment(network={"mask_init_path": str(tmp_path / "nowhere" / "ckpt-1")})
     with pytest.raises(RunError, match="There is no checkpoint"):
         tiny.train(broken, tmp_path, overwrite=True)
-    assert available(tmp_path) == [0, 4] and (tmp_path / files.RESULT).exists()
+    assert list_steps(tmp_path) == [0, 4] and (tmp_path / files.RESULT).exists()
 
 
 def test_a_run_that_cannot_be_built_claims_no_directory(tmp_path):
@@ -391,7 +391,7 @@ def test_a_signal_stops_the_run_and_the_same_call_goes_on(rigl, tmp_path, monkey
     with pytest.raises(Interrupted, match="Stopped at step 5; the same command goes on from there") as caught:
         tiny.train(of, tmp_path)
     assert caught.value.signal == signal.SIGTERM
-    assert available(tmp_path) == [0, 5]
+    assert list_steps(tmp_path) == [0, 5]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
     resumed = tiny.train(of, tmp_path)

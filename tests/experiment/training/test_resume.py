@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from sparse_lib.experiment.storage.checkpoints import Reader, available
+from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 
 ROOT = pathlib.Path(__file__).parents[3]
 LENGTH = [
@@ -122,8 +122,8 @@ def test_run_stops_at_a_signal_and_goes_on(tmp_path: pathlib.Path) -> None:
     stop = KILL_AT.format(**LOOP, name="_log", call=3, before=True).replace("SIGKILL", "SIGTERM")
     assert run(broken, MODES["rigl"], stop) == 128 + signal.SIGTERM
     assert run(broken, MODES["rigl"]) == 0
-    kept = {f"ckpt-{step}" for step in available(broken)}
-    assert {f"ckpt-{step}" for step in available(whole)} <= kept
+    kept = {f"ckpt-{step}" for step in list_steps(broken)}
+    assert {f"ckpt-{step}" for step in list_steps(whole)} <= kept
     assert_same_run(whole, broken)
 
 

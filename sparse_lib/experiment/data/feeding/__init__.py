@@ -1,1 +1,1 @@
-"""How training reads a data set: batch order, resident arrays, streams, decoding, augmentation."""
+"""Reading a data set while training: batch order, resident arrays, streams, decoding, augmentation."""

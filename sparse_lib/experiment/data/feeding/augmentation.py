@@ -1,4 +1,4 @@
-"""Variations of training images that lie in memory, inside the compiled step."""
+"""Augmentation of training images in memory, inside the compiled step."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,14 @@ _STREAM = 0xC40F
 
 
 def crop_flip_draws(seed: int, step: int, count: int, pad: int = PAD) -> npt.NDArray[np.int32]:
-    """Where the images of a step are cut, and which are mirrored.
+    """Draws where the images of a step are cropped, and which are mirrored.
 
-    Drawn outside the step, since XLA draws other numbers from the same seed than TensorFlow does.
+    Drawn outside the compiled step, since XLA and TensorFlow draw different numbers from one seed.
 
     Args:
       seed: of the order of the data.
       step: counts from 0.
-      count: of images.
+      count: number of images (count).
       pad: as for `crop_flip`.
 
     Returns:
@@ -30,10 +30,10 @@ def crop_flip_draws(seed: int, step: int, count: int, pad: int = PAD) -> npt.NDA
 
 
 def crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int = PAD) -> tf.Tensor:
-    """Pads by reflection, cuts the original size out at random places, and mirrors half of the images.
+    """Pads by reflection, crops the original size at random places, and mirrors half of the images.
 
-    The border repeats the outermost pixel, as google-research/rigl pads CIFAR: with it, normalising before or after
-    comes to the same.
+    The reflection repeats the outermost pixel, as google-research/rigl pads CIFAR, so that normalising before or after
+    gives the same.
 
     Args:
       images: `[n, height, width, channels]`, of any type.
@@ -47,11 +47,11 @@ def crop_flip(images: tf.Tensor, draws: tf.Tensor, pad: int = PAD) -> tf.Tensor:
     rows = draws[:, :1] - pad + tf.range(height)
     across = tf.range(width)
     columns = draws[:, 1:2] - pad + tf.where(draws[:, 2:] == 1, width - 1 - across, across)
-    cut = tf.gather(images, _reflected(rows, height), axis=1, batch_dims=1)
-    return tf.gather(cut, _reflected(columns, width), axis=2, batch_dims=1)
+    cut = tf.gather(images, _reflect(rows, height), axis=1, batch_dims=1)
+    return tf.gather(cut, _reflect(columns, width), axis=2, batch_dims=1)
 
 
-def _reflected(places: tf.Tensor, size: int) -> tf.Tensor:
-    """Places beyond either end, counted back from it, the end itself repeated."""
+def _reflect(places: tf.Tensor, size: int) -> tf.Tensor:
+    """Reflects indices beyond either end, the end itself repeated."""
     inside = tf.where(places < 0, -1 - places, places)
     return tf.where(inside >= size, 2 * size - 1 - inside, inside)

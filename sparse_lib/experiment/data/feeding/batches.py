@@ -1,4 +1,4 @@
-"""Which training image stands where: a pure function of the seed and the step."""
+"""The order of the training images: a pure function of the seed and the step."""
 
 from functools import lru_cache
 
@@ -14,23 +14,22 @@ _STREAM = 0xDA7A
 def batch_indices(*, seed: int, first_step: int, steps: int, batch_size: int, n: int) -> npt.NDArray[np.int32]:
     """Row numbers of the training images of consecutive steps.
 
-    Epoch `e` is a permutation of `range(n)` drawn from `(seed, e)`; the epochs are laid end to end
-    and step `s` takes the positions `s * batch_size` to `(s + 1) * batch_size - 1`. So a batch may
-    reach over the end of an epoch, every image is seen once an epoch, and however a run is cut
-    into calls it sees the same rows.
+    Epoch `e` is a permutation of `range(n)` drawn from `(seed, e)`; the epochs are concatenated and step `s` takes the
+    positions `s * batch_size` to `(s + 1) * batch_size - 1`. So a batch may span two epochs, every image is seen once
+    per epoch, and the rows of a step do not depend on how a run is divided into calls.
 
     Args:
       seed: the run's seed, not negative.
-      first_step: the first step (count from 0).
-      steps: number of steps.
-      batch_size: images per step; may exceed `n`.
-      n: number of training images.
+      first_step: counts from 0.
+      steps: number of steps (count).
+      batch_size: images per step (count); may exceed `n`.
+      n: number of training images (count).
 
     Returns:
       `[steps, batch_size]`.
 
     Raises:
-      ValueError: if an argument is out of range.
+      InputError: if an argument is out of range.
     """
     for name, value, least in (
         ("seed", seed, 0),

@@ -1,4 +1,4 @@
-"""Encoded images to what a network sees: crops decoded alone, resized and normalised."""
+"""Decodes crops of encoded images, resizes and normalises them."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,19 @@ from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
 # Of the shorter side, as 224 of 256 pixels (Krizhevsky et al. 2012, and the published models since).
 CENTRAL = 0.875
-# Inception's crop (Szegedy et al. 2015): share of the area, and aspect ratio of what is cut out. The published code
-# draws what covers less than a tenth of the image again.
+# Inception's crop (Szegedy et al. 2015): share of the area, and aspect ratio of the crop. The published code rejects a
+# crop of less than a tenth of the image and draws again.
 AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 LEAST_COVERED = 0.1
 
-# TF1's decoder, and with it all published results; the accurate transform differs by up to 9 grey levels.
+# As in TF1's decoder, and so in all published results; the accurate transform differs by up to 9 grey levels.
 _DCT = "INTEGER_FAST"
 
 Choice = Callable[[tf.Tensor], tf.Tensor]
 
 
 def evaluation_image(encoded: tf.Tensor, size: int, channels: int, preprocessing: Preprocessing) -> tf.Tensor:
-    """The central square of an image.
+    """Decodes the central square of an image.
 
     Args:
       encoded: JPEG, PNG, BMP or the first frame of a GIF, a scalar string.
@@ -31,16 +31,16 @@ def evaluation_image(encoded: tf.Tensor, size: int, channels: int, preprocessing
     Returns:
       float32 `[size, size, channels]`.
     """
-    return _finished(decode_window(encoded, _central, channels), size, channels, preprocessing)
+    return _resize_and_normalise(decode_window(encoded, _central_window, channels), size, channels, preprocessing)
 
 
 def training_image(
     encoded: tf.Tensor, seed: tf.Tensor, size: int, channels: int, preprocessing: Preprocessing
 ) -> tf.Tensor:
-    """A random part of an image, mirrored in half of the cases: the Inception crop.
+    """Decodes a random part of an image, mirrored in half of the cases: the Inception crop.
 
-    The part covers 10 to 100% of the area and has an aspect ratio of 3/4 to 4/3; where ten attempts find none, it is
-    the central square.
+    The part covers 10 to 100% of the area and has an aspect ratio of 3/4 to 4/3; if ten attempts find none, it is the
+    central square.
 
     Args:
       encoded: as for `evaluation_image`.
@@ -53,7 +53,7 @@ def training_image(
       float32 `[size, size, channels]`.
     """
     box_seed, flip_seed = tf.unstack(tf.random.split(seed, 2, alg="philox"))
-    image = _finished(
+    image = _resize_and_normalise(
         decode_window(encoded, lambda shape: inception_window(shape, box_seed), channels), size, channels, preprocessing
     )
     return tf.image.stateless_random_flip_left_right(image, flip_seed)
@@ -74,7 +74,7 @@ def decode_window(encoded: tf.Tensor, choose: Choice, channels: int) -> tf.Tenso
     return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
-def _central(shape: tf.Tensor) -> tf.Tensor:
+def _central_window(shape: tf.Tensor) -> tf.Tensor:
     side = tf.cast(CENTRAL * tf.cast(tf.reduce_min(shape), tf.float32), tf.int32)
     top, left = tf.unstack((shape - side + 1) // 2)
     return tf.stack([top, left, side, side])
@@ -93,23 +93,23 @@ def inception_window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         use_image_if_no_bounding_boxes=True,
     )
     found = tf.reduce_any(extent[:2] != shape)
-    return tf.where(found, tf.concat([begin[:2], extent[:2]], 0), _central(shape))
+    return tf.where(found, tf.concat([begin[:2], extent[:2]], 0), _central_window(shape))
 
 
-def _finished(image: tf.Tensor, size: int, channels: int, preprocessing: Preprocessing) -> tf.Tensor:
+def _resize_and_normalise(image: tf.Tensor, size: int, channels: int, preprocessing: Preprocessing) -> tf.Tensor:
     if preprocessing.legacy_bicubic:
         resized = tf.raw_ops.ResizeBicubic(images=image[None], size=[size, size])[0]
     else:
         resized = tf.image.resize(image, [size, size], antialias=True)
-    return normalised(tf.ensure_shape(resized, [size, size, channels]), preprocessing)
+    return normalise(tf.ensure_shape(resized, [size, size, channels]), preprocessing)
 
 
-def normalised(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Maps pixels to what the network sees.
+def normalise(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Normalises the pixels of one image.
 
     Args:
       image: float32 `[height, width, channels]` in grey levels, about 0 to 255.
-      preprocessing: the map.
+      preprocessing: mean and standard deviation, or those of the image.
 
     Returns:
       float32 of the same shape.

@@ -1,4 +1,4 @@
-"""Images read by number and decoded in parallel, ahead of their use."""
+"""Input pipelines that read images by index and decode them in parallel, ahead of their use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,25 +12,25 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.feeding import decoding
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
-# Batches that wait decoded, and batches whose files are read at the same time.
+# Decoded batches that are prefetched, and batches whose files are read at the same time.
 AHEAD, READ_AT_ONCE = 2, 4
-# Images whose files are read in one go for an evaluation.
+# Images whose files are read at once for an evaluation.
 _BLOCK = 64
 
-# Numbers of images to their encoded contents.
+# Indices of images -> encoded images.
 Read = Callable[[npt.NDArray[np.integer]], list[bytes]]
 
 
 def evaluation_batches(
     read: Read, count: int, at_once: int, size: int, channels: int, preprocessing: Preprocessing
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Goes through images once, in order.
+    """Iterates over the images once, in order.
 
     Args:
-      read: gets the encoded images.
-      count: of all images.
-      at_once: images of a batch.
-      size: height and width that they are brought to (pixels).
+      read: reads encoded images by index.
+      count: number of images (count).
+      at_once: images per batch (count).
+      size: height and width that images are resized to (pixels).
       channels: of an image (count).
       preprocessing: of the pixels.
 
@@ -38,12 +38,12 @@ def evaluation_batches(
       `[at_once, size, size, channels]`; the last batch may be shorter.
 
     Raises:
-      ValueError: if an image cannot be read.
+      InputError: if an image cannot be read.
     """
     batches = (
         tf.data.Dataset.range(count)
         .batch(_BLOCK)
-        .map(lambda rows: fetched(read, rows), num_parallel_calls=READ_AT_ONCE)
+        .map(lambda rows: fetch(read, rows), num_parallel_calls=READ_AT_ONCE)
         .unbatch()
         .map(
             lambda encoded: decoding.evaluation_image(encoded, size, channels, preprocessing),
@@ -52,16 +52,16 @@ def evaluation_batches(
         .batch(at_once)
         .prefetch(AHEAD)
     )
-    with told():
+    with raise_input_errors():
         yield from batches.as_numpy_iterator()
 
 
-def fetched(read: Read, rows: tf.Tensor) -> tf.Tensor:
-    """Encoded images inside a pipeline.
+def fetch(read: Read, rows: tf.Tensor) -> tf.Tensor:
+    """Reads encoded images inside a pipeline.
 
     Args:
-      read: gets them.
-      rows: numbers of images, [n].
+      read: reads encoded images by index.
+      rows: indices of images, [n].
 
     Returns:
       Strings, [n].
@@ -74,14 +74,14 @@ def fetched(read: Read, rows: tf.Tensor) -> tf.Tensor:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Tells in one line that an image cannot be read.
+def raise_input_errors() -> Iterator[None]:
+    """Replaces an error of TensorFlow by one line about an image that cannot be decoded.
 
     Yields:
       Nothing.
 
     Raises:
-      ValueError: where TensorFlow raises an error of its own.
+      InputError: instead of TensorFlow's error.
     """
     try:
         yield

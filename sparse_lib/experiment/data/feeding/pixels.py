@@ -1,4 +1,4 @@
-"""Images in memory at one byte a value, normalised as they are read."""
+"""Images in memory at one byte per value, normalised as they are read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +8,17 @@ import numpy.typing as npt
 
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
-# Images whose statistics are computed at a time: their float64 copy stays small.
+# Images whose statistics are computed at once: their float64 copy stays small.
 _BLOCK = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Images that are read like a float32 array: `images[rows]` is (values[rows] - offset) / scale.
+    """Bytes with the indexing of a float32 array: `images[rows]` is (values[rows] - offset) / scale.
 
     Attributes:
       values: uint8 `[n, height, width, channels]`.
-      offset: float32 `[1, 1, 1, channels or 1]`, or `[n, 1, 1, 1]`, one an image.
+      offset: float32 `[1, 1, 1, channels or 1]`, or `[n, 1, 1, 1]`, one per image.
       scale: float32, of the same shape as `offset`.
     """
 
@@ -36,7 +36,7 @@ class Pixels:
 
     @property
     def per_image(self) -> bool:
-        """Whether each image has an offset and a scale of its own."""
+        """Whether each image has its own offset and scale."""
         return len(self.offset) != 1
 
     def __len__(self) -> int:
@@ -51,11 +51,11 @@ class Pixels:
 
 
 def pixels(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Pixels:
-    """Takes images in.
+    """Wraps images that are normalised as they are read.
 
     Args:
       values: uint8 `[n, height, width, channels]`.
-      preprocessing: what is read of them.
+      preprocessing: mean and standard deviation, or those of each image.
 
     Returns:
       The images.
@@ -72,7 +72,7 @@ def pixels(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Pixel
 
 
 def _statistics(values: npt.NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each image, float32 `[n, 1, 1, 1]`."""
+    """Mean and standard deviation of each image, each float32 `[n, 1, 1, 1]`."""
     means, deviations = [], []
     for begin in range(0, len(values), _BLOCK):
         flat = values[begin : begin + _BLOCK].reshape(-1, values[0].size).astype(np.float64)

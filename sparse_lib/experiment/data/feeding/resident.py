@@ -1,4 +1,4 @@
-"""Training images on the device: batches gathered, varied and normalised inside the compiled step."""
+"""Training images on the device: batches are gathered, augmented and normalised inside the compiled step."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,10 @@ class Resident:
     """The images of a training split as tensors."""
 
     def __init__(self, split: Split, *, augmentation: str | None, seed: int) -> None:
-        """Puts them on the device, bytes as bytes.
+        """Copies the images to the device, bytes as bytes.
 
         Args:
-          split: in memory.
+          split: the training split, in memory.
           augmentation: `crop_flip` or None.
           seed: of the augmentation.
         """
@@ -28,14 +28,14 @@ class Resident:
         self._augmentation, self._seed = augmentation, seed
 
     def orders(self, rows: npt.NDArray[np.int32], first_step: int) -> npt.NDArray[np.int32]:
-        """What the images of some steps are, and how they are varied.
+        """Indices and augmentation of the images of consecutive steps.
 
         Args:
-          rows: which images the global batches have, `[steps, batch]`.
+          rows: indices of the images of the global batches, `[steps, batch]`.
           first_step: counts from 0.
 
         Returns:
-          `[steps, batch, 1]`, or `[steps, batch, 4]` with what is drawn for each image.
+          `[steps, batch, 1]`, or `[steps, batch, 4]` with the crop and flip of each image.
         """
         if self._augmentation is None:
             return rows[..., np.newaxis]
@@ -44,7 +44,7 @@ class Resident:
         return np.concatenate([rows[..., np.newaxis], np.stack(draws)], axis=-1)
 
     def batch(self, orders: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images of one step, or of a replica's part of one.
+        """Images of one step, or of one replica's share of it.
 
         Args:
           orders: of that step, from `orders`, `[n, 1 or 4]`.

@@ -1,4 +1,4 @@
-"""Training images on disk to the batches of consecutive steps."""
+"""Streams training images from disk in the batches of consecutive steps."""
 
 from collections.abc import Iterator
 
@@ -15,11 +15,11 @@ _STREAM = 0x14CE
 
 
 def image_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
-    """The seeds of what is drawn for images.
+    """Seeds of the augmentation of images.
 
     Args:
       seed: of the order of the data.
-      numbers: of the images, counted over all steps of a run, int64 [n].
+      numbers: positions of the images, counted over all steps of a run, int64 [n].
 
     Returns:
       int64 [n, 2].
@@ -29,7 +29,7 @@ def image_seeds(seed: int, numbers: tf.Tensor) -> tf.Tensor:
 
 
 class TrainingStream:
-    """The batches of consecutive steps; that of a step is a function of (seed, step) alone, wherever one begins."""
+    """Batches of consecutive steps; each is a function of (seed, step) alone, wherever the stream begins."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class TrainingStream:
         seed: int,
         places: range | None = None,
     ) -> None:
-        """Opens nothing yet.
+        """Opens no file yet.
 
         Args:
           images: of the training split.
@@ -49,7 +49,7 @@ class TrainingStream:
           augmentation: `inception`, or None for the central square.
           batch_size: global batch size (examples).
           seed: of the order of the data and of the augmentation.
-          places: consecutive places of the global batch that this worker feeds; None means all.
+          places: consecutive positions of the global batch that this worker reads; None means all.
         """
         self._images, self._labels, self._augmentation = images, labels, augmentation
         self._batch_size, self._seed = batch_size, seed
@@ -58,21 +58,21 @@ class TrainingStream:
         self._batches: Iterator[tuple[tf.Tensor, tf.Tensor]]
 
     def batch(self, step: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """This worker's part of the batch of a step.
+        """Reads this worker's share of the batch of a step.
 
         Args:
-          step: counts from 0; the one after the last costs no wait.
+          step: counts from 0; the step after the previous call's is prefetched.
 
         Returns:
           float32 images and int32 labels.
 
         Raises:
-          ValueError: if an image cannot be read.
+          InputError: if an image cannot be read.
         """
         if step != self._next_step:
             self._batches = iter(self._pipeline(step))
         self._next_step = step + 1
-        with pipeline.told():
+        with pipeline.raise_input_errors():
             return next(self._batches)
 
     def _pipeline(self, first_step: int) -> tf.data.Dataset:
@@ -85,24 +85,24 @@ class TrainingStream:
             )
             return order[0][self._places.start : self._places.stop]
 
-        def located(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def locate(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             mine = tf.ensure_shape(tf.numpy_function(rows, [step], tf.int32), [count])
-            # The image at one place of one step: no other draw of the run has its number.
+            # Position of the image in the run: no other draw has the same number.
             numbers = step * self._batch_size + tf.range(self._places.start, self._places.stop, dtype=tf.int64)
             return mine, tf.gather(labels, mine), image_seeds(self._seed, numbers)
 
-        def decoded(encoded: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def decode(encoded: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if self._augmentation is None:
                 return decoding.evaluation_image(encoded, *kind), label
             return decoding.training_image(encoded, seed, *kind), label
 
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        found = steps.map(located).map(
-            lambda mine, *rest: (pipeline.fetched(images.read, mine), *rest), num_parallel_calls=pipeline.READ_AT_ONCE
+        found = steps.map(locate).map(
+            lambda mine, *rest: (pipeline.fetch(images.read, mine), *rest), num_parallel_calls=pipeline.READ_AT_ONCE
         )
         return (
             found.unbatch()
-            .map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
+            .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(count, drop_remainder=True)
             .prefetch(pipeline.AHEAD)
         )

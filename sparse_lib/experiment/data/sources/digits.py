@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 real handwritten digits, without a network."""
+"""The embedded data set: scikit-learn's 1,797 real handwritten digits, available offline."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,8 +7,8 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, Split
 
 SIZE = 28
-# MNIST's digits are 20 of 28 pixels wide; so are these, and the mean square of an image, which sets the scale of the
-# first layer's gradient, is MNIST's 0.11.
+# MNIST's digits are 20 of 28 pixels wide; so are these, so that the mean square of an image, which sets the scale of
+# the first layer's gradient, is MNIST's 0.11.
 DIGIT_SIZE = 20
 TEST_SIZE = 360
 VALIDATION_SIZE = 180
@@ -25,28 +25,28 @@ def load_digits(validation_size: int | None = None) -> Dataset:
     ends at 45% instead of 97%.
 
     Args:
-      validation_size: images to hold out of the 1,437 that are not tested on; 180 by default.
+      validation_size: images to hold out of the 1,437 that are not test images (count); None means 180.
 
     Returns:
       1,257 training, 180 validation and 360 test images, the same in every run.
 
     Raises:
-      ValueError: if nothing would be left to train on.
+      InputError: if no training image would be left.
     """
     images, labels = digit_originals()
     parts = split_originals(labels, VALIDATION_SIZE if validation_size is None else validation_size)
-    rendered = rendered_digits(images, DIGIT_SIZE)[..., np.newaxis]
+    rendered = render_digits(images, DIGIT_SIZE)[..., np.newaxis]
     train, validation, test = (Split(rendered[part], labels[part]) for part in parts)
     return Dataset("digits", train, validation, test, num_classes=10)
 
 
 def digit_originals() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Reads the digits as scikit-learn ships them.
+    """Reads the digits as distributed with scikit-learn.
 
     Returns:
       Images `[1797, 8, 8]` in [0, 1] and labels `[1797]`.
     """
-    # scikit-learn takes a second to import; other data sets do without it.
+    # scikit-learn takes a second to import, and other data sets do not need it.
     from sklearn.datasets import load_digits as sklearn_digits  # noqa: PLC0415
 
     bunch = sklearn_digits()
@@ -56,17 +56,17 @@ def digit_originals() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
 def split_originals(
     labels: np.ndarray, validation_size: int = VALIDATION_SIZE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Divides the originals, every class in proportion.
+    """Splits the originals, stratified by class.
 
     Args:
       labels: `[n]`.
-      validation_size: count of validation images.
+      validation_size: number of validation images (count).
 
     Returns:
-      Positions of the training, validation and test images.
+      Indices of the training, validation and test images.
 
     Raises:
-      ValueError: if nothing would be left to train on.
+      InputError: if no training image would be left.
     """
     order = _stratified_order(labels)
     test, rest = order[:TEST_SIZE], order[TEST_SIZE:]
@@ -78,12 +78,12 @@ def split_originals(
     return rest[validation_size:], rest[:validation_size], test
 
 
-def rendered_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
+def render_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
     """Enlarges 8x8 digits by cubic interpolation and centres them on 28x28.
 
     Args:
       images: `[n, 8, 8]` in [0, 1].
-      size: width of the enlarged digit in pixels, 28 at most; the margin is 0.
+      size: width of the enlarged digit, at most 28 (pixels); the margin is 0.
 
     Returns:
       `[n, 28, 28]` in [0, 1].
@@ -100,7 +100,7 @@ def rendered_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
 
 
 def _stratified_order(labels: np.ndarray) -> np.ndarray:
-    """A fixed order of which every contiguous piece holds the classes in proportion."""
+    """A fixed order in which every contiguous piece is stratified by class."""
     shuffled = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)

@@ -1,4 +1,4 @@
-"""`digits_large`: an MNIST-sized data set made of the embedded digits."""
+"""`digits_large`: an MNIST-sized data set of distorted copies of the embedded digits."""
 
 import hashlib
 import logging
@@ -11,33 +11,33 @@ import numpy.typing as npt
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arrays
 from sparse_lib.experiment.data.dataset import SPLITS, Dataset, dataset_from_arrays
-from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, rendered_digits, split_originals
+from sparse_lib.experiment.data.sources.digits import SIZE, digit_originals, render_digits, split_originals
 
 _LOG = logging.getLogger(__name__)
-# Images distorted at a time: bounds memory to some ten MB, and fits the caches.
+# Images distorted at once: some ten MB of memory, which fits the CPU's caches.
 BLOCK = 250
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many images are made of the originals, and how strongly they are distorted.
+    """Number of images, and strength of their distortion.
 
-    The defaults are calibrated so that the set is about as hard as MNIST: a dense LeNet5 trained by
-    the protocol of arXiv 2010.03533 (11,719 steps of 128 images) reaches a test accuracy of 99.1 to
-    99.4%, 99.2% on average over five seeds.
+    The defaults are calibrated so that the set is about as hard as MNIST: a dense LeNet5 trained by the protocol of
+    arXiv 2010.03533 (11,719 steps of 128 images) reaches a test accuracy of 99.1 to 99.4%, 99.2% on average over five
+    seeds.
 
     Attributes:
-      train: count of training images.
-      validation: count of validation images.
-      test: count of test images.
-      digit_size: width of the undistorted digit in pixels. 20 is MNIST's, and gives mean 0.16
-        and standard deviation 0.29 (MNIST 0.13 and 0.31).
-      rotation: largest angle, in degrees.
-      scale: largest change of the logarithm of height and width, each on its own.
-      shear: largest sideways slant, pixels per pixel of height.
-      shift: largest shift of rows and columns, in pixels.
-      elastic: standard deviation of the elastic displacement, in pixels.
-      control_points: a side of the grid on which elastic displacements are drawn.
+      train: number of training images (count).
+      validation: number of validation images (count).
+      test: number of test images (count).
+      digit_size: width of the undistorted digit (pixels). 20 is MNIST's, and gives mean 0.16 and standard deviation
+        0.29 (MNIST 0.13 and 0.31).
+      rotation: largest angle (degrees).
+      scale: largest change of the logarithm of height and of width, drawn independently.
+      shear: largest horizontal shear (pixels per pixel of height).
+      shift: largest shift of rows and columns (pixels).
+      elastic: standard deviation of the elastic displacement (pixels).
+      control_points: points along each side of the grid on which elastic displacements are drawn (count).
       seed: of all draws.
     """
 
@@ -61,23 +61,21 @@ def load_digits_large(
 ) -> Dataset:
     """Loads the set from the cache, or makes it first (a few seconds).
 
-    Every image is one of scikit-learn's digits, enlarged to 20 pixels and read through a random
-    affine map (rotation, slant, height, width, shift: uniform) plus a smooth random displacement
-    (Gaussian). Training, validation and test images come from disjoint originals, the ones that
-    `digits` has in these splits, each used equally often. Pixels are kept in 256 grey levels, as
-    MNIST has them.
+    Every image is one of scikit-learn's digits, enlarged to 20 pixels and resampled through a random affine map
+    (rotation, shear, height, width, shift: uniform) plus a smooth random displacement (Gaussian). Training, validation
+    and test images come from disjoint originals, those that `digits` has in these splits, each used equally often.
+    Pixels are stored in 256 grey levels, as in MNIST.
 
     Args:
-      validation_size: validation images to take, 5,000 (all) by default. They are no part of
-        the 60,000 training images.
+      validation_size: validation images (count); None means all 5,000. They are not among the 60,000 training images.
       cache_dir: see `cache_directory`.
-      recipe: another strength or size.
+      recipe: sizes and strength of distortion; None means the defaults.
 
     Returns:
       60,000 training, 5,000 validation and 10,000 test images, 28x28x1, in [0, 1].
 
     Raises:
-      ValueError: if more validation images are asked for than there are.
+      InputError: if there are fewer validation images.
     """
     recipe = recipe or Recipe()
     if validation_size is None:
@@ -85,7 +83,7 @@ def load_digits_large(
     if validation_size > recipe.validation:
         raise InputError(
             f"validation_size is {validation_size}, and 'digits_large' has {recipe.validation} "
-            "validation images: choose at most these."
+            "validation images: choose at most that many."
         )
     digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
     path = cache_directory(cache_dir) / f"digits_large-{digest}.npz"
@@ -96,34 +94,32 @@ def load_digits_large(
 
 
 def make_arrays(recipe: Recipe) -> Arrays:
-    """Makes the images; a pure function of the recipe.
+    """Makes the images, as a pure function of the recipe.
 
     Args:
-      recipe: counts and strengths.
+      recipe: sizes and strength of distortion.
 
     Returns:
-      For each split `x_<split>` uint8 `[n, 28, 28]`, `y_<split>` int32 `[n]`, and
-      `original_<split>` int32 `[n]`, the digit (0 to 1796) that an image was made of.
+      For each split `x_<split>` uint8 `[n, 28, 28]`, `y_<split>` int32 `[n]`, and `original_<split>` int32 `[n]`, the
+      index of the original of each image (0 to 1796).
     """
     counts = (recipe.train, recipe.validation, recipe.test)
     _LOG.info("Making the data set digits_large once: %s images.", f"{sum(counts):,}")
     originals, labels = digit_originals()
-    canvas = rendered_digits(originals, recipe.digit_size)
+    canvas = render_digits(originals, recipe.digit_size)
     arrays = {}
     parts = split_originals(labels)
     for stream, (split_name, part, count) in enumerate(zip(SPLITS, parts, counts, strict=True)):
         rng = np.random.default_rng([recipe.seed, stream])
         chosen = rng.permutation(np.resize(part, count))
-        arrays[f"x_{split_name}"] = _distorted(canvas, chosen, recipe, rng)
+        arrays[f"x_{split_name}"] = _distort(canvas, chosen, recipe, rng)
         arrays[f"y_{split_name}"] = labels[chosen]
         arrays[f"original_{split_name}"] = chosen.astype(np.int32)
     return arrays
 
 
-def _distorted(
-    canvas: np.ndarray, chosen: np.ndarray, recipe: Recipe, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
-    # Geometry in float64: rounding to grey levels then comes out the same on every machine.
+def _distort(canvas: np.ndarray, chosen: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    # Geometry in float64, so that rounding to grey levels gives the same on every machine.
     count, points = len(chosen), recipe.control_points
     linear = _linear_maps(count, recipe, rng)
     shift = rng.uniform(-recipe.shift, recipe.shift, (count, 2, 1))
@@ -137,13 +133,13 @@ def _distorted(
         block = slice(begin, begin + BLOCK)
         places = linear[block] @ (grid - shift[block])
         places = places.reshape(-1, 2, SIZE, SIZE) + smooth @ bumps[block] @ smooth.T
-        values = _sampled(canvas, chosen[block], places + (SIZE - 1) / 2)
+        values = _interpolate(canvas, chosen[block], places + (SIZE - 1) / 2)
         images[block] = np.rint(255 * values)
     return images
 
 
 def _linear_maps(count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
-    """From an image's coordinates to the original's, `[count, 2, 2]` over (row, column)."""
+    """Linear maps from coordinates of an image to those of its original, `[count, 2, 2]` over (row, column)."""
     angle = np.deg2rad(rng.uniform(-recipe.rotation, recipe.rotation, count))
     slant = rng.uniform(-recipe.shear, recipe.shear, count)
     stretch = np.exp(rng.uniform(-recipe.scale, recipe.scale, (count, 2, 1)))
@@ -161,8 +157,8 @@ def smoothing_matrix(points: int) -> npt.NDArray[np.float64]:
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
-def _sampled(canvas: np.ndarray, chosen: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Bilinear values of `canvas[chosen]` at `places` `[n, 2, SIZE, SIZE]`; its edge beyond."""
+def _interpolate(canvas: np.ndarray, chosen: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Interpolates `canvas[chosen]` bilinearly at `places` `[n, 2, SIZE, SIZE]`, clipped to the edge."""
     places = np.clip(places, 0, SIZE - 1)
     corner = np.minimum(places.astype(np.intp), SIZE - 2)
     row, column = np.moveaxis(places - corner, 1, 0)

@@ -1,4 +1,4 @@
-"""Image-classification sets from a user's own `.npz` file."""
+"""Image-classification sets from a user's `.npz` file."""
 
 import zlib
 from pathlib import Path

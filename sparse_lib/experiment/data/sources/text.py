@@ -1,4 +1,4 @@
-"""A text as examples: what the next byte is after each of many stretches of it."""
+"""A text as labelled examples: stretches of bytes, each with the byte that follows."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy.typing as npt
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, Split
 
-# Bytes that a prediction sees. The RigL paper (appendix I) trains on stretches of 512 and predicts after each byte of
-# them; here a stretch is read for one prediction, which seldom depends on more than this.
+# Bytes of context. The RigL paper (appendix I) trains on stretches of 512 and predicts after each byte of them; here a
+# stretch gives one prediction, which seldom depends on more bytes than these.
 CONTEXT = 128
 _CODES = 256
 LARGEST = 100_000
@@ -21,19 +21,19 @@ def load_text(
 ) -> Dataset:
     """Cuts a text into stretches, each labelled with the byte that follows it.
 
-    The first eight tenths of the text are trained on; the ninth is for validation, the tenth for the test. Stretches
-    begin at even distances, and never reach from one part into another.
+    The first eight tenths of the text are the training split, the ninth is for validation, the tenth for the test.
+    Stretches begin at even distances, and never span two splits.
 
     Args:
       name: path of the file, relative to `data_dir` where that is given.
-      validation_size: number of stretches for validation; by default as many as a tenth gives, at most 10,000.
+      validation_size: stretches for validation (count); None means all of its tenth, at most 10,000.
       data_dir: folder of the file.
 
     Returns:
-      The data set: byte codes as images `[CONTEXT, 1, 1]`, 256 classes; at most 100,000 to train on.
+      The data set: byte codes as images `[CONTEXT, 1, 1]`, 256 classes; at most 100,000 training examples.
 
     Raises:
-      ValueError: if there is no such file, or it is too short.
+      InputError: if there is no such file, or it is too short.
     """
     path = (Path(data_dir or "") / name).expanduser()
     if not path.is_file():

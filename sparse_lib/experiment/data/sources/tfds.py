@@ -177,7 +177,7 @@ def _file_stem(builder: Any) -> str:
 
 
 def _files(builder: Any) -> list[Path]:
-    """The files of all splits, in order."""
+    """Files of all splits, in order."""
     return [Path(file) for key in SPLITS if key in builder.info.splits for file in builder.info.splits[key].filepaths]
 
 

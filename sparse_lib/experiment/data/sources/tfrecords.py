@@ -1,4 +1,4 @@
-"""Encoded images inside TFRecord files, found and read by number."""
+"""Encoded images inside TFRecord files, located once and then read by index."""
 
 import mmap
 import os
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 
-# A TFRecord is the length of its content, a checksum of the length, the content, and a checksum of that.
+# A TFRecord is the length of its content, a checksum of the length, the content, and a checksum of the content.
 _HEADER, _FOOTER = 12, 4
 _READERS = 8
 
@@ -28,14 +28,14 @@ _Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Images on disk that are read like a float32 array: `images[rows]` decodes these rows.
+    """Images on disk with the indexing of a float32 array: `images[rows]` decodes these rows.
 
-    What is read is the central square of 0.875 of the shorter side, resized, as all published models are evaluated.
+    Reading an image gives the central square of 0.875 of the shorter side, resized, as published models are evaluated.
 
     Attributes:
       files: of the records.
-      index: for every image `shard` (place in `files`), `offset` and `length` (bytes); arrays of one length.
-      size: height and width that the images are brought to (pixels).
+      index: for every image `shard` (index in `files`), `offset` and `length` (bytes); arrays of one length.
+      size: height and width that the images are resized to (pixels).
       channels: of an image (count).
       preprocessing: of the pixels.
     """
@@ -68,47 +68,47 @@ class EncodedImages:
         raise TypeError("Images on disk are too many for one array: read them by rows, images[:1000].")
 
     def take(self, rows: Any) -> "EncodedImages":
-        """Some of the images, without reading them.
+        """Selects images, without reading them.
 
         Args:
-          rows: a slice or numbers of images.
+          rows: a slice or indices of images.
 
         Returns:
-          These images.
+          The selected images.
         """
         return replace(self, index={key: values[rows] for key, values in self.index.items()})
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Goes through the images once, in order, decoding ahead.
+        """Iterates over the images once, in order, decoding ahead.
 
         Args:
-          size: images at a time (count).
+          size: images per batch (count).
 
         Returns:
           Iterator over `[size, height, width, channels]`; the last one may be shorter.
         """
-        # TensorFlow takes seconds to import; sets in memory do without it.
+        # TensorFlow takes seconds to import, and sets in memory do not need it.
         from sparse_lib.experiment.data.feeding import pipeline  # noqa: PLC0415
 
         return pipeline.evaluation_batches(self.read, len(self), size, self.size, self.channels, self.preprocessing)
 
     def read(self, rows: npt.NDArray[np.integer]) -> list[bytes]:
-        """Encoded images, as they lie in the files.
+        """Reads encoded images from the files.
 
         Args:
-          rows: numbers of images.
+          rows: indices of images.
 
         Returns:
-          One text of bytes an image.
+          The bytes of each image.
 
         Raises:
-          OSError: if a file is gone.
+          OSError: if a file is missing.
         """
         found = []
         for shard, offset, length in zip(
             *(self.index[key][rows] for key in ("shard", "offset", "length")), strict=True
         ):
-            # Not kept open: ImageNet has more files than a process may have open.
+            # Closed again: ImageNet has more files than a process may keep open.
             record = os.open(self.files[shard], os.O_RDONLY)
             try:
                 found.append(os.pread(record, length, offset))
@@ -118,12 +118,13 @@ class EncodedImages:
 
 
 def index_records(files: Sequence[Path], image: str, label: str) -> Index:
-    """Finds the images of TFRecord files of `tf.train.Example`.
+    """Locates the images in TFRecord files of `tf.train.Example`.
 
-    Only the frames of the records are read, not the images.
+    Only the headers of records and fields are read, not the images, and an image is later read from its offset. The
+    protobuf library would read and copy every image, and does not report offsets.
 
     Args:
-      files: to look through.
+      files: the TFRecord files.
       image: name of the feature with the encoded image.
       label: name of the feature with the class.
 
@@ -131,7 +132,7 @@ def index_records(files: Sequence[Path], image: str, label: str) -> Index:
       For every record, in order, `shard`, `offset` and `length` of its image, and its `label`.
 
     Raises:
-      ValueError: if a file is no TFRecord file, or a record lacks one of them.
+      InputError: if a file is not a TFRecord file, or a record lacks one of the features.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda file: list(_records(file, image.encode(), label.encode())), files))
@@ -141,7 +142,7 @@ def index_records(files: Sequence[Path], image: str, label: str) -> Index:
 
 
 def _records(file: Path, image: bytes, label: bytes) -> Iterator[tuple[int, int, int]]:
-    """Offset and length of the image, and the label, of each record."""
+    """Yields offset and length of the image, and the label, of each record."""
     if not file.stat().st_size:
         return
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -152,29 +153,29 @@ def _records(file: Path, image: bytes, label: bytes) -> Iterator[tuple[int, int,
                 record = (begin + _HEADER, begin + _HEADER + length)
                 features = dict(_features(content, record))
                 # Example.features.feature[name].bytes_list.value and .int64_list.value
-                start, stop = _inner(content, features[image], 1, 1)
-                yield start, stop - start, _integer(content, _inner(content, features[label], 3, 1))
+                start, stop = _subfield(content, features[image], 1, 1)
+                yield start, stop - start, _integer(content, _subfield(content, features[label], 3, 1))
                 begin = record[1] + _FOOTER
         except (ValueError, KeyError, IndexError, struct.error) as error:
             raise InputError(f"{file} is damaged, or holds no labelled images: prepare the data set again.") from error
 
 
 def _features(content: mmap.mmap, example: _Span) -> Iterator[tuple[bytes, _Span]]:
-    """Name and place of each feature of a tf.train.Example."""
-    for _, entry in _fields(content, _inner(content, example, 1)):
-        name, feature = _inner(content, entry, 1), _inner(content, entry, 2)
+    """Yields name and span of each feature of a tf.train.Example."""
+    for _, entry in _fields(content, _subfield(content, example, 1)):
+        name, feature = _subfield(content, entry, 1), _subfield(content, entry, 2)
         yield content[slice(*name)], feature
 
 
-def _inner(content: mmap.mmap, message: _Span, *path: int) -> _Span:
-    """Place of a field inside a message, by the numbers on the way to it."""
+def _subfield(content: mmap.mmap, message: _Span, *path: int) -> _Span:
+    """Span of a nested field, by the field numbers of its path."""
     for number in path:
         message = dict(_fields(content, message))[number]
     return message
 
 
 def _fields(content: mmap.mmap, message: _Span) -> Iterator[tuple[int, _Span]]:
-    """Number and place of each field of a protocol buffer."""
+    """Yields number and span of each field of a protocol buffer."""
     at, end = message
     while at < end:
         tag, at = _varint(content, at)
@@ -193,7 +194,7 @@ def _fields(content: mmap.mmap, message: _Span) -> Iterator[tuple[int, _Span]]:
 
 
 def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
-    """An integer, and where what follows it begins."""
+    """Decodes a varint; returns the integer and the position after it."""
     value, shift = 0, 0
     while True:
         byte = content[at]
@@ -204,6 +205,6 @@ def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
 
 
 def _integer(content: mmap.mmap, place: _Span) -> int:
-    """A signed integer; packed or not, it begins its field."""
+    """Decodes a signed integer, which starts its field whether packed or not."""
     value, _ = _varint(content, place[0])
     return value - (1 << 64) if value >> 63 else value

@@ -1,4 +1,4 @@
-"""What a long computation has found so far, in a directory, for a process that takes it up again."""
+"""Intermediate results of a long computation, stored so that a later process can continue it."""
 
 import hashlib
 import json
@@ -8,21 +8,23 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from sparse_lib._utils.atomic import atomic_path
+
 _RECORD = "computation.json"
 
 
 class Parts:
-    """Numbered parts of one computation; each file is whole or not there.
+    """Numbered parts of one computation; each file is complete or absent.
 
-    A directory belongs to one computation. Parts of another one are removed, not continued.
+    A directory belongs to one computation; the parts of a different one are deleted.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str = "") -> None:
-        """Opens the directory, and makes it if need be.
+        """Opens the directory, and creates it if it does not exist.
 
         Args:
-          path: the directory; None keeps nothing.
-          fingerprint: says what is computed: the parts of a computation of another fingerprint are no use.
+          path: the directory; None stores nothing.
+          fingerprint: identifies the computation; parts stored under another fingerprint are deleted.
 
         Raises:
           OSError: if the directory cannot be written.
@@ -35,40 +37,34 @@ class Parts:
         if not record.exists() or json.loads(record.read_text(encoding="utf8")) != {"fingerprint": fingerprint}:
             for number in self.numbers():
                 self.drop(number)
-            temporary = record.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf8")
-            os.replace(temporary, record)
+            with atomic_path(record) as temporary:
+                temporary.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf8")
 
     def numbers(self) -> list[int]:
-        """Numbers of the parts that are there, ascending."""
+        """Lists the numbers of the stored parts, ascending."""
         return [] if self._path is None else sorted(int(file.stem[5:]) for file in self._path.glob("part-*.npz"))
 
     def get(self, number: int) -> dict[str, np.ndarray]:
-        """The arrays of a part that is there, by name."""
+        """Reads the arrays of a stored part, by name."""
         with np.load(self._file(number)) as arrays:
             return dict(arrays)
 
     def put(self, number: int, **arrays: np.ndarray | float) -> None:
-        """Writes a part.
+        """Stores a part.
 
         Args:
           number: of the part.
-          **arrays: what it consists of.
+          **arrays: its arrays and numbers, by name.
 
         Raises:
           OSError: if it cannot be written.
         """
-        if self._path is None:
-            return
-        temporary = self._path / f"{number}.tmp"
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._file(number))
+        if self._path is not None:
+            with atomic_path(self._file(number)) as temporary:
+                np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
     def drop(self, number: int) -> None:
-        """Removes a part."""
+        """Deletes a part."""
         if self._path is not None:
             self._file(number).unlink(missing_ok=True)
 
@@ -78,11 +74,11 @@ class Parts:
 
 
 def fingerprint(words: Iterable[object], arrays: Iterable[np.ndarray]) -> str:
-    """A checksum of everything that a result depends on.
+    """Computes a checksum of everything that a result depends on.
 
     Args:
-      words: whatever is told apart by its text.
-      arrays: values, told apart by every bit, by their types and shapes.
+      words: settings, distinguished by their text.
+      arrays: values, distinguished by every bit and by their types and shapes.
 
     Returns:
       A hexadecimal number.
