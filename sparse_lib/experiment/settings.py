@@ -52,7 +52,10 @@ class Range:
 
 
 # TensorFlow and NumPy take 32-bit integers, and float32 holds up to 3.4e38.
-_LIMITS = {int: Range(at_least=-(2**31), at_most=2**31 - 1), float: Range(at_least=-1e30, at_most=1e30)}
+_LIMITS = {
+    int: (Range(at_least=-(2**31)), Range(at_most=2**31 - 1)),
+    float: (Range(at_least=-1e30), Range(at_most=1e30)),
+}
 
 Count = Annotated[int, Range(at_least=1)]
 # Beyond these a run would fill any memory, or never end.
@@ -184,7 +187,8 @@ def _find_plain_demand(value: Any, hint: Any) -> str | None:
     if not isinstance(value, kind) or (is_bool and hint is not bool):
         return _describe(hint)
     if hint in _LIMITS:
-        return _demand_range(value, [_LIMITS[hint]])
+        # NaN lies in no range.
+        return _demand_range(value, _LIMITS[hint])
     if hint is str and not _is_writable(value):
         return "a text of characters that a file can hold"
     return None

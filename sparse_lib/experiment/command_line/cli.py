@@ -16,6 +16,7 @@ from sparse_lib._utils.strategy_names import STRATEGIES
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
+_SMALLER = "choose a smaller network, batch or data set"
 
 
 def define_common_flags() -> None:
@@ -115,6 +116,16 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except (InputError, RunError) as error:
         logging.debug("", exc_info=error)
         return _print_error(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
+    except MemoryError as error:
+        logging.debug("", exc_info=error)
+        return _print_error(f"The memory is not enough ({error or 'MemoryError'}); {_SMALLER}.", FAILURE)
+    except Exception as error:
+        # TensorFlow is imported late, hence its class of this error is known by name only.
+        if type(error).__name__ != "ResourceExhaustedError":
+            raise
+        logging.debug("", exc_info=error)
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return _print_error(f"The memory is not enough ({reason}); {_SMALLER}.", FAILURE)
 
 
 def import_tensorflow() -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
@@ -98,13 +98,18 @@ def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None
       checkpoint: prefix; empty means the last one of the run.
 
     Raises:
-      RunError: if the directory holds no run.
+      RunError: if the directory holds no run, or a loss is not finite.
     """
     if checkpoint and options.has_configuration and not (directory / files.OPERATIVE_CONFIG).exists():
         parse_gin(options)
     else:
         _parse_with_run(options, directory)
-    print(json.dumps(run.evaluate(Experiment.from_gin(), checkpoint or directory), indent=2))
+    values = run.evaluate(Experiment.from_gin(), checkpoint or directory)
+    print(files.format_json(values))
+    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise RunError(
+            f"{', '.join(bad)} of {checkpoint or directory} is not finite; evaluate an earlier checkpoint by --ckpt."
+        )
 
 
 @_analysis

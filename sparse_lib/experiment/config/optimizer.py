@@ -59,7 +59,7 @@ class OptimizerSettings(Settings, name="optimizer"):
         for name in clips[1:]:
             self.require(False, name, f"clips, as does optimizer.{clips[0]}; leave one of them out")
         one_each = len(self.factors) == len(self.boundaries)
-        self.require(one_each, "factors", f"must be {len(self.boundaries)} numbers, one per boundary")
+        self.require(one_each, "boundaries", f"needs one factor each, and optimizer.factors is {self.factors}")
         rising = all(one < other for one, other in itertools.pairwise(self.boundaries))
         self.require(rising, "boundaries", "must be steps that rise")
 

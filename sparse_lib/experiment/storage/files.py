@@ -75,9 +75,14 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf8")
 
 
+def format_json(value: Mapping[str, Any]) -> str:
+    """Formats a value as JSON; NaN and infinity become null."""
+    return json.dumps(_replace_nonfinite(value), indent=2, allow_nan=False)
+
+
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON file atomically; NaN and infinity become null."""
-    write_text(path, json.dumps(_replace_nonfinite(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, format_json(value) + "\n")
 
 
 def _replace_nonfinite(value: Any) -> Any:
