@@ -151,7 +151,7 @@ def test_every_field_of_every_setting_takes_a_value_or_refuses_it_in_one_line(na
         (OptimizerSettings, {"boundaries": (3,)}, "optimizer.boundaries=(3,) needs one factor each"),
         (NetworkSettings, {"activation": "rulu"}, "network.activation='rulu' is not known; use one of relu"),
         (NetworkSettings, {"network_name": "lenet"}, "(did you mean 'lenet5'?)"),
-        (LeNet5, {"hidden_sizes": (6, 0, 1, 1)}, "must be a list in which each is at least 1."),
+        (LeNet5, {"hidden_sizes": (6, 0, 1, 1)}, "must be a list in which each is at least 1 and at most 1,000,000."),
         (TrainingSettings, {"seed": 2**70}, "must be at most 2,147,483,647."),
         (TrainingSettings, {"batch_size": 10**22}, "must be at least 1 and at most 1,000,000."),
         (PruningSettings, {"final_sparsity": 1.0}, "pruning.final_sparsity=1.0 must be at least 0 and below 1."),

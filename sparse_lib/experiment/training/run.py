@@ -1,6 +1,5 @@
 """Trains an experiment in its run directory, or evaluates one of its checkpoints."""
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -18,6 +17,9 @@ from sparse_lib.experiment.training import multi_worker
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.metrics import Evaluator
+
+# Entries of result.json that the command line prints.
+_RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
 
 
 def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
             multi_worker.broadcast_step(multi_worker.FINISHED)
-            return json.loads(result.read_text(encoding="utf8"))
+            return _read_result(result)
         steps = [] if overwrite else list_steps(directory)
         multi_worker.broadcast_step(steps[-1] if steps else multi_worker.EMPTY)
         built = build_run(experiment, fresh=not steps)
@@ -56,13 +58,22 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
+        loop = Loop(directory=directory, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
+        loop.check()
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
         files.write_json(directory / files.RUN, describe(experiment, experiment.dataset.name)._asdict())
-        loop = Loop(directory=directory, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
         values = {**loop.run(), "data": experiment.dataset.name, "versions": versions()}
         files.write_json(result, values)
         return values
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any]:
+    remedy = "delete it, and it is measured again"
+    values = files.read_json(path, remedy)
+    with files.report_damage(path, remedy):
+        files.require_numbers(values, _RESULTS)
+    return values
 
 
 def _follow(experiment: Experiment, directory: pathlib.Path) -> dict[str, Any]:
