@@ -25,7 +25,8 @@ def define_common_flags() -> None:
         return
     # They count as flags of the entry point, so that its --help lists them.
     flags.disclaim_key_flags()
-    flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
+    # Below the working directory, since anybody could have put a run into a folder below /tmp.
+    flags.DEFINE_string("logdir", "runs/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
     flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
