@@ -92,7 +92,7 @@ def _read(path: pathlib.Path, notes: list[str]) -> dict[str, object]:
     try:
         values = files.read_json(path, _LEFT_OUT)
         with files.report_damage(path, _LEFT_OUT):
-            files.require_numbers(values, _NUMBERS)
+            files.require_numbers(values, [name for name in _NUMBERS if name in values])
     except RunError as error:
         notes.append(str(error))
         return {}

@@ -54,7 +54,7 @@ class Range:
 # TensorFlow and NumPy take 32-bit integers, and float32 holds up to 3.4e38.
 _LIMITS = {
     int: (Range(at_least=-(2**31)), Range(at_most=2**31 - 1)),
-    float: (Range(at_least=-1e30), Range(at_most=1e30)),
+    float: (Range(at_least=-1e38), Range(at_most=1e38)),
 }
 
 Count = Annotated[int, Range(at_least=1)]
