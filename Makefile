@@ -19,10 +19,21 @@ READY := $(VENV)/ready-$(subst $(EMPTY) ,-,$(strip $(EXTRAS)))
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
+# What needs no training run and few compiled functions.
+QUICK := \
+  tests/analysis/claims tests/analysis/records/test_gin_text.py tests/analysis/records/test_methods.py \
+  tests/analysis/report/test_page.py tests/counting tests/curvature/test_batches.py tests/curvature/test_lanczos.py \
+  tests/experiment/data/test_data.py tests/experiment/data/test_preprocessing.py tests/experiment/runtime \
+  tests/experiment/storage/test_checkpoints.py tests/experiment/storage/test_files.py \
+  tests/experiment/storage/test_run_directory.py tests/landscape/test_barrier.py tests/landscape/test_directions.py \
+  tests/landscape/test_matching.py tests/landscape/test_paths.py tests/landscape/test_plane.py \
+  tests/landscape/test_surface.py tests/test_architecture.py tests/test_distributions.py tests/test_masks.py \
+  tests/test_schedules.py tests/test_selection.py tests/test_structures.py tests/test_updaters.py
+
 TYPED := sparse_lib analysis train.py hessian.py interpolate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint docs demo bench lock clean
+.PHONY: help setup quick test test-slow lint docs demo bench lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -30,6 +41,9 @@ help: ## list the targets
 
 setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
+
+quick: $(READY) ## run the tests of the core's arithmetic and of what reads and writes files: under a minute
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(QUICK) $(PYTEST_ARGS)
 
 test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)

@@ -11,6 +11,7 @@ import time
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 
@@ -63,7 +64,7 @@ def print_whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
     gin_files.forget()
     gin_files.parse([str(ROOT / config)], [f"training.total_steps={steps}"])
     with tempfile.TemporaryDirectory() as directory:
-        run.train(Experiment.from_gin(), pathlib.Path(directory), gin_files.operative())
+        run.train(plan_run(Experiment.from_gin()), pathlib.Path(directory), gin_files.operative())
     spent = {name: sum(calls[_TRACING_CALLS:]) for name, calls in seconds.items()}
     whole = sum(spent.values())
     share, with_updates = spent["run"] / whole, (spent["run"] + spent["_update_masks"]) / whole

@@ -12,6 +12,7 @@ from docs import make_configuration, make_pictures
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -41,7 +42,7 @@ def tiny_run(tmp_path_factory) -> pathlib.Path:
     try:
         gin_files.parse([], TINY)
         experiment = Experiment.from_gin()
-        run.train(experiment, directory, gin.operative_config_str())
+        run.train(plan_run(experiment), directory, gin.operative_config_str())
     finally:
         gin.clear_config()
     return directory

@@ -271,10 +271,18 @@ def test_random_n_of_m_is_uniform():
     assert len(pairs) == 6 and np.all(np.abs(pairs - 1000) < 150)
 
 
+# The fast rows have every structure, every method, and both scopes where a group or a block may be short.
+ONE_SHOT = [(s, "global", "magnitude") for s in ALL[1:]] + [
+    (NM(2, 4), "layer", "magnitude"),
+    (Block(2, 3), "layer", "magnitude"),
+    *((NM(2, 4), "global", method) for method in ("random", "snip", "grasp", "synflow")),
+]
+ONE_SHOT_LAYER = [(s, "layer", "magnitude") for s in ALL[1:] if s not in (NM(2, 4), Block(2, 3))]
+
+
 @pytest.mark.parametrize(
     ("structure", "scope", "method"),
-    [(s, scope, "magnitude") for s in ALL[1:] for scope in ("global", "layer")]
-    + [(NM(2, 4), "global", method) for method in ("random", "snip", "grasp", "synflow")],
+    [*ONE_SHOT, *(pytest.param(*row, marks=pytest.mark.slow) for row in ONE_SHOT_LAYER)],
     ids=str,
 )
 def test_one_shot(structure, scope, method, tiny_model):

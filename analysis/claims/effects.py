@@ -72,10 +72,10 @@ class Contrast:
         pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
         sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
         if self.unit == "times":
-            found = statistics.paired(_logarithms(first), _logarithms(second))
+            found = statistics.paired_difference(_logarithms(first), _logarithms(second))
             found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
         else:
-            found = statistics.paired(first, second)
+            found = statistics.paired_difference(first, second)
         return Measured(found, self.unit, sides, "" if found.n > 1 else "a second seed")
 
 

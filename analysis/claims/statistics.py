@@ -48,7 +48,7 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> In
     return Interval(float(np.mean(kept)) if n else _NAN, *ends, n, "t-interval over seeds")
 
 
-def paired(first: dict[int, float], second: dict[int, float], level: float = LEVEL) -> Interval:
+def paired_difference(first: dict[int, float], second: dict[int, float], level: float = LEVEL) -> Interval:
     """Difference of two methods, first - second, paired by seed.
 
     Args:

@@ -108,7 +108,7 @@ def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
     return {f"layers of {model.name}, {options.rule} rule": layers, "training on one example, by method": training}
 
 
-def _image(words: str) -> tuple[int, ...]:
+def _parse_image(words: str) -> tuple[int, ...]:
     sides = tuple(int(side) for side in words.split("x"))
     if len(sides) != 3 or min(sides) < 1:
         raise argparse.ArgumentTypeError(f"{words!r} is not of the form HxWxC, such as 32x32x3")
@@ -120,7 +120,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--table", action="append", choices=TABLES, help="a published table; all of them by default")
     parser.add_argument("--gin_config", action="append", default=[], metavar="FILE", help="describes a network")
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING", help="override the files")
-    parser.add_argument("--image", type=_image, default=(224, 224, 3), metavar="HxWxC", help="input of that network")
+    parser.add_argument(
+        "--image", type=_parse_image, default=(224, 224, 3), metavar="HxWxC", help="input of that network"
+    )
     parser.add_argument("--classes", type=int, default=1000, help="number of its logits")
     parser.add_argument("--rule", choices=("honest", "micronet"), default="honest", help="counting rule")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="also write the tables there, as CSV")

@@ -39,7 +39,7 @@ class _Network(NamedTuple):
     model: keras.Model
     counter: counting.CostModel
 
-    def published(
+    def count_published(
         self, distribution: str, sparsity: float, dense: Sequence[str] = (), width: float = 1.0
     ) -> micronet.Totals:
         """Counts by the published rule; the published ERK tables round numbers of zeros up."""
@@ -50,7 +50,7 @@ class _Network(NamedTuple):
         found = distributions.sparsities(shapes, sparsity, distribution=distribution, custom=custom, rounding="ceil")
         return micronet.totals(self.layers, found, width)
 
-    def honest(self, distribution: str, sparsity: float, dense: Sequence[str] = ()) -> _Size:
+    def count_honest(self, distribution: str, sparsity: float, dense: Sequence[str] = ()) -> _Size:
         """Counts by the honest rule, with whole weights."""
         kernels = api.sparse_kernels(self.model)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
@@ -95,9 +95,9 @@ def readme(name: str) -> pd.DataFrame:
     rows = []
     for row in published.RESNET50 if name == "resnet50" else published.MOBILENET_V1:
         dense = _dense_layers(name, row.distribution, row.sparsity)
-        by_rule = network.published(row.distribution, row.sparsity, dense)
-        honest = network.honest(row.distribution, row.sparsity, dense)
-        whole = network.published(published.DENSE, 0.0).flops, network.honest(published.DENSE, 0.0).flops
+        by_rule = network.count_published(row.distribution, row.sparsity, dense)
+        honest = network.count_honest(row.distribution, row.sparsity, dense)
+        whole = network.count_published(published.DENSE, 0.0).flops, network.count_honest(published.DENSE, 0.0).flops
         training, inference = _relative_costs(row, by_rule.flops, whole[0])
         honest_training, honest_inference = _relative_costs(row, honest.flops, whole[1])
         rows.append(
@@ -133,7 +133,7 @@ def notebook() -> pd.DataFrame:
     rows = []
     for (distribution, sparsity), (flops, megabytes) in published.MOBILENET_NOTEBOOK.items():
         dense = _dense_layers("mobilenet_v1", distribution, sparsity)
-        found = build_network("mobilenet_v1").published(distribution, sparsity, dense)
+        found = build_network("mobilenet_v1").count_published(distribution, sparsity, dense)
         rows.append(
             {
                 "masks": distribution,
@@ -157,12 +157,12 @@ def widths() -> pd.DataFrame:
     rows = []
     for name, entries in (("resnet50", published.RESNET50_WIDTHS), ("mobilenet_v1", published.MOBILENET_WIDTHS)):
         network, dense = build_network(name), ["conv1"] if name == "mobilenet_v1" else []
-        whole = network.published(published.DENSE, 0.0)
+        whole = network.count_published(published.DENSE, 0.0)
         for sparsity, width in entries:
             # Narrow networks are dense and as large as the sparse one, wide ones are sparse and as large as the dense.
             kind = published.DENSE if width < 1 else "erk"
-            budget = network.published("erk", sparsity, dense).bits if width < 1 else whole.bits
-            other = functools.partial(network.published, kind, sparsity, dense)
+            budget = network.count_published("erk", sparsity, dense).bits if width < 1 else whole.bits
+            other = functools.partial(network.count_published, kind, sparsity, dense)
             nearest = counting.width_multiplier(functools.partial(_bits, other), budget)
             rows.append(
                 {
@@ -186,7 +186,7 @@ def _bits(at_width: Callable[[float], micronet.Totals], width: float) -> float:
 def methods() -> pd.DataFrame:
     """Figure 2 of the RigL paper (FLOPs of ResNet-50 by method) beside the values of the rule."""
     network = build_network("resnet50")
-    whole = network.published(published.DENSE, 0.0).flops
+    whole = network.count_published(published.DENSE, 0.0).flops
     rows = []
     for row in published.METHODS:
         training, inference = _cost_of_method(network, row, whole)
@@ -210,11 +210,11 @@ def _cost_of_method(network: _Network, row: published.Method, whole: float) -> t
     """Returns FLOPs per example of training and of inference."""
     if row.method == "small dense":
         (width,) = [entry.width for entry in published.RESNET50_WIDTHS if entry[0] == row.sparsity and entry.width < 1]
-        flops = network.published(published.DENSE, 0.0, width=width).flops
+        flops = network.count_published(published.DENSE, 0.0, width=width).flops
         return 3 * flops, flops
 
     def at(sparsity: float) -> float:
-        return network.published(
+        return network.count_published(
             row.distribution, sparsity, _dense_layers("resnet50", row.distribution, sparsity)
         ).flops
 

@@ -154,14 +154,14 @@ def document(title: str, lead: str, sections: Sequence[Section], footer: str) ->
       HTML that needs no other file.
     """
     numbered = [
-        _numbered(section, section.anchor or f"s{number}")
+        _add_anchors(section, section.anchor or f"s{number}")
         for number, section in enumerate((s for s in sections if not s.is_empty), 1)
     ]
     page = _TEMPLATES.get_template("page.html.j2")
     return page.render(title=title, lead=lead, sections=numbered, footer=footer) + "\n"
 
 
-def _numbered(section: Section, anchor: str) -> Section:
+def _add_anchors(section: Section, anchor: str) -> Section:
     """Returns the section with anchors for itself and its children, the empty ones of which are left out."""
     children = [child for child in section.children if not child.is_empty]
     return dataclasses.replace(

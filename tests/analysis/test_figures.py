@@ -1,4 +1,4 @@
-"""Figures: what they draw, and what they say where there is nothing to draw."""
+"""Figures: drawn values, and the error message without data."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, in a process of its own."""
+"""Every notebook runs from top to bottom, each in a separate process."""
 
 import json
 import os

@@ -180,6 +180,7 @@ def test_a_type_written_into_the_model_is_found(middle, rounds):
         precision.check_float64(function)
 
 
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method:UserWarning")
 def test_a_quantised_layer_is_refused():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="hidden")])
     model.quantize("int8")

@@ -45,7 +45,7 @@ class HessianTotal:
         size = len(chain.where)
         self.upper = np.zeros((size, size))
         # In float32 a batch is summed in float32 and added to the float64 total; BLAS requires Fortran order.
-        self._short = np.empty((size, size), np.float32, order="F") if self._dtype == tf.float32 else None
+        self._short = np.zeros((size, size), np.float32, order="F") if self._dtype == tf.float32 else None
         specs = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in (x, y)]
         self._jacobian = tf.function(self._jacobian_of_batch, input_signature=specs[:1], autograph=False)
         self._residual = tf.function(self._residual_of_batch, input_signature=specs, autograph=False)

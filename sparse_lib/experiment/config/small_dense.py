@@ -62,14 +62,14 @@ class SmallDenseSettings(Settings, name="small_dense"):
         def cost(width: float, *, masked: bool = False) -> int:
             # In this scope variables have shapes and no values, which is much faster.
             with keras.StatelessScope():
-                model = network.build(input_shape, num_classes, 0, sizes.scaled(width))
+                model = network.build(input_shape, num_classes, 0, sizes.scale_width(width))
                 kernels = network.kernels(model)
                 counts = masks.counts(kernels) if masked else {}
                 return self._cost(model, {kernels[name].path: count for name, count in counts.items()})
 
         budget = cost(1.0, masked=True)
         width = counting.width_multiplier(cost, budget)
-        found = sizes.scaled(width)
+        found = sizes.scale_width(width)
         logging.info("Small dense: width x %.3f has %d %s, for %d: %s", width, cost(width), self.budget, budget, found)
         return found
 

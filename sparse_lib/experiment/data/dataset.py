@@ -135,7 +135,7 @@ def split_from_arrays(
         raise InputError(f"The {where} has {_out_of_range(labels)}: class indices count from 0.")
     if preprocessing is not None and images.dtype == np.uint8:
         return Split(pixels(images, preprocessing), labels.astype(np.int32))
-    return Split(_scaled(where, images), labels.astype(np.int32))
+    return Split(_scale_to_unit(where, images), labels.astype(np.int32))
 
 
 def require_equal_lengths(where: str, images: Sized, labels: Sized) -> None:
@@ -174,7 +174,7 @@ def dataset_from_arrays(
     return Dataset(name, splits["train"], splits["validation"], splits["test"], num_classes, augmentation)
 
 
-def _scaled(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
+def _scale_to_unit(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
     if np.issubdtype(images.dtype, np.floating):
         return np.ascontiguousarray(images, np.float32)
     if not np.issubdtype(images.dtype, np.integer):

@@ -31,7 +31,7 @@ class Network(Settings, abc.ABC):
         """
 
     @abc.abstractmethod
-    def scaled(self, width: float) -> Self:
+    def scale_width(self, width: float) -> Self:
         """Scales the widths of all hidden layers.
 
         Args:
@@ -47,7 +47,7 @@ class LayerwiseNetwork(Network):
 
     hidden_sizes: Sequence[int]
 
-    def scaled(self, width: float) -> Self:
+    def scale_width(self, width: float) -> Self:
         """Scales each width, rounded down, to at least 1."""
         narrowed = tuple(max(1, int(size * width)) for size in self.hidden_sizes)
         return dataclasses.replace(self, hidden_sizes=narrowed)  # type: ignore[type-var]
@@ -67,6 +67,6 @@ class ScalableNetwork(Network):
         super().__post_init__()
         self.require(self.width > 0, "width", "must be above 0")
 
-    def scaled(self, width: float) -> Self:
+    def scale_width(self, width: float) -> Self:
         """Multiplies the width."""
         return dataclasses.replace(self, width=self.width * width)  # type: ignore[type-var]

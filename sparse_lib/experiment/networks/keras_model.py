@@ -52,7 +52,7 @@ class KerasModel(Network, name="keras_model"):
             kernel.regularizer = style.regularizer()
         return model
 
-    def scaled(self, width: float) -> Self:
+    def scale_width(self, width: float) -> Self:
         """Refuses: the widths of a saved network are fixed."""
         del width
         raise SettingError("network.network_name='keras_model' has no widths to scale; choose a network of the suite.")

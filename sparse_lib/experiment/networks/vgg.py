@@ -45,14 +45,14 @@ class VGG16(ScalableNetwork, name="vgg16"):
             if is_dense or group < len(_GROUPS):
                 x = keras.layers.MaxPooling2D(2, name=f"pool{group}")(x)
         if is_dense:
-            x = _hidden(build, x, max(1, int(_UNITS * self.width)), self.dropout)
+            x = _hidden_layers(build, x, max(1, int(_UNITS * self.width)), self.dropout)
             return keras.Model(inputs, build.dense(x, num_classes, "logits"), name="vgg16")
         x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
         logits = keras.layers.Flatten(name="flatten")(build.conv(x, num_classes, 1, "logits"))
         return keras.Model(inputs, logits, name="vgg16")
 
 
-def _hidden(build: Builder, x: Any, units: int, dropout: float) -> Any:
+def _hidden_layers(build: Builder, x: Any, units: int, dropout: float) -> Any:
     x = keras.layers.Flatten(name="flatten")(x)
     for name in ("dense1", "dense2"):
         x = build.activation(build.dense(x, units, name), f"{name}_act")

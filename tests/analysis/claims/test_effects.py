@@ -22,7 +22,7 @@ EVIDENCE = Evidence(
 
 
 def quantity(**values: list[float]):
-    """A quantity with these values of each method, one a seed; a double underscore is a dot."""
+    """Returns a quantity with these values of each method, one per seed; a double underscore stands for a dot."""
     rows = [
         (f"{method}{seed}", method.replace("__", "."), methods.label(method.replace("__", ".")), seed, value)
         for method, of_seeds in values.items()

@@ -46,7 +46,7 @@ def judged(runs: Runs, **frames: pd.DataFrame) -> dict[str, paper.Verdict]:
 
 
 def by_run(runs: Runs, **values: dict[str, list[float]]) -> pd.DataFrame:
-    """A frame with the identity of the runs of some modes and columns of given values, one a seed."""
+    """Returns a frame with the identity of the runs of some modes and columns of given values, one per seed."""
     rows = []
     for row in runs.runs.to_dict("records"):
         mode = row["run"].split("/")[1]
@@ -58,7 +58,7 @@ def by_run(runs: Runs, **values: dict[str, list[float]]) -> pd.DataFrame:
 
 @pytest.fixture
 def like_the_paper(write_run) -> Runs:
-    """Returns runs of three seeds in which everything is as the paper says."""
+    """Returns runs of three seeds that support every claim of the paper."""
     for seed in SEEDS:
         shift = 0.01 * seed
         write_run("dense", seed, accuracy=0.99 + shift / 10, wrong=[seed])

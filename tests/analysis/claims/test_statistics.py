@@ -33,7 +33,7 @@ def test_too_few_values_have_no_interval(values):
 
 def test_differences_are_paired_by_seed():
     first, second = {0: 10.0, 1: 20.0, 2: 31.0, 7: 99.0}, {2: 30.0, 1: 19.0, 0: 8.0}
-    found = statistics.paired(first, second)
+    found = statistics.paired_difference(first, second)
     expected = stats.ttest_rel([10, 20, 31], [8, 19, 30]).confidence_interval(0.95)
     np.testing.assert_allclose((found.low, found.high), expected)
     assert found.n == 3
@@ -42,25 +42,25 @@ def test_differences_are_paired_by_seed():
 def test_unpaired_seeds_take_welch():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=4), 3 * rng.normal(size=6)
-    found = statistics.paired(dict(enumerate(a)), {10 + i: x for i, x in enumerate(b)})
+    found = statistics.paired_difference(dict(enumerate(a)), {10 + i: x for i, x in enumerate(b)})
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     np.testing.assert_allclose((found.low, found.high), expected)
     assert "Welch" in found.kind
 
 
 def test_one_seed_has_a_difference_and_no_interval():
-    found = statistics.paired({0: 3.0}, {1: 1.0})
+    found = statistics.paired_difference({0: 3.0}, {1: 1.0})
     assert found.mean == 2.0
     assert np.isnan(found.low)
 
 
 def test_equal_values_have_an_interval_of_no_width():
-    found = statistics.paired({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0})
+    found = statistics.paired_difference({0: 1.0, 1: 1.0}, {0: 1.0, 1: 1.0})
     assert (found.mean, found.low, found.high) == (0, 0, 0)
 
 
 def test_jackknife_of_a_sum_is_the_t_interval():
-    # The measure x_i + x_j of all pairs has twice the mean of x, and the jackknife knows its variance exactly.
+    # The measure x_i + x_j of all pairs has twice the mean of x, and the jackknife estimates its variance exactly.
     x = np.array([1.0, 4.0, 2.0, 9.0, 3.0])
     found = statistics.jackknife(x[:, None] + x[None])
     expected = statistics.t_interval(x)
@@ -85,7 +85,7 @@ def test_jackknife_needs_three(n):
     assert np.isnan(statistics.jackknife(np.ones((n, n))).low)
 
 
-def test_jackknifes_differ_by_welch():
+def test_welch_of_two_jackknifes():
     first = np.array([[0, 0.004, 0.009], [0.004, 0, 0.007], [0.009, 0.007, 0]])
     second = np.array(
         [[0, 0.021, 0.034, 0.027], [0.021, 0, 0.019, 0.04], [0.034, 0.019, 0, 0.031], [0.027, 0.04, 0.031, 0]]
@@ -112,8 +112,8 @@ def test_intervals_keep_their_values():
     pairs = np.array([[0, 0.004, 0.009], [0.004, 0, 0.007], [0.009, 0.007, 0]])
     found = [
         statistics.t_interval(x),
-        statistics.paired(dict(enumerate(x)), dict(enumerate(y))),
-        statistics.paired({10 + seed: value for seed, value in enumerate(x)}, dict(enumerate(y))),
+        statistics.paired_difference(dict(enumerate(x)), dict(enumerate(y))),
+        statistics.paired_difference({10 + seed: value for seed, value in enumerate(x)}, dict(enumerate(y))),
         statistics.jackknife(pairs),
     ]
     assert [interval.n for interval in found] == [4, 4, 4, 3]
@@ -122,7 +122,7 @@ def test_intervals_keep_their_values():
         assert interval[:3] == pytest.approx(expected[interval.kind], rel=1e-12)
 
 
-def test_equal_values_are_no_reason_for_a_warning(recwarn):
+def test_equal_values_do_not_warn(recwarn):
     statistics.t_interval([0.5, 0.5, 0.5])
     statistics.welch([0.5, 0.5], [0.25, 0.25])
     assert not recwarn.list

@@ -54,10 +54,10 @@ def test_readme_of_resnet50():
 
 def test_what_the_oddities_of_resnet50_say():
     network = cost_tables.build_network("resnet50")
-    assert round(network.published("er", 0.8).megabytes, 3) == 23.685
-    assert round(network.published("erk", 0.965, ["conv1"]).megabytes, 3) == 6.904
-    assert round(network.published("erk", 0.965).flops / network.published("dense", 0).flops, 2) == 0.09
-    small = network.published("dense", 0.0, width=0.444).flops / network.published("dense", 0.0).flops
+    assert round(network.count_published("er", 0.8).megabytes, 3) == 23.685
+    assert round(network.count_published("erk", 0.965, ["conv1"]).megabytes, 3) == 6.904
+    assert round(network.count_published("erk", 0.965).flops / network.count_published("dense", 0).flops, 2) == 0.09
+    small = network.count_published("dense", 0.0, width=0.444).flops / network.count_published("dense", 0.0).flops
     assert (round(small, 2), round(5 * small, 2)) == (0.20, 1.01)
 
 
@@ -82,7 +82,7 @@ def test_figure_2_of_the_paper():
     assert len(sparse) == 2
     # With the first layer sparse, too, they are as printed.
     network = cost_tables.build_network("resnet50")
-    whole, all_sparse = (network.published(kind, 0.9).flops for kind in ("dense", "uniform"))
+    whole, all_sparse = (network.count_published(kind, 0.9).flops for kind in ("dense", "uniform"))
     training = counting.training_flops_per_sample("dense_at_updates", whole, all_sparse) / (3 * whole)
     assert (round(all_sparse / whole, 2), round(training, 2), round(5 * training, 2)) == (0.10, 0.10, 0.52)
 
@@ -112,7 +112,7 @@ def test_the_honest_count_of_resnet50_by_hand(golden):
         # A ReLU follows the stem, the first two convolutions of a block, and its sum once.
         if not layer["name"].startswith("res") or "branch2" in layer["name"]:
             expected += positions * outputs
-    assert cost_tables.build_network("resnet50").honest("dense", 0.0).flops == expected
+    assert cost_tables.build_network("resnet50").count_honest("dense", 0.0).flops == expected
 
 
 # [Re] Rigging the Lottery, table 2: WRN-22-2 on CIFAR-10, 3.15e8 FLOPs of inference and 9.45e8 of training.
@@ -173,8 +173,8 @@ def test_the_command_describes_any_network(capsys, tmp_path):
 )
 def test_failures_are_one_line(capsys, words, message):
     assert __main__.main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(message) and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(message) and printed.count("\n") == 1
 
 
 def test_contradictions_are_usage_errors(capsys):

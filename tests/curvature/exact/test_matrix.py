@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparse_lib._keras import precision
 from sparse_lib.curvature import Batches, Subspace, exact, stored_parts
 from sparse_lib.curvature.exact import by_structure as structured
 from sparse_lib.masks import Masks, random_masks
@@ -98,7 +99,7 @@ def test_rows_are_differences_of_gradients(make):
     found = _hessian(model, x, y)
     assert found.method == "rows"
     assert found.symmetry_error < 1e-13
-    with exact.precision.arithmetic(model, "float64"):
+    with precision.arithmetic(model, "float64"):
         objective, subspace = Objective(model), Subspace.all(model)
         flat = subspace.gather([tf.cast(p, tf.float64) for p in objective.params()]).numpy()
 
@@ -336,10 +337,10 @@ def test_eigenvalues_of_known_spectra(name, dead):
 
 
 def test_asymmetry_is_measured_over_tiles(monkeypatch):
-    monkeypatch.setattr(exact, "TILE", 3)
+    monkeypatch.setattr(exact.matrix, "TILE", 3)
     matrix = np.random.default_rng(0).standard_normal((8, 8))
     symmetric, error = (matrix + matrix.T) / 2, np.abs(matrix - matrix.T).max() / np.abs(matrix).max()
-    assert exact.symmetrize(matrix) == error
+    assert exact.matrix.symmetrize(matrix) == error
     np.testing.assert_allclose(matrix, symmetric, rtol=1e-15)
     np.testing.assert_array_equal(matrix, matrix.T)
 

@@ -114,7 +114,7 @@ def test_errors_are_one_line(text, message, tmp_path):
     assert message in error_of(tmp_path / "own.gin")
 
 
-def test_an_error_in_an_include_is_told_with_its_own_file_and_line(tmp_path):
+def test_an_error_in_an_include_names_its_file_and_line(tmp_path):
     write(tmp_path, own="include 'inner.gin'", inner="training.seed = 1\ntraining.sede = 1")
     assert f'(in file "{tmp_path / "inner.gin"}", line 2)' in error_of(tmp_path / "own.gin")
 

@@ -78,7 +78,7 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize(
     ("name", "dataset", "message"),
     [
-        ("mean_std", "flowers", "'flowers' has not"),
+        ("mean_std", "flowers", "'flowers' has none"),
         ("rigl", "mnist", "known for cifar10, cifar100 and imagenet2012, not for 'mnist'"),
         ("whiten", "cifar10", "'whiten' is not known: choose one of unit, per_image"),
     ],

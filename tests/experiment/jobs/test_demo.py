@@ -176,10 +176,10 @@ def test_logs_begin_with_a_command_that_can_be_typed(fake, tmp_path):
 def test_table_and_files(fake, tmp_path, capsys):
     out = tmp_path / "out"
     demo.demonstrate(out, 6)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     text = (out / "demo.txt").read_text()
-    assert text in told
-    assert str(out) in told.replace(text, "")
+    assert text in output
+    assert str(out) in output.replace(text, "")
     rows = [line.split() for line in text.splitlines()[3:]]
     assert [row[-7:] for row in rows] == [["0.9700", "0.9500", "2,210", "300", "0.100", "0.5000", "117"]] * 6
     stored = json.loads((out / "demo.json").read_text())
@@ -210,10 +210,10 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from there" in told
-    assert "Traceback" not in told
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
     assert "end" not in fake.read_text()
     demo.make_job(tmp_path / "out", 2).run()
     assert all((tmp_path / "out" / mode.name / "result.json").exists() for mode in demo.MODES)

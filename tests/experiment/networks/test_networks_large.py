@@ -434,7 +434,7 @@ def test_scaled_sizes_have_fewer_parameters(name):
     image = ((16,), 10) if name == "gru" else CIFAR
     kind = NETWORKS[name]()
     with keras.StatelessScope():
-        whole, half = (count(s.build(*image, Style()).trainable_variables) for s in (kind, kind.scaled(0.5)))
+        whole, half = (count(s.build(*image, Style()).trainable_variables) for s in (kind, kind.scale_width(0.5)))
     assert 0.2 * whole < half < 0.6 * whole
 
 

@@ -188,4 +188,4 @@ def test_weights_alone_are_no_model(tmp_path):
     with pytest.raises(ValueError, match="Cannot load .*: save a whole model"):
         KerasModel(path=str(path)).build((28, 28, 1), 10, Style())
     with pytest.raises(SettingError, match="has no widths to scale"):
-        KerasModel(path=str(path)).scaled(0.5)
+        KerasModel(path=str(path)).scale_width(0.5)

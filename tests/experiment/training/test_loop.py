@@ -310,9 +310,9 @@ def test_a_run_without_validation_images_measures_on_training_images(tmp_path):
 def test_tampering_with_a_masked_weight_is_noticed(tmp_path, monkeypatch):
     start, run_steps, kernels = Loop.__init__, Steps.run, []
 
-    def remember(self, **built):
-        kernels.append(built["optimizer"].masks.kernels[1])
-        start(self, **built)
+    def remember(self, directory, model, optimizer, *rest):
+        kernels.append(optimizer.masks.kernels[1])
+        start(self, directory, model, optimizer, *rest)
 
     def tamper(*args, **options):
         result = run_steps(*args, **options)
