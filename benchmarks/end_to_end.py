@@ -43,13 +43,13 @@ def _time_calls(owner: type, name: str, seconds: dict[str, list[float]]) -> None
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def timed(*args: object, **kwargs: object) -> object:
+    def time_call(*args: object, **kwargs: object) -> object:
         started = time.perf_counter()
         value = original(*args, **kwargs)
         seconds[name].append(time.perf_counter() - started)
         return value
 
-    setattr(owner, name, timed)
+    setattr(owner, name, time_call)
 
 
 def print_whole_runs(network: str, seconds: dict[str, list[float]]) -> None:

@@ -12,7 +12,7 @@ from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.storage import sources
-from sparse_lib.experiment.training.metrics import held_out
+from sparse_lib.experiment.training.metrics import select_held_out
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
 
@@ -110,7 +110,9 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         modes.initialize_weights(experiment, model, masks)
     growth: Any = experiment.mask_updater.growth_gradient
     if growth == "held_out" or updater.needs_hessian:
-        growth = modes.held_out_growth(model, masks, held_out(experiment.dataset), training.val_batch_size, updater)
+        growth = modes.held_out_growth(
+            model, masks, select_held_out(experiment.dataset), training.val_batch_size, updater
+        )
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
     steps = Steps(

@@ -356,7 +356,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
 def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
     of, directory, result = rigl
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr(run, "build_run", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr("sparse_lib.experiment.training.build.build_run", lambda *_, **__: pytest.fail("built again"))
     assert tiny.train(of, directory) == result
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
