@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.records import methods
 from analysis.records.runs import IDENTITY, Runs
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
 _LINE = "line"
 _POINTS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "coefficient", "split", "loss", "accuracy")
@@ -126,7 +126,7 @@ def load_instability(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> pd.D
 
 def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     """Identifies the two end runs; None if either is unknown."""
-    ends = [methods.split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
+    ends = [split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
     known = [(name, step) for directory, step in ends if (name := runs.locate(directory)) is not None]
     if len(known) < 2:
         return None
@@ -161,7 +161,7 @@ def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None
         return None
     rows = []
     for solution in _read_json(folder / f"{kind}.json").get("solutions", []):
-        directory, step = methods.split_checkpoint(solution["checkpoint"])
+        directory, step = split_checkpoint(solution["checkpoint"])
         run = runs.locate(directory)
         label = pathlib.Path(directory).name if run is None else _identity_of(runs, run)["label"]
         rows.append((*solution["coordinates"], f"{label}, step {step}" if kind == "surface" else label, run, step))
