@@ -1,5 +1,6 @@
 """A sparse kernel with its mask, optimizer slots and updater state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ class TrackedKernel(tf.Module):
       mask: boolean variable, the active weights.
       explored: boolean variable, the weights that were ever active.
       slots: the inner optimizer's slots of the kernel.
+      average: the one of them that averages the kernel (EMA), or None.
       state: the entries of `Updater.state_specs`, by name.
       growth: running sum of gradients, a Keras variable; None where growth is not averaged.
       position: index of the kernel among the trainable variables.
@@ -32,6 +34,7 @@ class TrackedKernel(tf.Module):
         mask: tf.Variable,
         explored: tf.Variable,
         slots: list[keras.Variable],
+        average: Any,
         state: dict[str, keras.Variable],
         growth: Any,
         position: int,
@@ -39,9 +42,12 @@ class TrackedKernel(tf.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.mask, self.explored = kernel, mask, explored
-        self.slots, self.state, self.growth = slots, state, growth
+        self.slots, self.average, self.state, self.growth = slots, average, state, growth
         self.position, self.structure = position, structure
         self._starts = [_initial_value(slot) for slot in slots]
+        if average is not None:
+            # Keras lets an average start at zero and overwrites it at the first step, which this kernel may not take.
+            average.assign(kernel.numpy())
 
     def state_values(self) -> State:
         """Returns the state of the updater as tensors."""
@@ -85,6 +91,30 @@ class TrackedKernel(tf.Module):
             return selection.on_mask(~mask, theta)
 
         distribute.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
+
+    def project(self, strategy: tf.distribute.Strategy) -> None:
+        """Zeroes the inactive weights and their averages, from cross-replica context."""
+        for variable in [self.kernel] if self.average is None else [self.kernel, self.average]:
+            distribute.update(strategy, variable.value, lambda v, mask: selection.on_mask(mask, v), self.mask)
+
+    def mask_state(self) -> list[tf.Variable]:
+        """Returns the variables that belong to the weights of a moment: the mask and the state of the updater."""
+        return [self.mask, *(variable.value for variable in self.state.values())]
+
+    def restore(self, values: Sequence[np.ndarray]) -> None:
+        """Restores `mask_state`, and resets the slots of weights that were not active before and after.
+
+        Args:
+          values: one array per variable.
+        """
+        stays = self.mask.numpy() & values[0]
+        for variable, value in zip(self.mask_state(), values, strict=True):
+            variable.assign(value)
+        self.explored.assign(self.explored.numpy() | values[0])
+        if "backward" in self.state:
+            stays |= self.state["backward"].numpy() > 0
+        for slot, start in zip(self.slots, self._starts, strict=True):
+            slot.assign(np.where(stays, slot.numpy(), start))
 
     def variables_to_assign(self) -> list[tf.Variable]:
         """Returns the variables that a mask update assigns."""
