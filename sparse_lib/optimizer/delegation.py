@@ -123,9 +123,7 @@ class DelegatingOptimizer(keras.optimizers.Optimizer):
             raise InputError("Call optimizer.build(model.trainable_variables) before optimizer.set_weights.")
         shapes = [tuple(variable.shape) for variable in self.variables]
         if shapes != [tuple(tf.convert_to_tensor(weight).shape) for weight in weights]:
-            raise InputError(
-                f"Got other weights than the {len(shapes)} of optimizer.variables: give arrays like those."
-            )
+            raise InputError(f"Got other weights than the {len(shapes)} of optimizer.variables: give arrays like them.")
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 

@@ -107,14 +107,17 @@ class TrackedKernel(tf.Module):
         Args:
           values: one array per variable.
         """
-        stays = self.mask.numpy() & values[0]
+        was_active = stays = self.mask.numpy() & values[0]
         for variable, value in zip(self.mask_state(), values, strict=True):
             variable.assign(value)
         self.explored.assign(self.explored.numpy() | values[0])
         if "backward" in self.state:
-            stays |= self.state["backward"].numpy() > 0
+            stays = stays | (self.state["backward"].numpy() > 0)
         for slot, start in zip(self.slots, self._starts, strict=True):
             slot.assign(np.where(stays, slot.numpy(), start))
+        if self.average is not None:
+            own = np.where(values[0], self.kernel.numpy(), 0)
+            self.average.assign(np.where(was_active, self.average.numpy(), own))
 
     def variables_to_assign(self) -> list[tf.Variable]:
         """Returns the variables that a mask update assigns."""
@@ -137,6 +140,11 @@ class TrackedKernel(tf.Module):
             tf.where(stays, slot.value, tf.cast(start, slot.dtype))
             for slot, start in zip(self.slots, self._starts, strict=True)
         ]
+        if self.average is not None:
+            # Averages are of active weights alone, and start at the value, as Keras' do.
+            was_active = tf.convert_to_tensor(self.mask) & update.mask & ~update.grown
+            average = tf.where(was_active, self.average.value, tf.cast(update.weight, self.average.dtype))
+            slots = [average if slot is self.average else value for slot, value in zip(self.slots, slots, strict=True)]
         return [update.mask, explored, update.weight, *slots, *(update.state[name] for name in self.state)]
 
 
