@@ -53,6 +53,17 @@ def register_variables(optimizer: keras.optimizers.Optimizer, variables: Sequenc
     optimizer.built = True
 
 
+def drop_settings(optimizer: keras.optimizers.Optimizer, keep: Sequence[str]) -> None:
+    """Deletes the public fields of an optimizer, such as `weight_decay`.
+
+    Args:
+      optimizer: any Keras optimizer; it is changed in place.
+      keep: names of fields that stay.
+    """
+    for name in [name for name in optimizer.__dict__ if not name.startswith("_") and name not in keep]:
+        del optimizer.__dict__[name]
+
+
 @contextmanager
 def restrict_averages(optimizer: keras.optimizers.Optimizer, positions: Sequence[int]) -> Iterator[None]:
     """Makes an optimizer average and overwrite some of its variables alone inside the context.

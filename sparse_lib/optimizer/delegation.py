@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.optimizers import drop_settings
 from sparse_lib._utils.errors import InputError
 
 # What Keras' constructor sets and the wrapper keeps; every other setting belongs to the inner optimizer.
@@ -39,8 +40,7 @@ class DelegatingOptimizer(keras.optimizers.Optimizer):
         """
         super().__init__(learning_rate=0.0, name=name)
         # Without fields here, reading and setting reach the inner optimizer.
-        for setting in [key for key in self.__dict__ if not key.startswith("_") and key not in _OWN]:
-            del self.__dict__[setting]
+        drop_settings(self, keep=_OWN)
         self.inner = inner
 
     def __getattr__(self, name: str) -> Any:
