@@ -234,6 +234,33 @@ def test_swapped_averages_are_masked(name, swap_on_epoch):
     np.testing.assert_allclose(kernel.numpy(), average, atol=1e-6)
 
 
+def test_averages_of_a_kernel_without_gradients_are_its_weights():
+    """Keras starts averages at zero and overwrites them at the first step."""
+    model, optimizer = make(SGD(0.1, use_ema=True))
+    kernel, bias = model.trainable_variables
+    optimizer.build([kernel, bias])
+    before = kernel.numpy()
+    for _ in range(2):
+        optimizer.apply([tf.ones(4)], [bias])
+    np.testing.assert_array_equal(optimizer.slots_by_name["average"][0].numpy(), before)
+    optimizer.finalize_variable_values([kernel, bias])
+    np.testing.assert_array_equal(kernel.numpy(), before)
+
+
+def test_averages_of_what_grows_start_at_its_value():
+    kernel = keras.Variable(np.float32([4, 1, 0, 0]))
+    masks = Masks([kernel], [tf.constant([True, True, False, False])])
+    optimizer = SparseOptimizer(SGD(1.0, use_ema=True, ema_momentum=0.5), masks, updaters.DNW())
+    optimizer.build([kernel])
+    # In the reserve of DNW, the third weight passes the second.
+    for _ in range(4):
+        optimizer.apply([tf.constant([0.0, 0.0, -0.5, 0.0])])
+    assert masks.values()[0].numpy().tolist() == [True, False, True, False]
+    # 1.5 as it joined at the third step, or 2 at the fourth.
+    assert kernel.numpy().tolist() == [4, 0, 2, 0]
+    assert optimizer.slots_by_name["average"][0].numpy().tolist() == [4, 0, 0.5 * 1.5 + 0.5 * 2, 0]
+
+
 def test_averages_are_those_of_keras():
     """With all weights active, the swapped-in weights are those of the plain optimizer."""
     results = []

@@ -106,9 +106,7 @@ class SparseOptimizer(DelegatingOptimizer):
             self._slots_by_name = self._build_inner(variables)
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
-        self._steps = Steps(
-            self.inner, variables, self.masks, self.updater, list(self._kernels), self._growth, self._seed
-        )
+        self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
 
     def _check_kernels(self, variables: list[keras.Variable]) -> None:
         trainable = {id(v) for v in variables}
@@ -276,8 +274,9 @@ class SparseOptimizer(DelegatingOptimizer):
         given = {self._var_key(v) for v in var_list}
         positions = [i for i, v in enumerate(self._trainable_variables) if self._var_key(v) in given]
         # Keras pairs averages and variables by order, which frozen layers shift.
-        with restrict_averages(self.inner, positions):
-            self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
+        if positions:
+            with restrict_averages(self.inner, positions):
+                self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
 
     def copy_masks(self) -> list[np.ndarray]:

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from sparse_lib._keras.optimizers import batch_counter, restrict_averages
 from sparse_lib._utils import distribute
-from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import State, UpdateContext, Updater
@@ -27,14 +26,13 @@ class Steps:
         self,
         inner: keras.optimizers.Optimizer,
         variables: list[keras.Variable],
-        masks: Masks,
         updater: Updater,
         tracked: list[TrackedKernel],
         growth: GrowthSource,
         seed: int,
     ) -> None:
         self._inner, self._variables = inner, variables
-        self._masks, self._updater, self._tracked = masks, updater, tracked
+        self._updater, self._tracked = updater, tracked
         self._growth, self._seed = growth, seed
 
     def apply(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
@@ -120,11 +118,13 @@ class Steps:
             growth = self._growth_at(gradients, step)
             products = growth.hessian_gradients or [None] * len(self._tracked)
             parts = list(zip(self._tracked, growth.gradients, products, strict=True))
-            is_left_out = [
-                gradients[t.position] is None or score is None or (self._updater.needs_hessian and product is None)
-                for t, score, product in parts
+            chosen = [
+                index
+                for index, (tracked, score, product) in enumerate(parts)
+                if gradients[tracked.position] is not None
+                and score is not None
+                and (product is not None or not self._updater.needs_hessian)
             ]
-            chosen = [index for index, left_out in enumerate(is_left_out) if not left_out]
             kernels = [tracked.as_kernel(score, product) for tracked, score, product in (parts[i] for i in chosen)]
             left_out = frozenset(range(len(parts))) - frozenset(chosen)
             rate = tf.convert_to_tensor(self._inner.learning_rate)
