@@ -8,7 +8,6 @@ finished stage is not repeated, and an interrupted one resumes.
 
 import argparse
 import functools
-import json
 import logging
 import pathlib
 import shlex
@@ -213,7 +212,7 @@ def _make_path(plan: Plan, network: str, method: str, seed: int, end: str) -> St
 
 def _is_complete(summary: pathlib.Path) -> bool:
     """Returns whether an interpolation, which writes its summary first, is complete."""
-    return summary.exists() and json.loads(summary.read_text(encoding="utf8"))["complete"]
+    return summary.exists() and files.read_json(summary, "delete it to compute it again").get("complete") is True
 
 
 def run_study(plan: Plan, jobs: int = 0) -> None:

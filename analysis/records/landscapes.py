@@ -1,6 +1,6 @@
 """Results of interpolate.py: paths between runs, loss surfaces, instability."""
 
-import json
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.runs import IDENTITY, Runs
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
 _LINE = "line"
+_LEFT_OUT = "the report leaves it out"
 _POINTS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "coefficient", "split", "loss", "accuracy")
 _MEASURES = ("above_mean", "above_line", "above_higher_end", "largest_rise")
 _BARRIERS = (*IDENTITY, "folder", "path", "other", "to_parent", "from_start", "split", "quantity", *_MEASURES)
@@ -58,70 +60,102 @@ class Picture(NamedTuple):
     marks: pd.DataFrame
 
 
-def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> Paths:
+def load_paths(tops: Sequence[str | os.PathLike[str]], runs: Runs, notes: list[str] | None = None) -> Paths:
     """Reads all interpolations below some directories, unfinished ones included.
 
     Args:
       tops: directories.
       runs: runs whose checkpoints are connected; paths between others are skipped.
+      notes: list that takes one sentence per file that could not be read; None drops them.
 
     Returns:
       Points and barriers.
     """
     points, barriers = [], []
     for folder in _find_folders(tops, files.INTERPOLATION_SUMMARY):
-        summary = _read_json(folder / files.INTERPOLATION_SUMMARY)
-        about = _identify_path(summary, runs)
-        table = _read_table(folder / files.INTERPOLATION)
-        if about is None or table.empty:
-            continue
-        about["folder"] = str(folder)
-        if about.pop("is_reversed"):
-            table["coefficient"] = (1 - table["coefficient"]).round(12)
-        points.append(table.assign(**about))
-        for split, of_split in (summary.get("barrier") or {}).items():
-            for quantity, peaks in of_split.items():
-                heights = {name: peaks[name]["height"] for name in _MEASURES if name in peaks}
-                barriers.append({**about, "split": split, "quantity": quantity, **heights})
+        with _note_damage(folder / files.INTERPOLATION_SUMMARY, notes):
+            summary = files.read_json(folder / files.INTERPOLATION_SUMMARY, _LEFT_OUT)
+            about = _identify_path(summary, runs)
+            table = _read_table(folder / files.INTERPOLATION, ["coefficient", "loss", "accuracy"], notes)
+            if about is None or table.empty:
+                continue
+            about["folder"] = str(folder)
+            if about.pop("is_reversed"):
+                table["coefficient"] = (1 - table["coefficient"]).round(12)
+            of_path = [
+                {
+                    **about,
+                    "split": str(split),
+                    "quantity": str(quantity),
+                    **{name: _to_number(peaks[name]["height"]) for name in _MEASURES if name in peaks},
+                }
+                for split, of_split in (summary.get("barrier") or {}).items()
+                for quantity, peaks in of_split.items()
+            ]
+            points.append(table.assign(**about))
+            barriers += of_path
     joined = pd.concat(points, ignore_index=True) if points else pd.DataFrame()
     return Paths(joined.reindex(columns=list(_POINTS)), pd.DataFrame(barriers, columns=list(_BARRIERS)))
 
 
-def load_pictures(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> list[Picture]:
+def load_pictures(tops: Sequence[str | os.PathLike[str]], runs: Runs, notes: list[str] | None = None) -> list[Picture]:
     """Reads all loss surfaces below some directories, unfinished ones included.
 
     Args:
       tops: directories.
       runs: runs that label the checkpoints.
+      notes: list that takes one sentence per file that could not be read; None drops them.
 
     Returns:
       The surfaces.
     """
-    return [
-        picture
-        for kind in _PICTURES
-        for folder in _find_folders(tops, f"{kind}.npz")
-        if (picture := _read_picture(kind, folder, runs)) is not None
-    ]
+    pictures = []
+    for kind in _PICTURES:
+        for folder in _find_folders(tops, f"{kind}.npz"):
+            with _note_damage(folder / f"{kind}.npz", notes):
+                pictures.append(_read_picture(kind, folder, runs))
+    return pictures
 
 
-def load_instability(tops: Sequence[str | os.PathLike[str]], runs: Runs) -> pd.DataFrame:
+def load_instability(
+    tops: Sequence[str | os.PathLike[str]], runs: Runs, notes: list[str] | None = None
+) -> pd.DataFrame:
     """Reads all instability analyses below some directories.
 
     Args:
       tops: directories.
       runs: runs that may have been analysed.
+      notes: list that takes one sentence per file that could not be read; None drops them.
 
     Returns:
       One row per pair of copies and split, as in instability.csv, with the columns of `IDENTITY` of the analysed run.
     """
     tables = []
-    for folder in _find_folders(tops, "instability.csv"):
-        name = runs.locate(str(_read_json(folder / "instability.json").get("run", "")))
-        table = _read_table(folder / "instability.csv")
-        if name is not None and not table.empty:
-            tables.append(table.assign(**_identity_of(runs, name)))
+    for folder in _find_folders(tops, files.INSTABILITY):
+        with _note_damage(folder / files.INSTABILITY_SUMMARY, notes):
+            summary = files.read_json(folder / files.INSTABILITY_SUMMARY, _LEFT_OUT)
+            name = runs.locate(str(summary.get("run", "")))
+            table = _read_table(folder / files.INSTABILITY, ["step", "error_barrier"], notes)
+            if name is not None and not table.empty:
+                tables.append(table.assign(**_identity_of(runs, name)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*IDENTITY, "step", "split"])
+
+
+@contextlib.contextmanager
+def _note_damage(path: pathlib.Path, notes: list[str] | None) -> Iterator[None]:
+    """Turns the failure to read a file into a note."""
+    try:
+        with files.report_damage(path, _LEFT_OUT):
+            yield
+    except RunError as error:
+        if notes is not None:
+            notes.append(str(error))
+
+
+def _to_number(value: Any) -> float | None:
+    if not isinstance(value, int | float | None):
+        raise ValueError(f"{value!r} is no number")
+    return value
 
 
 def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
@@ -136,7 +170,7 @@ def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None
     path = str(summary.get("path", _LINE))
     if path != _LINE:
         identity["label"] += f", {path} curve"
-    if summary.get("settings", {}).get("match"):
+    if (summary.get("settings") or {}).get("match"):
         identity["label"] += ", matched"
     return {
         **identity,
@@ -153,19 +187,21 @@ def _identity_of(runs: Runs, name: str) -> dict[str, Any]:
     return {column: row[column] for column in IDENTITY}
 
 
-def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture | None:
-    try:
-        with np.load(folder / f"{kind}.npz") as stored:
-            grid = dict(stored)
-    except (OSError, ValueError):
-        return None
+def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture:
+    path = folder / f"{kind}.npz"
+    grid = files.read_arrays(path, _LEFT_OUT, ["xs", "ys"])
+    loss = {key.removeprefix("loss_"): grid[key] for key in grid if key.startswith("loss_")}
+    shape = (grid["ys"].size, grid["xs"].size)
+    if not all(values.shape == shape and values.dtype.kind == "f" for values in loss.values()):
+        raise ValueError("it is no grid")
     rows = []
-    for solution in _read_json(folder / f"{kind}.json").get("solutions", []):
+    summary = folder / f"{kind}.json"
+    for solution in files.read_json(summary, _LEFT_OUT).get("solutions", []) if summary.exists() else []:
         directory, step = split_checkpoint(solution["checkpoint"])
         run = runs.locate(directory)
         label = pathlib.Path(directory).name if run is None else _identity_of(runs, run)["label"]
-        rows.append((*solution["coordinates"], f"{label}, step {step}" if kind == "surface" else label, run, step))
-    loss = {key.removeprefix("loss_"): grid[key] for key in grid if key.startswith("loss_")}
+        x, y = map(float, solution["coordinates"])
+        rows.append((x, y, f"{label}, step {step}" if kind == "surface" else label, run, step))
     marks = pd.DataFrame(rows, columns=["x", "y", "name", "run", "step"])
     return Picture(kind, str(folder), grid["xs"], grid["ys"], loss, marks)
 
@@ -182,15 +218,12 @@ def _find_folders(tops: Sequence[str | os.PathLike[str]], name: str) -> Iterator
                 yield path
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _read_table(path: pathlib.Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError):
-        return pd.DataFrame()
+def _read_table(path: pathlib.Path, numbers: Sequence[str], notes: list[str] | None) -> pd.DataFrame:
+    """Reads a table whose named columns are numbers; one that cannot be read is empty, and noted."""
+    tables = []
+    with _note_damage(path, notes):
+        table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        if not all(table.empty or pd.api.types.is_numeric_dtype(table[name]) for name in numbers):
+            raise ValueError("a column holds no numbers")
+        tables.append(table if table.empty else table.assign(split=table["split"].astype(str)))
+    return tables[0] if tables else pd.DataFrame()

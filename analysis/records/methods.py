@@ -1,7 +1,6 @@
 """Methods of runs: names, labels as in the papers, and the order of the tables."""
 
 import contextlib
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from sparse_lib import updaters
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.config import description
 from sparse_lib.experiment.config.description import Description
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
@@ -17,7 +17,7 @@ from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.config.small_dense import SmallDenseSettings
 from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.networks import NETWORKS
-from sparse_lib.experiment.runtime.errors import SettingError
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 
 # Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
@@ -74,14 +74,35 @@ def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -
       The content of its run.json; without one, as in runs of earlier versions, a guess from the configuration.
     """
     if directory is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            stored: dict[str, Any] = json.loads((directory / files.RUN).read_text(encoding="utf8"))
-            return Description(**stored | {"target_sparsity": _number(stored["target_sparsity"])})
+        with contextlib.suppress(RunError):
+            return read_description(directory / files.RUN)
     try:
         return _guess(values)
-    except SettingError:
+    except (RunError, InputError, KeyError, TypeError):
         # The configuration has been edited, or belongs to another version.
         return _guess({})._replace(method="unknown", setting="unknown")
+
+
+def read_description(path: pathlib.Path) -> Description:
+    """Reads run.json.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      RunError: if it cannot be read as a description.
+    """
+    stored = files.read_json(path, "the configuration describes the run", ["target_sparsity"])
+    with files.report_damage(path, "the configuration describes the run"):
+        files.require_numbers(stored, ["target_sparsity", "seed", "total_steps"])
+        described = Description(**stored | {"target_sparsity": _number(stored["target_sparsity"])})
+        texts = (described.method, described.label, described.setting, described.network, described.data)
+        if not all(isinstance(text, str) for text in (*texts, described.mask_source)):
+            raise ValueError("it is no description of a run")
+        return described
 
 
 def _guess(values: Mapping[str, Any]) -> Description:

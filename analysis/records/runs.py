@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -14,6 +13,7 @@ import pandas as pd
 
 from analysis.records import gin_text, methods
 from sparse_lib._utils.errors import InputError
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
@@ -181,27 +181,36 @@ def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     def lines(name: str) -> list[dict[str, Any]]:
-        try:
-            return [r for r in files.JsonLines(directory / name).read() if isinstance(r, dict) and "step" in r]
-        except (OSError, UnicodeDecodeError) as error:
-            notes.append(f"{directory / name} cannot be read: {error}.")
-            return []
+        records, problem = files.JsonLines(directory / name).scan()
+        if problem:
+            notes.append(problem)
+        return records
 
-    def value(name: str, parse: Callable[[str], Any]) -> Any:
+    def value(name: str, read: Callable[[pathlib.Path], dict[str, Any]]) -> dict[str, Any]:
+        path = directory / name
         try:
-            return parse((directory / name).read_text(encoding="utf8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            notes.append(f"A file of {directory} cannot be read: {error}.")
-            return None
+            with files.report_damage(path, "the report leaves it out"):
+                return read(path) if path.exists() else {}
+        except RunError as error:
+            notes.append(str(error))
+            return {}
 
-    result = value(files.RESULT, json.loads) if (directory / files.RESULT).exists() else None
+    value(files.RUN, lambda path: methods.read_description(path)._asdict())
+    result = value(files.RESULT, _read_result)
     return {
         "path": str(directory),
-        "values": value(files.OPERATIVE_CONFIG, gin_text.parse) or {},
+        "values": value(files.OPERATIVE_CONFIG, lambda path: gin_text.parse(path.read_text(encoding="utf8"))),
         "metrics": lines(files.METRICS),
         "mask_updates": lines(files.MASK_UPDATES),
-        "results": [] if result is None else [result],
+        "results": [result] if result else [],
     }
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the numbers and texts of result.json."""
+    values = files.read_json(path, "the report leaves it out")
+    files.require_numbers(values, ["test_accuracy"])
+    return {name: value for name, value in values.items() if isinstance(value, int | float | str | dict | None)}
 
 
 def _short_names(directories: Sequence[pathlib.Path], tops: Sequence[pathlib.Path]) -> list[str]:

@@ -1,6 +1,5 @@
 """Results of hessian.py: Hessian spectra at checkpoints."""
 
-import json
 import pathlib
 import re
 from typing import NamedTuple
@@ -9,10 +8,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.runs import IDENTITY, Runs
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 
 _NAME = re.compile(r"^ckpt-(-?\d+)\.json$")
 _SUMMARY = (*IDENTITY, "number", "step", "lambda_max", "lambda_min", "negative", "trace")
+_NUMBERS = ("lambda_max", "lambda_min", "negative", "trace")
+_LEFT_OUT = "the report leaves it out"
 _UPDATES = (*IDENTITY, "step", "lambda_max_change", "lambda_min_change", "negative_change")
 
 
@@ -29,15 +31,17 @@ class Spectra(NamedTuple):
     updates: pd.DataFrame
 
 
-def load(runs: Runs) -> Spectra:
+def load(runs: Runs, notes: list[str] | None = None) -> Spectra:
     """Reads the spectra of all runs.
 
     Args:
       runs: runs whose directories may contain hessian/.
+      notes: list that takes one sentence per file that could not be read; None drops them.
 
     Returns:
-      The frames; unreadable files are skipped.
+      The frames, without the files that could not be read.
     """
+    notes = [] if notes is None else notes
     summaries, updates = [], []
     for row in runs.runs.to_dict("records"):
         identity = {column: row[column] for column in IDENTITY}
@@ -46,13 +50,15 @@ def load(runs: Runs) -> Spectra:
             continue
         for path in sorted(folder.iterdir()):
             match = _NAME.match(path.name)
-            values = _read(path) if match else {}
+            values = _read(path, notes) if match else {}
             if match and values:
                 number = int(match[1])
                 plain = {"step": abs(number), **{k: v for k, v in values.items() if isinstance(v, int | float | str)}}
                 # `method` names the training method of the run, not the estimator of the spectrum.
                 summaries.append({**plain, "estimator": plain.get("method"), **identity, "number": number})
-        updates += [{**identity, **record} for record in files.JsonLines(folder / files.MASK_UPDATES).read()]
+        records, problem = files.JsonLines(folder / files.MASK_UPDATES).scan()
+        notes += [problem] if problem else []
+        updates += [{**record, **identity} for record in records]
     return Spectra(_to_frame(summaries, _SUMMARY), _to_frame(updates, _UPDATES))
 
 
@@ -69,22 +75,28 @@ def read_spectrum(directory: pathlib.Path, number: int) -> np.ndarray | tuple[np
     arrays = _read_arrays(directory, number)
     if "eigenvalues" in arrays:
         return arrays["eigenvalues"]
-    return (arrays["grid"], arrays["density"]) if "density" in arrays else None
+    return (arrays["grid"], arrays["density"]) if {"grid", "density"} <= arrays.keys() else None
 
 
 def _read_arrays(directory: pathlib.Path, number: int) -> dict[str, np.ndarray]:
+    path = directory / files.HESSIAN / f"ckpt-{number}.npz"
     try:
-        with np.load(directory / files.HESSIAN / f"ckpt-{number}.npz") as stored:
-            return {name: stored[name] for name in ("eigenvalues", "grid", "density") if name in stored}
-    except (OSError, ValueError):
+        arrays = files.read_arrays(path, _LEFT_OUT)
+    except RunError:
         return {}
+    names = ("eigenvalues", "grid", "density")
+    return {n: arrays[n] for n in names if n in arrays and arrays[n].ndim == 1 and arrays[n].dtype.kind == "f"}
 
 
-def _read(path: pathlib.Path) -> dict[str, object]:
+def _read(path: pathlib.Path, notes: list[str]) -> dict[str, object]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf8")))
-    except (OSError, ValueError):
+        values = files.read_json(path, _LEFT_OUT)
+        with files.report_damage(path, _LEFT_OUT):
+            files.require_numbers(values, _NUMBERS)
+    except RunError as error:
+        notes.append(str(error))
         return {}
+    return values
 
 
 def _to_frame(rows: list[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -52,12 +52,17 @@ def write(tops: Sequence[str | os.PathLike[str]], out: pathlib.Path) -> pathlib.
     """
     runs = load_runs(tops)
     writer = ReportWriter(out)
-    paths, measured = landscapes.load_paths(tops, runs), spectra.load(runs)
+    notes = list(runs.notes)
+    paths, measured = landscapes.load_paths(tops, runs, notes), spectra.load(runs, notes)
     every = [measure_case(*case, paths, measured) for case in runs.cases()]
     parts = [_summary_section(tops, runs, every)]
     parts += [_case_section(case, writer) for case in every]
-    parts += [_cost_section(runs, writer), _propagation_section(runs, writer), _landscape_section(tops, runs, writer)]
-    parts += [_run_section(runs, writer), _reading_section()]
+    parts += [
+        _cost_section(runs, writer),
+        _propagation_section(runs, writer),
+        _landscape_section(tops, runs, writer, notes),
+    ]
+    parts += [_run_section(runs, writer, notes), _reading_section()]
     text = page.document(TITLE, _lead(runs), parts, f"{_FOOTER} {datetime.date.today().isoformat()}.")
     about = [
         {
@@ -174,9 +179,11 @@ def _propagation_section(runs: Runs, writer: ReportWriter) -> Section:
     return section
 
 
-def _landscape_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, writer: ReportWriter) -> Section:
+def _landscape_section(
+    tops: Sequence[str | os.PathLike[str]], runs: Runs, writer: ReportWriter, notes: list[str]
+) -> Section:
     section = Section("Loss landscapes")
-    for place, picture in enumerate(landscapes.load_pictures(tops, runs)):
+    for place, picture in enumerate(landscapes.load_pictures(tops, runs, notes)):
         for split, loss in picture.loss.items():
             writer.add_figure(
                 section,
@@ -186,7 +193,7 @@ def _landscape_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, write
                     landscape_figures.picture, picture.kind, picture.xs, picture.ys, loss, picture.marks, split
                 ),
             )
-    instability = landscapes.load_instability(tops, runs)
+    instability = landscapes.load_instability(tops, runs, notes)
     writer.write_data("instability", instability)
     if not instability.empty:
         writer.add_figure(
@@ -200,7 +207,7 @@ def _landscape_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, write
     return section
 
 
-def _run_section(runs: Runs, writer: ReportWriter) -> Section:
+def _run_section(runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> Section:
     section = Section("All runs")
     if runs.runs.empty:
         return section
@@ -221,8 +228,8 @@ def _run_section(runs: Runs, writer: ReportWriter) -> Section:
     ]
     heads = ["Method", "Run", "Seed", "Sparsity", "State", "Test accuracy"]
     section.add(page.folded(f"{len(rows)} runs", page.table("", heads, rows, names=2)))
-    if runs.notes:
-        section.add(page.paragraph("Files that could not be read:", "note"), page.bullets(runs.notes))
+    if notes:
+        section.add(page.paragraph("Files that could not be read:", "note"), page.bullets(tuple(notes)))
     return section
 
 

@@ -1,5 +1,7 @@
 """tf.distribute strategies by name, and helpers for code that runs under any of them."""
 
+import socket
+import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +9,9 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.strategy_names import STRATEGIES
+
+# Longest wait for a TPU worker to accept a connection (seconds).
+_TPU_SECONDS = 20.0
 
 
 def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.Strategy:
@@ -22,7 +27,7 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
       The strategy; `auto` and `cpu` without accelerators give TensorFlow's default strategy, which has no overhead.
 
     Raises:
-      InputError: for an unknown name, or a GPU on a machine without one.
+      InputError: for an unknown name, a GPU on a machine without one, or a TPU that cannot be reached.
     """
     if name not in STRATEGIES:
         raise InputError(f"--strategy={name} is not known; use one of {', '.join(STRATEGIES)}.")
@@ -41,10 +46,30 @@ def make_strategy(name: str = "auto", tpu_address: str = "") -> tf.distribute.St
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_address)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return _make_tpu_strategy(tpu_address)
+
+
+def _make_tpu_strategy(address: str) -> tf.distribute.Strategy:
+    try:
+        _check_tpu(address)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"The TPU at --tpu={address!r} cannot be reached ({reason}); give the address of a running one, such as "
+            "grpc://10.0.0.2:8470."
+        ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _check_tpu(address: str) -> None:
+    """Connects to the workers of an address once, since TensorFlow waits for a dead one for ever."""
+    for worker in address.split(","):
+        place = urllib.parse.urlsplit(worker if "://" in worker else f"//{worker}")
+        if place.port is not None:
+            socket.create_connection((place.hostname or "", place.port), timeout=_TPU_SECONDS).close()
 
 
 def sum_over_replicas(tensors: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:

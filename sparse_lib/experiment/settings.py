@@ -4,9 +4,10 @@ import dataclasses
 import numbers
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
+from sparse_lib._utils.did_you_mean import suggest
 from sparse_lib.experiment.runtime.errors import SettingError
 
 _NOUNS: dict[Any, str] = {
@@ -18,8 +19,60 @@ _NOUNS: dict[Any, str] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """Limits of a number, as metadata of an annotation: `Annotated[int, Range(at_least=1)]`.
+
+    Attributes:
+      at_least: smallest number; None has no limit, here and below.
+      above: number below all valid ones.
+      at_most: largest number.
+      below: number above all valid ones.
+    """
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def admits(self, number: Any) -> bool:
+        """Returns whether a number lies within the limits; NaN never does."""
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+    @property
+    def demand(self) -> str:
+        """Describes the limits, such as `at least 0 and below 1`."""
+        limits = {field.name.replace("_", " "): getattr(self, field.name) for field in dataclasses.fields(self)}
+        return " and ".join(f"{words} {limit:,}" for words, limit in limits.items() if limit is not None)
+
+
+# TensorFlow and NumPy take 32-bit integers, and float32 holds up to 3.4e38.
+_LIMITS = {
+    int: (Range(at_least=-(2**31)), Range(at_most=2**31 - 1)),
+    float: (Range(at_least=-1e30), Range(at_most=1e30)),
+}
+
+Count = Annotated[int, Range(at_least=1)]
+# Beyond these a run would fill any memory, or never end.
+BatchSize = Annotated[int, Range(at_least=1, at_most=1_000_000)]
+Length = Annotated[int, Range(at_least=1, at_most=1_000_000_000)]
+Size = Annotated[int, Range(at_least=1, at_most=1_000_000)]
+Step = Annotated[int, Range(at_least=0)]
+Seed = Annotated[int, Range(at_least=0)]
+Fraction = Annotated[float, Range(at_least=0, at_most=1)]
+# Of a sparsity or a momentum, at 1 nothing would be left.
+Share = Annotated[float, Range(at_least=0, below=1)]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(at_least=0)]
+
+
 class Settings:
-    """Base of the settings under one gin name: every value must have the annotated type of its field.
+    """Base of the settings under one gin name: a value must have the annotated type of its field and be in its range.
 
     A subclass is a dataclass that names itself in gin: `class PruningSettings(Settings, name="pruning")`.
 
@@ -40,15 +93,16 @@ class Settings:
             cls.config_name = name
 
     def __post_init__(self) -> None:
-        """Checks the types.
+        """Checks types and ranges.
 
         Raises:
-          SettingError: names the first setting of a wrong type, and the valid values.
+          SettingError: names the first setting that is not valid, and the valid values.
         """
-        hints = typing.get_type_hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(typing.cast(Any, self)):
-            value, hint = getattr(self, field.name), hints[field.name]
-            self.require(_fits(value, hint), field.name, f"must be {_describe(hint)}")
+            value = getattr(self, field.name)
+            demand = _find_demand(value, hints[field.name])
+            self.require(demand is None, field.name, f"must be {demand}")
 
     def require(self, is_met: bool, field: str, demand: str) -> None:
         """Raises unless a condition on a field holds.
@@ -62,29 +116,106 @@ class Settings:
           SettingError: if the condition does not hold.
         """
         if not is_met:
-            raise SettingError(f"{self.config_name}.{field}={getattr(self, field)!r} {demand}.")
+            raise SettingError(f"{self.config_name}.{field}={_format(getattr(self, field))} {demand}.")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is Sequence:
-        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
-    if origin is Mapping:
-        return isinstance(value, dict) and all(
-            _fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in value.items()
-        )
+def _format(value: Any) -> str:
+    """Formats a value for a message; Python refuses to print integers of more than 4,300 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _find_demand(value: Any, hint: Any) -> str | None:
+    """Describes what a value has to be; None if it is valid."""
+    return _FINDERS.get(typing.get_origin(hint), _find_plain_demand)(value, hint)
+
+
+def _find_union_demand(value: Any, hint: Any) -> str | None:
+    demands = {_describe(argument): _find_demand(value, argument) for argument in typing.get_args(hint)}
+    if None in demands.values():
+        return None
+    # A value of one of the types is out of the range of that type.
+    near = [demand for described, demand in demands.items() if demand != described]
+    others = [described for described, demand in demands.items() if demand == described]
+    return f"{near[0]}, or {' or '.join(others)}" if near and others else _describe(hint)
+
+
+def _find_range_demand(value: Any, hint: Any) -> str | None:
+    kind, *limits = typing.get_args(hint)
+    demand = _find_demand(value, kind)
+    # The declared range says more than that of the type.
+    return demand if demand == _describe(kind) else _demand_range(value, limits) or demand
+
+
+def _find_choice_demand(value: Any, hint: Any) -> str | None:
+    choices = typing.get_args(hint)
+    # In Python, True and 1.0 equal 1.
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return None
+    return f"{_describe(hint)}{suggest(value, [choice for choice in choices if isinstance(choice, str)])}"
+
+
+def _find_list_demand(value: Any, hint: Any) -> str | None:
+    if not isinstance(value, list | tuple):
+        return _describe(hint)
+    return _find_item_demand(value, typing.get_args(hint)[0], "a list in which each is")
+
+
+def _find_dict_demand(value: Any, hint: Any) -> str | None:
+    of_keys, of_values = typing.get_args(hint)
+    if not isinstance(value, dict) or any(_find_demand(key, of_keys) for key in value):
+        return _describe(hint)
+    return _find_item_demand(list(value.values()), of_values, "a dict in which each value is")
+
+
+def _find_item_demand(values: Sequence[Any], hint: Any, words: str) -> str | None:
+    demands = [demand for value in values if (demand := _find_demand(value, hint))]
+    return f"{words} {demands[0]}" if demands else None
+
+
+def _demand_range(value: Any, limits: Sequence[Range]) -> str | None:
+    return next((limit.demand for limit in limits if not limit.admits(value)), None)
+
+
+def _find_plain_demand(value: Any, hint: Any) -> str | None:
     # In Python, True is an integer.
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, {int: numbers.Integral, float: numbers.Real}.get(hint, hint))
+    is_bool = isinstance(value, bool)
+    kind = {int: numbers.Integral, float: numbers.Real}.get(hint, hint)
+    if not isinstance(value, kind) or (is_bool and hint is not bool):
+        return _describe(hint)
+    if hint in _LIMITS:
+        # NaN lies in no range.
+        return _demand_range(value, _LIMITS[hint])
+    if hint is str and not _is_writable(value):
+        return "a text of characters that a file can hold"
+    return None
+
+
+_FINDERS: dict[Any, Callable[[Any, Any], str | None]] = {
+    types.UnionType: _find_union_demand,
+    typing.Union: _find_union_demand,
+    Annotated: _find_range_demand,
+    Literal: _find_choice_demand,
+    Sequence: _find_list_demand,
+    Mapping: _find_dict_demand,
+}
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        text.encode("utf8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _describe(arguments[0])
     if origin is Literal:
         return " or ".join(repr(argument) for argument in arguments)
     if origin in (types.UnionType, typing.Union):

@@ -1,12 +1,14 @@
 """Settings: a value of another type, or one that cannot be meant, is told before any work."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from sparse_lib.experiment.config import gin_names
 from sparse_lib.experiment.config.analyses import HessianSettings, InterpolateSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
@@ -16,6 +18,7 @@ from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.networks import LeNet5
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Settings
+from tests.experiment.mutations import error_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,3 +107,58 @@ def test_other_types_are_told(field, value, demand):
 def test_what_cannot_be_meant_is_told_by_name(kind, values, name):
     with pytest.raises(SettingError, match=rf"^{name}=.*\.$"):
         kind(**values)
+
+
+# Of every type, and of every size that hangs, overflows or is no number.
+HOSTILE = [
+    *(float("nan"), float("inf"), float("-inf"), 1e300, -1e300, 10**22, -(10**22), 2**70, 10**400, 10**5000, -1, 0, 1),
+    *(0.5, 1.0, "many", "", "rulu", "a\0b", "\udc80", None, True, [], {}, (1,), ("a",), (10**22,), (float("nan"),)),
+    *({"a": float("nan")}, {"a": 10**400}, {"a": 1.0}, {1: 0.5}, object(), b"x", 3j),
+]
+
+
+@pytest.mark.parametrize("name", gin_names.CONFIGURABLES)
+def test_every_field_of_every_setting_takes_a_value_or_refuses_it_in_one_line(name):
+    kind = gin_names.CONFIGURABLES[name]
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        largest = 1e30 if "float" in str(hints[field.name]) else 2**31
+        for value in HOSTILE:
+            message = error_of(lambda given={field.name: value}: kind(**given))
+            if message is not None:
+                message = message.partition("\n")[0]
+                assert f"{name}.{field.name}" in message and message.endswith(".") and len(message) < 700
+            else:
+                parts = list(value) if isinstance(value, tuple) else [value]
+                numbers = [part for part in parts if isinstance(part, int | float)]
+                assert all(abs(number) <= largest for number in numbers), (field.name, value)
+                assert all("\0" not in part and part.isascii() for part in parts if isinstance(part, str))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (OptimizerSettings, {"momentum": 2}, "optimizer.momentum=2 must be at least 0 and below 1, or None."),
+        (OptimizerSettings, {"weight_decay": -0.1}, "optimizer.weight_decay=-0.1 must be at least 0, or None."),
+        (OptimizerSettings, {"clipnorm": -1.0}, "optimizer.clipnorm=-1.0 must be above 0, or None."),
+        (OptimizerSettings, {"schedule": "cosin"}, "(did you mean 'cosine'?)."),
+        (OptimizerSettings, {"name": "adm"}, "(did you mean 'adam'?)."),
+        (
+            OptimizerSettings,
+            {"clipnorm": 1.0, "clipvalue": 1.0},
+            "optimizer.clipvalue=1.0 clips, as does optimizer.",
+        ),
+        (OptimizerSettings, {"boundaries": (3,)}, "optimizer.boundaries=(3,) needs one factor each"),
+        (NetworkSettings, {"activation": "rulu"}, "network.activation='rulu' is not known; use one of relu"),
+        (NetworkSettings, {"network_name": "lenet"}, "(did you mean 'lenet5'?)"),
+        (LeNet5, {"hidden_sizes": (6, 0, 1, 1)}, "must be a list in which each is at least 1 and at most 1,000,000."),
+        (TrainingSettings, {"seed": 2**70}, "must be at most 2,147,483,647."),
+        (TrainingSettings, {"batch_size": 10**22}, "must be at least 1 and at most 1,000,000."),
+        (PruningSettings, {"final_sparsity": 1.0}, "pruning.final_sparsity=1.0 must be at least 0 and below 1."),
+        (PruningSettings, {"power": float("nan")}, "pruning.power=nan must be above 0 and at most 100."),
+    ],
+)
+def test_messages_name_the_setting_and_the_nearest_valid_value(kind, values, message):
+    with pytest.raises(SettingError) as caught:
+        kind(**values)
+    assert message in str(caught.value)

@@ -14,6 +14,7 @@ from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
+from sparse_lib.experiment.storage.files import translate_os_error
 from sparse_lib.landscape import Bezier, CurveFit, Ends
 from sparse_lib.landscape.curve_fit import CHUNK, Examples, in_memory
 from sparse_lib.objective import Objective
@@ -60,7 +61,8 @@ def train(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    directory.mkdir(exist_ok=True)
+    with translate_os_error(directory):
+        directory.mkdir(exist_ok=True)
     states = Checkpoints(directory, fit.state(), keep=1, network=f"the curve of {model.name}")
     states.restore_latest()
     progress, saved = Progress(f"{settings.path} curve", steps, fit.step), time.monotonic()

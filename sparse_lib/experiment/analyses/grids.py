@@ -16,6 +16,7 @@ from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.analyses import SurfaceSettings
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.data import SPLITS, Split
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.runtime.versions import versions
@@ -85,9 +86,12 @@ def evaluate(
     summary_path, grid_path = (directory / f"{picture.name}.{ending}" for ending in ("json", "npz"))
     identity = _identify(experiment, settings, picture)
     with run_directory.lock(directory):
-        summary = resumable.claim(summary_path, identity, overwrite=overwrite)
+        summary = resumable.claim(
+            summary_path, identity, overwrite=overwrite, required=("not_finite", "lowest"), beside=[grid_path]
+        )
         if not summary:
-            grid_path.unlink(missing_ok=True)
+            with files.translate_os_error(grid_path):
+                grid_path.unlink(missing_ok=True)
         if not summary.get("complete"):
             files.write_json(summary_path, {"complete": False, "solutions": _locate(picture), "settings": identity})
             evaluators = _make_evaluators(experiment, settings, model, picture)
@@ -154,10 +158,7 @@ def _take_first(split: Split, size: int) -> Split:
 def _evaluate_rows(picture: Picture, evaluator: Evaluate, path: pathlib.Path, stop: Stop) -> dict[str, Any]:
     """Evaluates the rows missing in the file, and saves after each row."""
     shape = len(picture.ys), len(picture.xs)
-    grid: dict[str, Any] = {"xs": picture.xs, "ys": picture.ys, "done": np.zeros(shape[0], bool)}
-    if path.exists():
-        with np.load(path) as stored:
-            grid = dict(stored)
+    grid = _read_grid(picture, path)
     points = int(grid["done"].sum()) * shape[1]
     progress = Progress(picture.name, shape[0] * shape[1], points, unit="point")
 
@@ -181,6 +182,24 @@ def _evaluate_rows(picture: Picture, evaluator: Evaluate, path: pathlib.Path, st
                 np.savez(temporary, **grid)
     finally:
         progress.close()
+    return grid
+
+
+def _read_grid(picture: Picture, path: pathlib.Path) -> dict[str, Any]:
+    """Reads the rows so far; a file that cannot be read is computed again."""
+    shape = len(picture.ys), len(picture.xs)
+    empty: dict[str, Any] = {"xs": picture.xs, "ys": picture.ys, "done": np.zeros(shape[0], bool)}
+    if not path.exists():
+        return empty
+    try:
+        grid = files.read_arrays(path, "it is computed again", empty)
+    except RunError as error:
+        logging.warning("%s", error)
+        return empty
+    shapes = {name: (np.shape(empty[name]) if name in empty else shape) for name in grid}
+    if any(values.shape != shapes[name] for name, values in grid.items()) or grid["done"].dtype != bool:
+        logging.warning("%s holds another grid; it is computed again.", path)
+        return empty
     return grid
 
 

@@ -17,7 +17,7 @@ from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
-from sparse_lib.experiment.storage import checkpoints, files, run_directory
+from sparse_lib.experiment.storage import checkpoints, files, resumable, run_directory
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.build import plan_run
 
@@ -92,8 +92,11 @@ def instability(
     """
     steps, seeds = _select_steps(parent, settings), settings.data_seeds
     line = dataclasses.replace(line, i_start=0.0, i_end=1.0, n_interpolation=settings.points, path="line")
+    summary_path, table_path = directory / files.INSTABILITY_SUMMARY, directory / files.INSTABILITY
+    resumable.claim(summary_path, {}, overwrite=True, beside=[table_path])
     if overwrite:
-        _clear(directory, steps)
+        with files.translate_os_error(directory):
+            _clear(directory, steps)
     total = experiment.training.total_steps
     copies = {(step, seed): directory / f"step-{step}" / f"data-seed-{seed}" for step in steps for seed in seeds}
     work = sum(total - step for step, _ in copies)
@@ -143,11 +146,16 @@ def fork(parent: pathlib.Path, step: int, child: pathlib.Path, config: str) -> N
         run_directory.check_claim(child, config, overwrite=False)
         if any(number >= step for number in checkpoints.list_steps(child)):
             return
+        remedy = "delete it to go on without its records"
+        # Records after the step are dropped when the child starts.
+        logs = {
+            name: files.read_text(parent / name, remedy)
+            for name in (files.METRICS, files.MASK_UPDATES)
+            if (parent / name).exists()
+        }
         files.write_text(child / files.OPERATIVE_CONFIG, config)
-        for name in (files.METRICS, files.MASK_UPDATES):
-            if (parent / name).exists():
-                # Records after the step are dropped when the child starts.
-                files.write_text(child / name, (parent / name).read_text(encoding="utf8"))
+        for name, text in logs.items():
+            files.write_text(child / name, text)
         # The checkpoint of the step comes last, its index at the very end: with it the child is complete.
         for prefix in needed:
             for file in sorted(parent.glob(f"{pathlib.Path(prefix).name}.*")):
@@ -169,6 +177,7 @@ def _clear(directory: pathlib.Path, steps: Iterable[int]) -> None:
         for copy in sorted((directory / f"step-{step}").glob("*")):
             run_directory.clear(copy)
             interpolation.clear(copy)
+    # The summary last: without it the table would be somebody else's.
     for name in (files.INSTABILITY, files.INSTABILITY_SUMMARY):
         (directory / name).unlink(missing_ok=True)
 
@@ -213,7 +222,6 @@ def _write(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Comparison._fields)
     writer.writerows(rows)
-    files.write_text(directory / files.INSTABILITY, text.getvalue())
     steps, splits = sorted({row.step for row in rows}), list(dict.fromkeys(row.split for row in rows))
     measured = [_average(step, split, rows) for step in steps for split in splits]
     result = {
@@ -225,7 +233,9 @@ def _write(
         "instability": measured,
         "versions": versions(),
     }
+    # The table last: without a summary it would be somebody else's.
     files.write_json(directory / files.INSTABILITY_SUMMARY, result)
+    files.write_text(directory / files.INSTABILITY, text.getvalue())
     return result
 
 

@@ -18,7 +18,7 @@ from sparse_lib.experiment.analyses import curves, solutions
 from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.config.experiment import Experiment
-from sparse_lib.experiment.data import Split
+from sparse_lib.experiment.data import SPLITS, Split
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
@@ -76,10 +76,19 @@ def interpolate(
     sides = Sides(*(solutions.read(c, model, kernels, with_masks=with_masks) for c in (start, end)))
     identity = _identify(experiment, settings, sides)
     with run_directory.lock(directory):
-        summary = resumable.claim(directory / files.INTERPOLATION_SUMMARY, identity, overwrite=overwrite)
-        if not summary:
+        table = directory / files.INTERPOLATION
+        summary = resumable.claim(
+            directory / files.INTERPOLATION_SUMMARY,
+            identity,
+            overwrite=overwrite,
+            required=("not_finite", "barrier", "ends", "distance"),
+            beside=[table, directory / files.INTERPOLATION_CURVE],
+        )
+        if summary:
+            read_table(table)
+        else:
             clear(directory)
-        if not summary.get("complete"):
+        if not (summary.get("complete") and table.exists()):
             with graceful_shutdown() as stop:
                 summary = _compute(experiment, settings, sides, model, directory, {"settings": identity}, stop)
     if places := summary["not_finite"]:
@@ -110,10 +119,11 @@ def _identify(experiment: Experiment, settings: InterpolateSettings, sides: Side
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Deletes an interpolation, its summary first: without it the other files are ignored."""
-    (directory / files.INTERPOLATION_SUMMARY).unlink(missing_ok=True)
-    (directory / files.INTERPOLATION).unlink(missing_ok=True)
-    shutil.rmtree(directory / files.INTERPOLATION_CURVE, ignore_errors=True)
+    """Deletes an interpolation, its summary last: without it the other files are somebody else's."""
+    with files.translate_os_error(directory):
+        (directory / files.INTERPOLATION).unlink(missing_ok=True)
+        shutil.rmtree(directory / files.INTERPOLATION_CURVE, ignore_errors=True)
+        (directory / files.INTERPOLATION_SUMMARY).unlink(missing_ok=True)
 
 
 def _compute(
@@ -255,12 +265,21 @@ def read_table(path: pathlib.Path) -> Points:
 
     Returns:
       Scores by coefficient and split.
+
+    Raises:
+      RunError: if the file cannot be read as such a table.
     """
     points: Points = {}
-    if path.exists():
+    if not path.exists():
+        return points
+    with files.report_damage(path, "delete it, and its points are evaluated again"):
         for row in csv.DictReader(path.read_text(encoding="utf8").splitlines()):
             scores = points.setdefault(float(row["coefficient"]), {})
             scores[row["split"]] = Score(float(row["loss"]), float(row["accuracy"]))
+        if not points or any(scores.keys() - set(SPLITS) or not math.isfinite(a) for a, scores in points.items()):
+            raise ValueError("it is no table of a path")
+        if len({frozenset(scores) for scores in points.values()}) > 1:
+            raise ValueError("some points lack a split")
     return points
 
 

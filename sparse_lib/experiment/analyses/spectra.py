@@ -44,17 +44,19 @@ def compute(experiment: Experiment, directory: pathlib.Path, settings: HessianSe
     samples = min(settings.batch_size, len(experiment.dataset.train))
     identity = resumable.identify(settings, irrelevant=_IRRELEVANT, data=experiment.dataset.name, samples=samples)
     with run_directory.lock(directory):
-        missing = [
-            number
-            for number in numbers
-            if not resumable.claim(
+        stored = {
+            number: resumable.claim(
                 _summary_path(folder, number), identity, overwrite=settings.overwrite, remedy=_REMEDY
             )
-        ]
+            for number in numbers
+        }
+        missing = [number for number, summary in stored.items() if not summary]
+        for number in set(numbers) - set(missing):
+            read_summary(folder, number)
         with files.translate_os_error(folder):
             folder.mkdir(exist_ok=True)
-        if missing:
-            _write_spectra(experiment, directory, settings, missing, identity)
+            if missing:
+                _write_spectra(experiment, directory, settings, missing, identity)
         summaries = {number: read_summary(folder, number) for number in numbers}
         _write_updates(folder, summaries)
     return summaries
@@ -85,8 +87,25 @@ def _summary_path(folder: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def read_summary(folder: pathlib.Path, number: int) -> dict[str, Any]:
-    """Reads the summary of a checkpoint."""
-    return json.loads(_summary_path(folder, number).read_text(encoding="utf8"))
+    """Reads the summary of a checkpoint.
+
+    Args:
+      folder: of the results.
+      number: of the checkpoint.
+
+    Returns:
+      Value by name.
+
+    Raises:
+      RunError: if the file cannot be read, or a value is no number.
+    """
+    path, remedy = _summary_path(folder, number), "delete it to compute it again"
+    summary = files.read_json(path, remedy)
+    with files.report_damage(path, remedy):
+        files.require_numbers(
+            summary, [field.name for field in dataclasses.fields(curvature.Summary) if field.name != "errors"]
+        )
+    return summary
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -126,6 +145,9 @@ def _write_updates(folder: pathlib.Path, summaries: dict[int, dict[str, Any]]) -
         if number >= 0 or number - 1 not in summaries:
             continue
         before, after = summaries[number], summaries[number - 1]
+        # Null is a number that is not finite.
+        if any(side[name] is None for side in (before, after) for name in ("lambda_max", "lambda_min", "negative")):
+            continue
         change = curvature.change(*(_to_summary(side) for side in (before, after)))
         sides = {"before": before, "after": after}
         values = {f"{name}_{side}": of[name] for name in change for side, of in sides.items()}

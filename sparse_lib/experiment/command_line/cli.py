@@ -16,6 +16,7 @@ from sparse_lib._utils.strategy_names import STRATEGIES
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
+_SMALLER = "choose a smaller network, batch or data set"
 
 
 def define_common_flags() -> None:
@@ -24,7 +25,8 @@ def define_common_flags() -> None:
         return
     # They count as flags of the entry point, so that its --help lists them.
     flags.disclaim_key_flags()
-    flags.DEFINE_string("logdir", "/tmp/sparse_spectrum", "Directory of the run.")
+    # Below the working directory, since anybody could have put a run into a folder below /tmp.
+    flags.DEFINE_string("logdir", "runs/sparse_spectrum", "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
     flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
@@ -115,6 +117,16 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except (InputError, RunError) as error:
         logging.debug("", exc_info=error)
         return _print_error(str(error), USAGE_ERROR if isinstance(error, SettingError) else FAILURE)
+    except MemoryError as error:
+        logging.debug("", exc_info=error)
+        return _print_error(f"The memory is not enough ({error or 'MemoryError'}); {_SMALLER}.", FAILURE)
+    except Exception as error:
+        # TensorFlow is imported late, hence its class of this error is known by name only.
+        if type(error).__name__ != "ResourceExhaustedError":
+            raise
+        logging.debug("", exc_info=error)
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return _print_error(f"The memory is not enough ({reason}); {_SMALLER}.", FAILURE)
 
 
 def import_tensorflow() -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
@@ -55,14 +55,16 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
         result = run.train(plan_run(experiment), directory, gin_files.operative(), overwrite=overwrite)
         if not multi_worker.is_writer():
             return
+    # JSON has null for NaN.
+    numbers = {name: math.nan if value is None else value for name, value in result.items()}
     logging.info(
         "%s: test accuracy %.4f, sparsity %.4f, %d active of %d parameters, %.0f steps/s",
         directory,
-        result["test_accuracy"],
-        result["sparsity"],
-        result["active_parameters"],
-        result["total_parameters"],
-        result["steps_per_second"],
+        numbers["test_accuracy"],
+        numbers["sparsity"],
+        numbers["active_parameters"],
+        numbers["total_parameters"],
+        numbers["steps_per_second"],
     )
 
 
@@ -99,13 +101,19 @@ def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None
       checkpoint: prefix; empty means the last one of the run.
 
     Raises:
-      RunError: if the directory holds no run.
+      RunError: if the directory holds no run, or a loss is not finite.
     """
+    files.check_path(checkpoint or directory)
     if checkpoint and options.has_configuration and not (directory / files.OPERATIVE_CONFIG).exists():
         parse_gin(options)
     else:
         _parse_with_run(options, directory)
-    print(json.dumps(run.evaluate(Experiment.from_gin(), checkpoint or directory), indent=2))
+    values = run.evaluate(Experiment.from_gin(), checkpoint or directory)
+    print(files.format_json(values))
+    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise RunError(
+            f"{', '.join(bad)} of {checkpoint or directory} is not finite; evaluate an earlier checkpoint by --ckpt."
+        )
 
 
 @_analysis
@@ -177,7 +185,7 @@ def hessian(options: Options, directory: pathlib.Path) -> None:
 def _parse_with_run(options: Options, directory: pathlib.Path) -> None:
     """Reads the configuration of the run in a directory, then that of the command line."""
     config = directory / files.OPERATIVE_CONFIG
-    if not config.exists():
+    if not config.is_file():
         raise RunError(f"{directory} holds no run ({files.OPERATIVE_CONFIG} is missing); give its --logdir.")
     parse_gin(options, preload=str(config))
 

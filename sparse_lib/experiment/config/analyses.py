@@ -2,10 +2,23 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from sparse_lib.experiment.data import SPLITS
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import (
+    BatchSize,
+    Count,
+    Length,
+    NonNegative,
+    Positive,
+    Range,
+    Seed,
+    Settings,
+    Size,
+    Step,
+)
+
+_Coefficient = Annotated[float, Range(at_least=-1_000_000, at_most=1_000_000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,37 +53,31 @@ class HessianSettings(Settings, name="hessian"):
 
     ckpt_ids: Sequence[int] | None = None
     overwrite: bool = False
-    batch_size: int = 1000
-    rows_at_once: int = 10
+    batch_size: Count = 1000
+    rows_at_once: Count = 10
     is_dense_spectrum: bool = False
     space: Literal["active", "all"] = "active"
     layers: str | None = None
     operator: Literal["hessian", "gauss_newton", "fisher", "empirical_fisher"] = "hessian"
     method: Literal["auto", "exact", "lanczos"] = "auto"
-    max_exact: int = 12_000
+    max_exact: Count = 12_000
     dtype: Literal["float64", "float32"] = "float64"
-    examples_at_once: int | None = None
-    n_eigenvalues: int = 10
-    precision: float = 0.05
-    max_probes: int = 30
-    lanczos_steps: int = 80
-    seed: int = 0
+    examples_at_once: Count | None = None
+    n_eigenvalues: Count = 10
+    precision: Positive = 0.05
+    # An error bar takes two probes.
+    max_probes: Annotated[int, Range(at_least=2, at_most=1_000_000)] = 30
+    lanczos_steps: Size = 80
+    seed: Seed = 0
     folder: str = "hessian"
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks what no range of one setting expresses.
 
         Raises:
           SettingError: names the setting and its valid values.
         """
         super().__post_init__()
-        counts = ["batch_size", "rows_at_once", "max_exact", "n_eigenvalues", "lanczos_steps"]
-        if self.examples_at_once is not None:
-            counts.append("examples_at_once")
-        for name in counts:
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        self.require(self.max_probes >= 2, "max_probes", "must be at least 2, for an error bar")
-        self.require(self.precision > 0, "precision", "must be above 0")
         plain = self.folder not in ("", ".", "..") and "/" not in self.folder
         self.require(plain, "folder", "must be the name of a folder, such as 'hessian'")
 
@@ -103,36 +110,28 @@ class InterpolateSettings(Settings, name="interpolate"):
         in which matching visits the layers; --seed wins over it.
     """
 
-    i_start: float = -0.2
-    i_end: float = 1.2
-    n_interpolation: int = 29
+    i_start: _Coefficient = -0.2
+    i_end: _Coefficient = 1.2
+    n_interpolation: Annotated[int, Range(at_least=2, at_most=1_000_000)] = 29
     path: Literal["line", "quadratic", "cubic"] = "line"
     masks: Literal["own", "start", "end", "union", "none"] = "own"
     match: bool = False
     batch_norm: Literal["reestimate", "interpolate", "start", "end"] = "reestimate"
-    batch_norm_batches: int = 100
+    batch_norm_batches: Count = 100
     optimizer: Literal["momentum", "sgd", "adam"] = "momentum"
-    learning_rate: float = 0.015
-    batch_size: int = 128
-    steps: int | None = None
-    seed: int = 0
+    learning_rate: Positive = 0.015
+    batch_size: BatchSize = 128
+    steps: Length | None = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks what no range of one setting expresses.
 
         Raises:
           SettingError: names the setting and its valid values.
         """
         super().__post_init__()
-        self.require(self.n_interpolation >= 2, "n_interpolation", "must be at least 2")
         self.require(self.i_start < self.i_end, "i_start", "must be below interpolate.i_end")
-        for name in ("batch_norm_batches", "batch_size"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        self.require(
-            self.steps is None or self.steps >= 1, "steps", "must be at least 1, or None for the length of a run"
-        )
-        self.require(self.learning_rate > 0, "learning_rate", "must be above 0")
-        self.require(self.seed >= 0, "seed", "must be at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,35 +157,28 @@ class SurfaceSettings(Settings, name="surface"):
       batch_size: training examples per batch of the re-estimation (count).
     """
 
-    points: int = 25
-    radius: float = 1.0
-    margin: float = 0.25
-    seed: int = 0
+    points: Annotated[int, Range(at_least=3, at_most=10_000)] = 25
+    radius: Positive = 1.0
+    margin: NonNegative = 0.25
+    seed: Seed = 0
     space: Literal["active", "all"] = "active"
     others: Literal["zero", "scale"] = "zero"
-    ckpt_ids: Sequence[int] | None = None
+    ckpt_ids: Sequence[Step] | None = None
     splits: Sequence[str] = ("train", "test")
-    examples: int | None = None
+    examples: Count | None = None
     batch_norm: Literal["keep", "reestimate"] | None = None
-    batch_norm_batches: int = 100
-    batch_size: int = 128
+    batch_norm_batches: Count = 100
+    batch_size: BatchSize = 128
 
     def __post_init__(self) -> None:
-        """Checks the numbers and names.
+        """Checks the names of splits.
 
         Raises:
           SettingError: names the setting and its valid values.
         """
         super().__post_init__()
-        self.require(self.points >= 3, "points", "must be at least 3")
-        self.require(self.radius > 0, "radius", "must be above 0")
-        self.require(self.margin >= 0, "margin", "must be at least 0")
-        self.require(self.seed >= 0, "seed", "must be at least 0")
         known = bool(self.splits) and set(self.splits) <= set(SPLITS)
         self.require(known, "splits", f"must name one or more of {', '.join(SPLITS)}")
-        self.require(self.examples is None or self.examples >= 1, "examples", "must be at least 1, or None for all")
-        for name in ("batch_norm_batches", "batch_size"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,19 +193,18 @@ class InstabilitySettings(Settings, name="instability"):
       points: of the line between two copies, including both ends (count); 30 in Frankle et al. 2020, section 2.
     """
 
-    steps: Sequence[int] | None = None
-    data_seeds: Sequence[int] = (1, 2, 3)
-    points: int = 30
+    steps: Sequence[Step] | None = None
+    data_seeds: Sequence[Seed] = (1, 2, 3)
+    points: Annotated[int, Range(at_least=2, at_most=1_000_000)] = 30
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks what no range of one setting expresses.
 
         Raises:
           SettingError: names the setting and its valid values.
         """
         super().__post_init__()
-        named = self.steps is None or (len(self.steps) > 0 and min(self.steps) >= 0)
+        named = self.steps is None or len(self.steps) > 0
         self.require(named, "steps", "must name checkpoints, or be None for all")
         different = len(set(self.data_seeds)) == len(self.data_seeds) >= 2
-        self.require(different and min(self.data_seeds) >= 0, "data_seeds", "must be two or more different seeds")
-        self.require(self.points >= 2, "points", "must be at least 2")
+        self.require(different, "data_seeds", "must be two or more different seeds")

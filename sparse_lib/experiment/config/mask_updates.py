@@ -4,11 +4,14 @@ import ast
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sparse_lib import schedules, updaters
+from sparse_lib._utils.did_you_mean import suggest
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import Count, Fraction, NonNegative, Range, Settings, Share, Step
+
+_Exponent = Annotated[float, Range(above=0, at_most=100)]
 
 # A field `x` of method `m` is bound as `mask_updater.m_x`, where rigl_tf2 has no other name for it.
 _NAMES_IN_RIGL_TF2 = {"riglauto_coefficient": "autorigl_lrcoef"}
@@ -30,12 +33,12 @@ class PruningSettings(Settings, name="pruning"):
     """
 
     mode: Literal["off", "prune", "constant"] = "off"
-    initial_sparsity: float = 0.0
-    final_sparsity: float = 0.8
-    begin_step: int = 2000
-    end_step: int = 4000
-    frequency: int = 200
-    power: float = 3.0
+    initial_sparsity: Share = 0.0
+    final_sparsity: Share = 0.8
+    begin_step: Step = 2000
+    end_step: Step = 4000
+    frequency: Count = 200
+    power: _Exponent = 3.0
     scope: Literal["layer", "global"] = "layer"
 
     def build(self) -> updaters.Prune | None:
@@ -100,38 +103,40 @@ class UpdaterSettings(Settings, name="mask_updater"):
 
     update_alg: str = ""
     schedule_alg: Literal["lr", "cosine", "constant", "power"] = "lr"
-    update_freq: int | None = None
-    init_drop_fraction: float = 0.3
-    last_update_step: int = -1
-    begin_step: int | None = None
-    drop_power: float = 3.0
+    update_freq: Count | None = None
+    init_drop_fraction: Fraction = 0.3
+    last_update_step: Annotated[int, Range(at_least=-1)] = -1
+    begin_step: Step | None = None
+    drop_power: _Exponent = 3.0
     growth_init: updaters.GrowthInit = "zeros"
     reinit_regrown: bool = False
     redistribute: bool | None = None
     replaces_step: bool | None = None
-    growth_gradient: int | Literal["held_out"] = 1
-    autorigl_lrcoef: float = 1.0
-    srigl_ablation_threshold: float = 0.3
-    snfs_momentum: float = 0.9
-    mest_gradient_weight: float = 1.0
+    growth_gradient: Count | Literal["held_out"] = 1
+    autorigl_lrcoef: NonNegative = 1.0
+    srigl_ablation_threshold: Fraction = 0.3
+    snfs_momentum: Share = 0.9
+    mest_gradient_weight: NonNegative = 1.0
     mest_soft_bound: bool = False
-    topkast_extra_density: float = 0.1
-    topkast_penalty: float = 1e-4
+    topkast_extra_density: Fraction = 0.1
+    topkast_penalty: NonNegative = 1e-4
 
     def __post_init__(self) -> None:
         """Checks the method.
 
         Raises:
-          SettingError: for an unknown method or field of it, or a step before -1.
+          SettingError: for an unknown method or field of it.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(updaters.REGISTRY)}, or --updater_module for one of your own"
+        known = (
+            f"is not known; use one of {', '.join(updaters.REGISTRY)}{suggest(self.method, updaters.REGISTRY)}, or "
+            "--updater_module for one of your own"
+        )
         self.require(not self.update_alg or self.method in updaters.REGISTRY, "update_alg", known)
         if self.update_alg:
             fields = _field_names(updaters.REGISTRY[self.method])
             has_fields = f"sets a field that the method does not have; it has {', '.join(fields)}"
             self.require(self._options.keys() <= set(fields), "update_alg", has_fields)
-        self.require(self.last_update_step >= -1, "last_update_step", "must be a step, 0 for never or -1 for no end")
 
     @property
     def method(self) -> str:
@@ -278,14 +283,16 @@ def schedule_warning(updater: updaters.Updater, total_steps: int) -> str:
     """
     if updater.schedule.never:
         return ""
-    steps = updater.schedule.steps(0, total_steps)
-    if not steps:
-        return f"Masks never change: their first update, at step {updater.schedule.begin}, comes after the run."
+    schedule = updater.schedule
+    if schedule.begin >= total_steps:
+        return f"Masks never change: their first update, at step {schedule.begin}, comes after the run."
+    end = total_steps - 1 if schedule.end is None else min(schedule.end, total_steps - 1)
+    last = end - (end - schedule.begin) % schedule.frequency
     target = getattr(updater, "sparsity", None)
-    if isinstance(target, schedules.PolynomialSparsity) and steps[-1] < target.end:
+    if isinstance(target, schedules.PolynomialSparsity) and last < target.end:
         return (
-            f"Pruning gets to a sparsity of {float(target(steps[-1])):.4f}, not {target.final}: its last update is at "
-            f"step {steps[-1]}, and pruning.end_step is {target.end}."
+            f"Pruning gets to a sparsity of {float(target(last)):.4f}, not {target.final}: its last update is at "
+            f"step {last}, and pruning.end_step is {target.end}."
         )
     return ""
 

@@ -8,7 +8,7 @@ import keras
 
 from sparse_lib import distributions
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import Count, NonNegative, Positive, Settings, Share, Size
 from sparse_lib.oneshot import METHODS, OneShot
 from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
@@ -30,9 +30,9 @@ class OneShotSettings(Settings, name="oneshot"):
 
     method: Literal["snip", "grasp", "synflow", "magnitude", "random"] | None = None
     scope: Literal["global", "layer"] = "global"
-    rounds: int | None = None
-    temperature: float | None = None
-    examples: int = 1000
+    rounds: Size | None = None
+    temperature: Positive | None = None
+    examples: Count = 1000
 
     def build(self, sparsity: float, update_alg: str) -> OneShot:
         """Creates the pruning method.
@@ -72,10 +72,10 @@ class MaskSettings(Settings, name="masks"):
         inputs x outputs such as `block:4x4`, `channel`, `constant_fan_in`, or None for any.
     """
 
-    sparsity: float | None = None
+    sparsity: Share | None = None
     distribution: Literal["erk", "er", "uniform", "str"] = "erk"
-    custom: Mapping[str, float] | None = None
-    power_scale: float = 1.0
+    custom: Mapping[str, Share] | None = None
+    power_scale: NonNegative = 1.0
     first_layer_dense: bool = False
     rounding: Literal["floor", "ceil"] = "floor"
     structure: str | None = None

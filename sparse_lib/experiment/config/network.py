@@ -8,20 +8,31 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import api, initializers
+from sparse_lib._utils.did_you_mean import closest_names, suggest
 from sparse_lib.experiment.networks import NETWORKS, Network, Style
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import BatchSize, NonNegative, Positive, Settings, Share, Size
 
 MaskInit = Callable[..., tf.Tensor]
+Distribution = Literal[
+    "fanin_normal", "fanin_uniform", "fanout_normal", "fanout_uniform", "fanavg_normal", "fanavg_uniform"
+]
+# Aliases in rigl_tf2.
+_Alias = Literal["faninout_normal", "faninout_uniform"]
+_ACTIVATIONS = sorted(
+    name
+    for name, function in vars(keras.activations).items()
+    if callable(function) and name not in ("get", "serialize", "deserialize")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetaInitSettings(Settings, name="metainit"):
     """MetaInit, used if training.use_metainit; see `sparse_lib.metainit`."""
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    batch_size: int = 128
+    steps: Size = 1000
+    learning_rate: Positive = 1e-3
+    momentum: Share = 0.9
+    batch_size: BatchSize = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +46,9 @@ class UnitScaledSettings(Settings, name="unit_scaled_init"):
         `fanavg_uniform`.
     """
 
-    method: str = "fanavg_uniform"
-    scale: float = 1.0
-    init_method: str | None = None
+    method: Distribution | _Alias = "fanavg_uniform"
+    scale: Positive = 1.0
+    init_method: Distribution | _Alias | None = None
 
     def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
         """Draws a kernel for a mask; `draw` are `seed`, `inputs` and `outputs` of the function."""
@@ -49,8 +60,8 @@ class UnitScaledSettings(Settings, name="unit_scaled_init"):
 class LayerScaledSettings(Settings, name="layer_scaled_init"):
     """The initialisation of Liu et al.; see `sparse_lib.initializers.layer_scaled`."""
 
-    method: str = "fanavg_uniform"
-    scale: float = 1.0
+    method: Distribution = "fanavg_uniform"
+    scale: Positive = 1.0
 
     def __call__(self, mask: tf.Tensor, **draw: Any) -> tf.Tensor:
         """Draws a kernel for a mask; `draw` are `seed`, `inputs` and `outputs` of the function."""
@@ -87,8 +98,8 @@ class NetworkSettings(Settings, name="network"):
     shuffle_mask: bool = False
     weight_init_path: str | None = None
     weight_init_method: Literal["unit_scaled", "layer_scaled"] | None = None
-    weight_decay: float = 0.0
-    noise_stddev: float = 0.0
+    weight_decay: NonNegative = 0.0
+    noise_stddev: NonNegative = 0.0
     sync_batch_norm: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     pruned_layer_types: Sequence[str] | None = None
@@ -97,11 +108,13 @@ class NetworkSettings(Settings, name="network"):
         """Checks the name of the network, and that no setting would be ignored.
 
         Raises:
-          SettingError: for an unknown network, a shuffle without masks, or two sources of weights.
+          SettingError: for an unknown network or activation, a shuffle without masks, or two sources of weights.
         """
         super().__post_init__()
-        known = f"is not known; use one of {', '.join(NETWORKS)}"
+        known = f"is not known; use one of {', '.join(NETWORKS)}{suggest(self.network_name, NETWORKS)}"
         self.require(self.network_name in NETWORKS, "network_name", known)
+        known = f"is not known; use one of {closest_names(self.activation, _ACTIVATIONS)}"
+        self.require(_is_activation(self.activation), "activation", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
@@ -155,3 +168,10 @@ class NetworkSettings(Settings, name="network"):
         kernels = api.sparse_kernels(model, include)
         self.require(bool(kernels), "pruned_layer_types", f"names no layer with a weight matrix of {model.name}")
         return kernels
+
+
+def _is_activation(name: str) -> bool:
+    try:
+        return callable(keras.activations.get(name))
+    except (ValueError, TypeError):
+        return False

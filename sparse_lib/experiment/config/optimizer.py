@@ -1,13 +1,15 @@
 """What `optimizer.*` configures: the inner optimizer and its learning rate."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 
 from sparse_lib import learning_rates
-from sparse_lib.experiment.settings import Settings
+from sparse_lib._utils.did_you_mean import suggest
+from sparse_lib.experiment.settings import NonNegative, Positive, Settings, Share, Step
 
 _NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 
@@ -32,26 +34,34 @@ class OptimizerSettings(Settings, name="optimizer"):
     """
 
     name: str = "adam"
-    learning_rate: float = 0.001
-    clipnorm: float | None = None
-    clipvalue: float | None = None
-    global_clipnorm: float | None = None
-    momentum: float | None = None
+    learning_rate: Positive = 0.001
+    clipnorm: Positive | None = None
+    clipvalue: Positive | None = None
+    global_clipnorm: Positive | None = None
+    momentum: Share | None = None
     nesterov: bool = False
-    weight_decay: float | None = None
+    weight_decay: NonNegative | None = None
     schedule: Literal["cosine", "constant", "piecewise"] = "cosine"
-    warmup_steps: int = 0
-    boundaries: Sequence[int] = ()
-    factors: Sequence[float] = ()
+    warmup_steps: Step = 0
+    boundaries: Sequence[Step] = ()
+    factors: Sequence[NonNegative] = ()
 
     def __post_init__(self) -> None:
-        """Checks the name.
+        """Checks the name, and that the settings go together.
 
         Raises:
-          SettingError: for an unknown optimizer.
+          SettingError: for an unknown optimizer, two kinds of clipping, or factors without boundaries.
         """
         super().__post_init__()
-        self.require(self.name.lower() in _NAMES, "name", f"is not known; use one of {', '.join(_NAMES)}")
+        known = f"is not known; use one of {', '.join(_NAMES)}{suggest(self.name.lower(), _NAMES)}"
+        self.require(self.name.lower() in _NAMES, "name", known)
+        clips = [name for name in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, name) is not None]
+        for name in clips[1:]:
+            self.require(False, name, f"clips, as does optimizer.{clips[0]}; leave one of them out")
+        one_each = len(self.factors) == len(self.boundaries)
+        self.require(one_each, "boundaries", f"needs one factor each, and optimizer.factors is {self.factors}")
+        rising = all(one < other for one, other in itertools.pairwise(self.boundaries))
+        self.require(rising, "boundaries", "must be steps that rise")
 
     def rate(self, total_steps: int) -> Callable[[Any], Any]:
         """Learning rate as a function of the step.

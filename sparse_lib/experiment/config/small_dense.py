@@ -13,7 +13,7 @@ from sparse_lib import counting
 from sparse_lib.experiment.config.masks import MaskSettings
 from sparse_lib.experiment.config.network import NetworkSettings
 from sparse_lib.experiment.networks import Network
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import Settings, Share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class SmallDenseSettings(Settings, name="small_dense"):
       budget: the cost that is equal: active `parameters`, `bytes` including the masks, or inference `flops`.
     """
 
-    sparsity: float | None = None
+    sparsity: Share | None = None
     distribution: Literal["erk", "er", "uniform", "str"] = "erk"
-    custom: Mapping[str, float] | None = None
+    custom: Mapping[str, Share] | None = None
     budget: Literal["parameters", "bytes", "flops"] = "parameters"
 
     def __post_init__(self) -> None:

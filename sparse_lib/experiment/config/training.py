@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,34 +29,17 @@ class TrainingSettings(Settings, name="training"):
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
     """
 
-    seed: int = 0
-    data_seed: int | None = None
-    total_steps: int = 5000
-    batch_size: int = 128
-    val_batch_size: int = 1000
-    save_freq: int = 500
-    log_freq: int = 250
+    seed: Seed = 0
+    data_seed: Seed | None = None
+    total_steps: Length = 5000
+    batch_size: BatchSize = 128
+    val_batch_size: Count = 1000
+    save_freq: Count = 500
+    log_freq: Count = 250
     use_metainit: bool = False
-    oneshot_prune_fraction: float = 0.0
-    label_smoothing: float = 0.0
-    gradient_regularization: float = 0.0
-    keep_checkpoints: int | None = 25
+    oneshot_prune_fraction: Share = 0.0
+    label_smoothing: Share = 0.0
+    gradient_regularization: NonNegative = 0.0
+    keep_checkpoints: Count | None = 25
     save_update_pairs: bool = False
     jit_compile: bool | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-          SettingError: names the setting and its valid values.
-        """
-        super().__post_init__()
-        for name in ("total_steps", "batch_size", "val_batch_size", "save_freq", "log_freq"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        keep = self.keep_checkpoints
-        self.require(keep is None or keep >= 1, "keep_checkpoints", "must be at least 1, or None to keep all")
-        self.require(0 <= self.oneshot_prune_fraction < 1, "oneshot_prune_fraction", "must be at least 0 and below 1")
-        self.require(0 <= self.label_smoothing < 1, "label_smoothing", "must be at least 0 and below 1")
-        self.require(self.gradient_regularization >= 0, "gradient_regularization", "must be at least 0")
-        self.require(self.seed >= 0, "seed", "must be at least 0")
-        self.require(self.data_seed is None or self.data_seed >= 0, "data_seed", "must be at least 0, or None")

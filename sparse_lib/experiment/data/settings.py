@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import Settings, Size, Step
 
 AUTO = "auto"
 
@@ -31,11 +31,11 @@ class DataSettings(Settings, name="data"):
     """
 
     name: str = "digits"
-    validation_size: int | None = None
+    validation_size: Step | None = None
     data_dir: str | None = None
     cache_dir: str | None = None
     download: bool = False
-    image_size: int | None = None
+    image_size: Size | None = None
     preprocessing: str = AUTO
     augmentation: str | None = AUTO
     on_disk: bool | None = None

@@ -8,7 +8,6 @@ repeated, and an interrupted one resumes.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import time
@@ -124,7 +123,7 @@ def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
     from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm  # noqa: PLC0415
 
     directory = out / mode.name
-    result = json.loads((directory / files.RESULT).read_text(encoding="utf8"))
+    result = files.read_json(directory / files.RESULT, "delete the directory and repeat the command")
     metrics = files.JsonLines(directory / files.METRICS).read()
     return {
         "method": mode.title,

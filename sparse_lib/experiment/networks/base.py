@@ -3,12 +3,16 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import keras
 
 from sparse_lib.experiment.networks.common import Style
-from sparse_lib.experiment.settings import Settings
+from sparse_lib.experiment.settings import Range, Settings, Size
+
+# Factor on all widths.
+Width = Annotated[float, Range(above=0, at_most=1_000)]
+Depth = Annotated[int, Range(at_least=1, at_most=10_000)]
 
 
 class Network(Settings, abc.ABC):
@@ -50,7 +54,7 @@ class Network(Settings, abc.ABC):
 class LayerwiseNetwork(Network):
     """A network whose sizes name the width of each hidden layer."""
 
-    hidden_sizes: Sequence[int]
+    hidden_sizes: Sequence[Size]
 
     def scale_width(self, width: float) -> Self:
         """Scales each width, rounded down, to at least 1."""
@@ -61,16 +65,7 @@ class LayerwiseNetwork(Network):
 class ScalableNetwork(Network):
     """A network with one factor on all of its widths."""
 
-    width: float
-
-    def __post_init__(self) -> None:
-        """Checks the width.
-
-        Raises:
-          SettingError: unless it is above 0.
-        """
-        super().__post_init__()
-        self.require(self.width > 0, "width", "must be above 0")
+    width: Width
 
     def scale_width(self, width: float) -> Self:
         """Multiplies the width."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 
 from sparse_lib._keras.patches import remove_dropout_seed
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
 
 
@@ -22,7 +22,7 @@ class GRU(ScalableNetwork, name="gru"):
       width: factor on all units.
     """
 
-    width: float = 1.0
+    width: Width = 1.0
 
     def build(
         self, input_shape: Sequence[int], num_classes: int, style: Style, *, every_position: bool = False

@@ -8,6 +8,7 @@ import keras
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.base import LayerwiseNetwork
 from sparse_lib.experiment.networks.common import Style, dense_stack
+from sparse_lib.experiment.settings import Size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class LeNet5(LayerwiseNetwork, name="lenet5"):
       use_batch_norm: whether a batch normalisation follows each hidden layer.
     """
 
-    hidden_sizes: Sequence[int] = (6, 16, 120, 84)
+    hidden_sizes: Sequence[Size] = (6, 16, 120, 84)
     use_batch_norm: bool = False
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:

@@ -7,6 +7,7 @@ import keras
 
 from sparse_lib.experiment.networks.base import LayerwiseNetwork
 from sparse_lib.experiment.networks.common import Style, dense_stack
+from sparse_lib.experiment.settings import Size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class MLP(LayerwiseNetwork, name="mlp"):
       use_batch_norm: whether a batch normalisation follows each hidden layer.
     """
 
-    hidden_sizes: Sequence[int] = (300, 100)
+    hidden_sizes: Sequence[Size] = (300, 100)
     use_batch_norm: bool = False
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:

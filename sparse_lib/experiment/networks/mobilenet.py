@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
 
 # Channels and stride of each block.
@@ -33,7 +33,7 @@ class MobileNet(ScalableNetwork, name="mobilenet"):
     """
 
     version: Literal[1, 2] = 1
-    width: float = 1.0
+    width: Width = 1.0
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Builds MobileNet."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import Depth, ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
 
 # Blocks of the four groups by depth (He et al. 2016, table 1), and whether they are bottlenecks.
@@ -48,8 +48,8 @@ class ResNet(ScalableNetwork, name="resnet"):
         that blocks start as identities; True in the RigL paper.
     """
 
-    depth: int = 50
-    width: float = 1.0
+    depth: Depth = 50
+    width: Width = 1.0
     stem: Literal["imagenet", "cifar"] | None = None
     version: Literal["v1", "v1.5"] = "v1.5"
     zero_gamma: bool = True

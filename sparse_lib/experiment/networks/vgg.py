@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import keras
 
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
+from sparse_lib.experiment.settings import Share
 
 _UNITS = 4096
 _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -26,9 +27,9 @@ class VGG16(ScalableNetwork, name="vgg16"):
       use_batch_norm: whether a batch normalisation follows each convolution.
     """
 
-    width: float = 1.0
+    width: Width = 1.0
     classifier: Literal["dense", "pooled"] = "dense"
-    dropout: float = 0.5
+    dropout: Share = 0.5
     use_batch_norm: bool = False
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:

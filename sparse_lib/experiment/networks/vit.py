@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import Depth, ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
+from sparse_lib.experiment.settings import Share, Size
 
 _EPSILON = 1e-6
 
@@ -29,11 +30,11 @@ class ViT(ScalableNetwork, name="vit"):
       dropout: share of the values dropped after each part of a block (fraction); 0 in DeiT.
     """
 
-    patch_size: int = 16
-    depth: int = 12
-    heads: int = 3
-    width: float = 1.0
-    dropout: float = 0.0
+    patch_size: Size = 16
+    depth: Depth = 12
+    heads: Depth = 3
+    width: Width = 1.0
+    dropout: Share = 0.0
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Builds the vision transformer."""

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.experiment.networks.base import ScalableNetwork
+from sparse_lib.experiment.networks.base import Depth, ScalableNetwork, Width
 from sparse_lib.experiment.networks.common import Builder, Style
+from sparse_lib.experiment.settings import Share
 
 _CHANNELS = (16, 32, 64)
 
@@ -26,9 +27,9 @@ class WideResNet(ScalableNetwork, name="wide_resnet"):
       dropout: share of values dropped between the two convolutions of a block (fraction); 0.3 in the RigL paper's code.
     """
 
-    depth: int = 22
-    width: float = 2.0
-    dropout: float = 0.3
+    depth: Depth = 22
+    width: Width = 2.0
+    dropout: Share = 0.3
 
     @property
     def label(self) -> str:

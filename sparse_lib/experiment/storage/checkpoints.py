@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage.files import translate_os_error
+from sparse_lib.experiment.storage.files import check_path, translate_os_error
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")
@@ -105,6 +105,7 @@ class Reader:
           RunError: if it does not exist or is damaged.
         """
         self.prefix = find(path)
+        check_path(self.prefix)
         try:
             self._reader = tf.train.load_checkpoint(self.prefix)
         except (tf.errors.OpError, ValueError, IndexError) as error:
@@ -112,10 +113,11 @@ class Reader:
         self._shapes = self._reader.get_variable_to_shape_map()
 
     def _damage_error(self) -> RunError:
-        return RunError(
-            f"Checkpoint {self.prefix} is damaged (truncated or not a checkpoint): delete {self.prefix}.* to go on "
-            "from the one before it, or --overwrite the run."
-        )
+        remedy = f"delete {self.prefix}.* to go on from the one before it, or --overwrite the run"
+        if self.prefix.endswith("ckpt-0"):
+            # Every later state of the run is measured against it.
+            remedy = "put back a copy of it, or --overwrite the run"
+        return RunError(f"Checkpoint {self.prefix} is damaged (truncated or not a checkpoint): {remedy}.")
 
     def names(self, group: str) -> list[str]:
         """Lists the names of the variables of a group, with dots for slashes.
@@ -231,16 +233,15 @@ class Checkpoints:
             for file in self.directory.glob(f"ckpt-{step}.data-*"):
                 file.unlink()
 
-    def restore_latest(self) -> int | None:
-        """Restores the last checkpoint, after checking that every variable is present and fits.
+    def read_latest(self) -> tuple[int, dict[str, dict[str, np.ndarray]]] | None:
+        """Reads the last checkpoint, and checks that every variable is present and fits; changes nothing.
 
         Returns:
-          Its step, or None without checkpoints.
+          Its step and its values by group and name, or None without checkpoints.
 
         Raises:
-          RunError: if it is damaged or does not fit; no variable has changed then.
+          RunError: if it is damaged or does not fit.
         """
-        self._delete_leftovers()
         steps = list_steps(self.directory)
         if not steps:
             return None
@@ -250,15 +251,31 @@ class Checkpoints:
             for group, variables in self._state.items()
             if variables
         }
+        return steps[-1], values
+
+    def restore_latest(self) -> int | None:
+        """Restores the last checkpoint, and deletes the incomplete files of a killed process.
+
+        Returns:
+          Its step, or None without checkpoints.
+
+        Raises:
+          RunError: if it is damaged or does not fit; no variable and no file has changed then.
+        """
+        latest = self.read_latest()
+        with translate_os_error(self.directory):
+            self._delete_leftovers()
+        if latest is None:
+            return None
+        step, values = latest
         for group, variables in self._state.items():
             for name, variable in variables.items():
                 variable.assign(values[group][name])
-        return steps[-1]
+        return step
 
     def _delete_leftovers(self) -> None:
-        """Deletes the incomplete files of a killed process."""
         for leftover in self.directory.glob(f"{TEMPORARY}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         for data in self.directory.glob("ckpt-*.data-*"):
-            if not data.with_suffix(".index").exists():
+            if data.is_file() and not data.with_suffix(".index").exists():
                 data.unlink()

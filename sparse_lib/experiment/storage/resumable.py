@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files
 
 OVERWRITE = "choose another --logdir, or --overwrite to start again"
 
@@ -27,7 +28,13 @@ def identify(settings: Any, *, irrelevant: Collection[str] = (), **facts: Any) -
 
 
 def claim(
-    path: pathlib.Path, identity: Mapping[str, Any], *, overwrite: bool = False, remedy: str = OVERWRITE
+    path: pathlib.Path,
+    identity: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    remedy: str = OVERWRITE,
+    required: Collection[str] = (),
+    beside: Collection[pathlib.Path] = (),
 ) -> dict[str, Any]:
     """Reads a stored result, provided that it is the one this command computes.
 
@@ -36,18 +43,33 @@ def claim(
       identity: from `identify`.
       overwrite: whether a stored result is ignored.
       remedy: advice of the error message.
+      required: names that a complete result has.
+      beside: files that the result comes with; without it they are somebody else's.
 
     Returns:
       Content of the file; empty if there is none, or it is to be overwritten.
 
     Raises:
-      RunError: names the first setting in which the stored result differs.
+      RunError: names the first setting in which the stored result differs, the file that cannot be read, or the
+        file that is somebody else's.
     """
-    if overwrite or not path.exists():
+    if not path.exists():
+        for other in beside:
+            if other.exists():
+                raise RunError(
+                    f"{other} comes from elsewhere (there is no {path.name}); move it or choose another --logdir."
+                )
         return {}
-    stored = json.loads(path.read_text(encoding="utf8"))
+    if overwrite:
+        return {}
+    repair = "delete it to compute it again"
+    stored = files.read_json(path, repair, ["settings"])
+    with files.report_damage(path, repair):
+        settings = dict(stored["settings"])
+        if stored.get("complete", True) and (missing := [name for name in required if name not in stored]):
+            raise ValueError(f"it has no {missing[0]!r}")
     for name, value in identity.items():
-        old = stored["settings"].get(name)
+        old = settings.get(name)
         if old != value:
             raise RunError(f"{path} is another result ({name} is {old!r} there and {value!r} here); {remedy}.")
-    return dict(stored)
+    return stored

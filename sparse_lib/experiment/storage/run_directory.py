@@ -25,6 +25,7 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
     Raises:
       RunError: if it cannot be written, or another process works there.
     """
+    files.check_path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f"{TEMPORARY}{os.getpid()}-probe"
@@ -57,8 +58,10 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
     """
     path = directory / files.OPERATIVE_CONFIG
     if path.exists():
-        stored = path.read_text(encoding="utf8")
-        if stored != config and not overwrite:
+        if overwrite:
+            return
+        stored = files.read_text(path, "choose another --logdir, or --overwrite to start again")
+        if stored != config:
             raise RunError(
                 f"{directory} holds a run of another configuration ({_describe_difference(stored, config)}); choose "
                 "another --logdir, or --overwrite to start again."
@@ -91,7 +94,8 @@ def clear(directory: pathlib.Path) -> None:
     config = directory / files.OPERATIVE_CONFIG
     if not config.exists():
         return
-    for path in [*(directory / name for name in files.RUN_FILES), *directory.glob("ckpt-*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    # Last, so that an interrupted deletion can be repeated.
-    config.unlink()
+    with files.translate_os_error(directory):
+        # The configuration last, so that an interrupted deletion can be repeated.
+        for path in [*(directory / name for name in files.RUN_FILES), *directory.glob("ckpt-*"), config]:
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)

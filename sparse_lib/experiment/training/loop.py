@@ -90,6 +90,7 @@ class Loop:
           RunError: if the loss is not finite, or a checkpoint does not fit.
           Interrupted: after SIGINT or SIGTERM, once the state is saved.
         """
+        self.check()
         restored = self._restore()
         self._measurements = Measurements(
             self._model,
@@ -108,6 +109,17 @@ class Loop:
         finally:
             self._progress.close()
             self._scalars.close()
+
+    def check(self) -> None:
+        """Reads every file that a resumed run goes on from, before any of them changes.
+
+        Raises:
+          RunError: if a checkpoint or a log is damaged, or of another network.
+        """
+        if self._checkpoints.read_latest() is not None:
+            self._initial_weights()
+        self._metrics.read()
+        self._updates.read()
 
     def _restore(self) -> int | None:
         """Restores the last checkpoint and returns its step; None where nothing has been logged yet."""

@@ -1,6 +1,5 @@
 """Trains an experiment in its run directory, or evaluates one of its checkpoints."""
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -17,6 +16,9 @@ from sparse_lib.experiment.training import multi_worker
 from sparse_lib.experiment.training.build import Plan, build_model
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.metrics import Evaluator
+
+# Entries of result.json that the command line prints.
+_RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
 
 
 def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool)
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
             multi_worker.broadcast_step(multi_worker.FINISHED)
-            return json.loads(result.read_text(encoding="utf8"))
+            return _read_result(result)
         steps = [] if overwrite else list_steps(directory)
         multi_worker.broadcast_step(steps[-1] if steps else multi_worker.EMPTY)
         built = plan.build(fresh=not steps)
@@ -55,12 +57,22 @@ def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool)
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
+        loop = Loop(directory, *built)
+        loop.check()
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
         files.write_json(directory / files.RUN, plan.description._asdict())
-        values = {**Loop(directory, *built).run(), "data": built.dataset.name, "versions": versions()}
+        values = {**loop.run(), "data": built.dataset.name, "versions": versions()}
         files.write_json(result, values)
         return values
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any]:
+    remedy = "delete it, and it is measured again"
+    values = files.read_json(path, remedy)
+    with files.report_damage(path, remedy):
+        files.require_numbers(values, _RESULTS)
+    return values
 
 
 def _follow(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:

@@ -130,10 +130,11 @@ def test_a_command_line_that_cannot_be_meant(arguments, message, call, tmp_path)
             "Configurable 'pruning' doesn't have a parameter named 'speed' (in bindings string line 6); it",
         ),
         ("training.total_steps", "(line 6)"),
-        ("masks.sparsity=%NONE", "No bindings specified for 'NONE/gin.macro'"),
+        ("masks.sparsity=%NONE", "No line defines the macro NONE; write NONE = VALUE"),
         ("include 'none.gin'", "Unable to open file: none.gin"),
         ("training.total_steps='9'", "training.total_steps='9' must be an integer."),
         ("training.log_freq=0", "training.log_freq=0 must be at least 1."),
+        ("masks.sparsity=1.5", "masks.sparsity=1.5 must be at least 0 and below 1, or None."),
         ("network.network_name='lenet'", "network.network_name='lenet' is not known; use one of"),
         (
             "mask_updater.update_alg='rigel'",
@@ -176,7 +177,6 @@ def test_an_include_lies_beside_its_file(call, tmp_path, monkeypatch):
             {"network__mask_init_path": "'/nowhere/ckpt-9'"},
             "There is no checkpoint /nowhere/ckpt-9; /nowhere has none.",
         ),
-        ({"masks__sparsity": "1.5"}, "1.5"),
         ({"optimizer__learning_rate": "1e30", "training__total_steps": "8"}, "The training loss is"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 import shutil
 
 import gin
@@ -53,10 +54,17 @@ def clean_gin():
     gin.clear_config()
 
 
+def read_with_includes(path):
+    text = path.read_text()
+    return text + "".join(read_with_includes(path.parent / name) for name in re.findall(r"include '(.*)'", text))
+
+
 def parse(network, method, *bindings):
     gin.clear_config()
     paths = [str(CONFIGS / folder / f"{name}.gin") for folder, name in (("networks", network), ("methods", method))]
-    gin_files.parse(paths, ["PRUNED_RUN = 'none'", "PRUNED_START = 'none/ckpt-0'", *bindings])
+    text = read_with_includes(pathlib.Path(paths[1]))
+    pruned = {"PRUNED_RUN": "'none'", "PRUNED_START": "'none/ckpt-0'"}
+    gin_files.parse(paths, [*(f"{name} = {value}" for name, value in pruned.items() if f"%{name}" in text), *bindings])
 
 
 def settings(network, method="dense", *bindings):

@@ -7,6 +7,8 @@ import pytest
 
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.runtime.errors import SettingError
+from tests.experiment.mutations import error_of as refusal_of
+from tests.experiment.mutations import mutations
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +124,69 @@ def test_an_error_in_an_include_names_its_file_and_line(tmp_path):
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "own.gin").write_bytes(b"\xff\xfe\x00")
     error_of(tmp_path / "own.gin")
+
+
+@pytest.mark.parametrize("where", ["bindings", "file"])
+def test_a_macro_that_nothing_uses_is_an_error_with_the_nearest_name(where, tmp_path):
+    write(tmp_path, net="SPARSITY = 0.95\nOTHER = 1", own="include 'net.gin'\nmasks.sparsity = %SPARSITY")
+    if where == "file":
+        write(tmp_path, own="include 'net.gin'\nmasks.sparsity = %SPARSITY\nSPARSTY = 0.9")
+    message = error_of(tmp_path / "own.gin", bindings=["SPARSTY=0.9"] if where == "bindings" else [])
+    assert message.startswith("Nothing uses the macro SPARSTY (did you mean 'SPARSITY'?)")
+    with pytest.raises(SettingError, match="Nothing uses the macro SPARSTY; no macro is in use"):
+        read(bindings=["SPARSTY=0.9"])
+    with pytest.raises(SettingError, match="Nothing uses the macro SPARSTY"):
+        read(bindings=["SPARSTY/gin.macro.value=0.9"])
+
+
+def test_a_network_file_of_the_command_line_may_define_macros_of_other_methods(tmp_path):
+    write(tmp_path, net="PRUNING_BEGIN = 1\nPRUNING_END = 2\nUPDATE_FREQ = 3", method="pruning.end_step = %PRUNING_END")
+    read(tmp_path / "net.gin", tmp_path / "method.gin")
+
+
+def test_macros_of_includes_may_go_unused_and_overridden_uses_count(tmp_path):
+    write(tmp_path, net="SPARSITY = 0.95\nSTEPS = 9", own="include 'net.gin'\ntraining.total_steps = %STEPS")
+    # The network's file defines SPARSITY for other methods; the second binding overrides the use of STEPS.
+    read(tmp_path / "own.gin", bindings=["SPARSITY = 0.9", "training.total_steps = 5", "STEPS = 7"])
+    assert gin.query_parameter("training.total_steps") == 5
+
+
+def test_macros_nested_in_values_count(tmp_path):
+    read(bindings=["A = 1", "B = [%A, {'x': (%A,)}]", "mlp.hidden_sizes = %B"])
+    assert list(gin.get_bindings("mlp")["hidden_sizes"]) == [1, {"x": (1,)}]
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        (
+            "data.name=mnist",
+            "data.name=mnist is not a Python literal, and a text needs quotes, such as data.name='",
+        ),
+        ("training.total_steps", "'training.total_steps' has no value; write NAME = VALUE"),
+        ("training.seed=%X", "No line defines the macro X; write X = VALUE."),
+        ("training.sed=1", "it has seed, data_seed"),
+        ("trainin.seed=1", "(did you mean 'training'?)"),
+        ("a/training.seed=1", "No setting is read in a scope: write training.seed, without a/ before it"),
+        ("training.seed=" + "(" * 3000 + "1" + ")" * 3000, "too many brackets"),
+        ("training.seed=" + "9" * 5000, "training.seed=999"),
+        ("training.seed='abc", "."),
+        ("\0", "."),
+    ],
+)
+def test_mistakes_in_bindings_are_explained(binding, message):
+    assert message in error_of(bindings=[binding])
+
+
+def test_macros_that_define_each_other_are_named():
+    assert "defined by each other: A, B" in error_of(bindings=["training.seed=%A", "A=[%B]", "B=%A"])
+
+
+def test_text_that_was_mutated_never_ends_in_a_traceback(tmp_path):
+    """Cuts, repeats and replaces bytes of a gin file at seeded places."""
+    text = (b"include 'net.gin'\ntraining.total_steps = %STEPS\nSTEPS = 1_000  # of one\nmasks.custom = {'a': 0.5}\n"
+            b"training:\n  seed = 3\noptimizer.name = 'adam'\nmlp.hidden_sizes = (3, \\\n  4)\n")  # fmt: skip
+    write(tmp_path, net="training.batch_size = 8")
+    for mutated in mutations(text, count=60):
+        (tmp_path / "own.gin").write_bytes(mutated)
+        assert "\n" not in (refusal_of(lambda: read(tmp_path / "own.gin")) or "")
