@@ -11,6 +11,7 @@ import time
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 
@@ -42,13 +43,13 @@ def _time_calls(owner: type, name: str, seconds: dict[str, list[float]]) -> None
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def timed(*args: object, **kwargs: object) -> object:
+    def time_call(*args: object, **kwargs: object) -> object:
         started = time.perf_counter()
         value = original(*args, **kwargs)
         seconds[name].append(time.perf_counter() - started)
         return value
 
-    setattr(owner, name, timed)
+    setattr(owner, name, time_call)
 
 
 def print_whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
@@ -63,7 +64,7 @@ def print_whole_runs(network: str, seconds: dict[str, list[float]]) -> None:
     gin_files.forget()
     gin_files.parse([str(ROOT / config)], [f"training.total_steps={steps}"])
     with tempfile.TemporaryDirectory() as directory:
-        run.train(Experiment.from_gin(), pathlib.Path(directory), gin_files.operative())
+        run.train(plan_run(Experiment.from_gin()), pathlib.Path(directory), gin_files.operative())
     spent = {name: sum(calls[_TRACING_CALLS:]) for name, calls in seconds.items()}
     whole = sum(spent.values())
     share, with_updates = spent["run"] / whole, (spent["run"] + spent["_update_masks"]) / whole

@@ -167,7 +167,7 @@ def flow() -> Figure:
         ax.plot(range(len(sparsities)), rounded, color=colour, linestyle=line, marker=marker, label=name)
     ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}%" for sparsity in sparsities])
     ax.set_xlabel("sparsity")
-    style.set_log_axis(ax.yaxis, "gradient norm of the\nactive weights (nats)")
+    style.set_log_axis(ax.yaxis, "gradient norm of the\nactive weights")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
@@ -249,6 +249,20 @@ def _draw_arrow(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, text: str 
     ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=11, color=style.MUTED, shrinkA=3, shrinkB=3))
 
 
+def save(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
+    """Draws a picture and writes it on white, since the README is read on dark pages as well.
+
+    Args:
+      name: key of `PICTURES`.
+      folder: of the file.
+
+    Returns:
+      The file.
+    """
+    (path,) = style.save(PICTURES[name](), folder / name, formats=("svg",), opaque=("svg",))
+    return path
+
+
 if __name__ == "__main__":
-    for name, draw in PICTURES.items():
-        style.save(draw(), FOLDER / name, formats=("svg",))
+    for picture in PICTURES:
+        save(picture)

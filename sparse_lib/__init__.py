@@ -14,7 +14,7 @@ _EXPORTS = {
     "masks": "Masks",
     "objective": "Objective",
     "oneshot": "OneShot",
-    "optimizer": "Growth SparseOptimizer",
+    "optimizer": "EarlyStopping Growth SparseOptimizer",
     "schedules": "PolynomialSparsity UpdateSchedule",
     "structures": "Block Channel ConstantFanIn NM Structure",
     "updaters": "DNW GraNet MEST Prune RigL RigLInverted SET SNFS SRigL Static TopKAST Updater",
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparse_lib.masks import Masks as Masks
     from sparse_lib.objective import Objective as Objective
     from sparse_lib.oneshot import OneShot as OneShot
+    from sparse_lib.optimizer import EarlyStopping as EarlyStopping
     from sparse_lib.optimizer import Growth as Growth
     from sparse_lib.optimizer import SparseOptimizer as SparseOptimizer
     from sparse_lib.schedules import PolynomialSparsity as PolynomialSparsity

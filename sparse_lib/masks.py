@@ -187,7 +187,11 @@ class Masks(tf.Module):
         self.project()
 
     def project(self) -> None:
-        """Sets every inactive weight to exactly zero: w <- where(mask, w, 0)."""
+        """Sets every inactive weight to exactly zero: w <- where(mask, w, 0).
+
+        Weights that were restored from before a mask update lose what the masks of now do not have: restore their masks
+        instead (`sparse_lib.EarlyStopping`, `SparseOptimizer.restore_masks`).
+        """
 
         def zero_inactive(strategy: tf.distribute.Strategy) -> None:
             for kernel, mask in self:
@@ -273,8 +277,9 @@ class Masks(tf.Module):
         ]
         if broken:
             raise AssertionError(
-                f"Masked weights of {', '.join(broken)} are not zero; something changed the kernels "
-                "outside of SparseOptimizer: call masks.project() after it."
+                f"Masked weights of {', '.join(broken)} are not zero: something other than SparseOptimizer wrote the "
+                "kernels. If earlier weights were restored, restore their masks too (sparse_lib.EarlyStopping, "
+                "optimizer.restore_masks, masks.load); if the masks are right, masks.project() zeroes those weights."
             )
 
     def report(self) -> str:

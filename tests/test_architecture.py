@@ -26,7 +26,8 @@ CORE = (
 )
 EXPERIMENT = (
     "runtime",
-    "settings storage data networks",
+    "settings storage",
+    "data networks",
     "config",
     "modes",
     "training",

@@ -7,11 +7,11 @@ import re
 import gin
 import pytest
 
-from analysis.figures import style
 from docs import make_configuration, make_pictures
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -41,7 +41,7 @@ def tiny_run(tmp_path_factory) -> pathlib.Path:
     try:
         gin_files.parse([], TINY)
         experiment = Experiment.from_gin()
-        run.train(experiment, directory, gin.operative_config_str())
+        run.train(plan_run(experiment), directory, gin.operative_config_str())
     finally:
         gin.clear_config()
     return directory
@@ -92,8 +92,8 @@ def test_what_is_said_of_log_steps(tiny_run):
 
 
 def test_pictures_are_up_to_date(tmp_path):
-    for name, draw in make_pictures.PICTURES.items():
-        (drawn,) = style.save(draw(), tmp_path / name, formats=("svg",))
+    for name in make_pictures.PICTURES:
+        drawn = make_pictures.save(name, tmp_path)
         assert (make_pictures.FOLDER / drawn.name).read_bytes() == drawn.read_bytes(), (
             "run `python -m docs.make_pictures`"
         )

@@ -180,13 +180,20 @@ def use_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return draw_in_style
 
 
-def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg", "pdf", "png")) -> list[pathlib.Path]:
+def save(
+    figure: Figure,
+    path: pathlib.Path,
+    *,
+    formats: Sequence[str] = ("svg", "pdf", "png"),
+    opaque: Sequence[str] = ("png",),
+) -> list[pathlib.Path]:
     """Writes a figure; equal figures give equal bytes.
 
     Args:
       figure: drawn by a function of this package.
       path: path without a suffix, in an existing directory.
       formats: suffixes.
+      opaque: suffixes of files on white; the others are transparent, for pages with a background of their own.
 
     Returns:
       Paths of the files.
@@ -199,8 +206,7 @@ def save(figure: Figure, path: pathlib.Path, *, formats: Sequence[str] = ("svg",
     for ending in formats:
         target = path.with_name(f"{path.name}.{ending}")
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-        # Transparent figures are for pages; PNG viewers show any background.
-        face = "white" if ending == "png" else "none"
+        face = "white" if ending in opaque else "none"
         with mpl.rc_context(RC), files.atomic_path(target) as temporary:
             figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
         written.append(target)

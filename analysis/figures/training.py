@@ -35,7 +35,7 @@ def gradient_norm(metrics: pd.DataFrame) -> Figure:
             own = rows[rows["label"] == label]
             style.draw_over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
             style.draw_over_seeds(whole, own, "step", "gradient_norm", look)
-        style.set_log_axis(early.yaxis, "gradient norm (nats)")
+        style.set_log_axis(early.yaxis, "gradient norm")
         early.set_title(f"{title}: early")
         whole.set_title("all of training", fontweight="normal")
         style.add_legend_beside(whole, drawn)
@@ -79,7 +79,7 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
     reach = highest - lowest
     axes[0, 0].set_ylim(lowest - 0.35 * reach, highest + 0.5 * reach)
     for ax in axes[:, 0]:
-        ax.set_ylabel("change of the gradient norm (nats)")
+        ax.set_ylabel("change of the gradient norm")
     _set_steps_axes(axes)
     return figure
 

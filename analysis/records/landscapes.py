@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.records import methods
 from analysis.records.runs import IDENTITY, Runs
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
 _LINE = "line"
 _LEFT_OUT = "the report leaves it out"
@@ -160,7 +160,7 @@ def _to_number(value: Any) -> float | None:
 
 def _identify_path(summary: dict[str, Any], runs: Runs) -> dict[str, Any] | None:
     """Identifies the two end runs; None if either is unknown."""
-    ends = [methods.split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
+    ends = [split_checkpoint(str(summary.get(side, ""))) for side in ("start", "end")]
     known = [(name, step) for directory, step in ends if (name := runs.locate(directory)) is not None]
     if len(known) < 2:
         return None
@@ -197,7 +197,7 @@ def _read_picture(kind: str, folder: pathlib.Path, runs: Runs) -> Picture:
     rows = []
     summary = folder / f"{kind}.json"
     for solution in files.read_json(summary, _LEFT_OUT).get("solutions", []) if summary.exists() else []:
-        directory, step = methods.split_checkpoint(solution["checkpoint"])
+        directory, step = split_checkpoint(solution["checkpoint"])
         run = runs.locate(directory)
         label = pathlib.Path(directory).name if run is None else _identity_of(runs, run)["label"]
         x, y = map(float, solution["coordinates"])

@@ -22,7 +22,6 @@ from sparse_lib.experiment.storage import files
 
 # Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
 DENSE, PRUNING, TICKETS, STATIC = description.DENSE, description.PRUNING, description.TICKETS, description.STATIC
-split_checkpoint = description.split_checkpoint
 
 # Labels of methods by name without suffixes, in the order of the tables.
 BASES = {

@@ -15,6 +15,7 @@ from analysis.records import gin_text, methods
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
@@ -240,7 +241,7 @@ def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tu
 
 def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
     """Returns the run of each mask source."""
-    directories = [methods.split_checkpoint(source)[0] for source in sources]
+    directories = [split_checkpoint(source)[0] for source in sources]
     return [_find_run(directory, names, paths) for directory in directories]
 
 

@@ -1,5 +1,8 @@
 """Access to the private state of Keras optimizers."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import keras
 import tensorflow as tf
 
@@ -35,3 +38,47 @@ def batch_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
       A scalar integer variable.
     """
     return optimizer._iterations
+
+
+def register_variables(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> None:
+    """Marks an optimizer as built for variables, as Keras' `build` does, without averages or accumulators.
+
+    Args:
+      optimizer: any Keras optimizer; it is changed in place.
+      variables: the trainable variables.
+    """
+    # Past Keras' __setattr__, which would track the list.
+    optimizer.__dict__["_trainable_variables"] = list(variables)
+    optimizer.__dict__["_trainable_variables_indices"] = {optimizer._var_key(v): i for i, v in enumerate(variables)}
+    optimizer.built = True
+
+
+def drop_settings(optimizer: keras.optimizers.Optimizer, keep: Sequence[str]) -> None:
+    """Deletes the public fields of an optimizer, such as `weight_decay`.
+
+    Args:
+      optimizer: any Keras optimizer; it is changed in place.
+      keep: names of fields that stay.
+    """
+    for name in [name for name in optimizer.__dict__ if not name.startswith("_") and name not in keep]:
+        del optimizer.__dict__[name]
+
+
+@contextmanager
+def restrict_averages(optimizer: keras.optimizers.Optimizer, positions: Sequence[int]) -> Iterator[None]:
+    """Makes an optimizer average and overwrite some of its variables alone inside the context.
+
+    Args:
+      optimizer: a built Keras optimizer with `use_ema`; without it, nothing happens.
+      positions: of the variables, among those of `build`, ascending.
+
+    Yields:
+      Nothing.
+    """
+    names = ("_trainable_variables", "_model_variables_moving_average") if optimizer.use_ema else ()
+    before = {name: optimizer.__dict__[name] for name in names}
+    optimizer.__dict__.update({name: [values[i] for i in positions] for name, values in before.items()})
+    try:
+        yield
+    finally:
+        optimizer.__dict__.update(before)

@@ -94,7 +94,7 @@ def assembled(xs: Axis, ys: Axis, rows: Sequence[Sequence[Scores]]) -> Surface:
     Args:
       xs: first coordinates, [columns].
       ys: second coordinates, [rows].
-      rows: scores by split, [rows][columns].
+      rows: scores by split, `[rows][columns]`.
 
     Returns:
       The surface.

@@ -1,6 +1,7 @@
 """A Keras optimizer that wraps a Keras optimizer, keeps its kernels sparse and changes their masks."""
 
+from sparse_lib.optimizer.early_stopping import EarlyStopping
 from sparse_lib.optimizer.growth import Growth
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
 
-__all__ = ["Growth", "SparseOptimizer"]
+__all__ = ["EarlyStopping", "Growth", "SparseOptimizer"]

@@ -1,15 +1,18 @@
 """SparseOptimizer: a Keras optimizer that wraps a Keras optimizer and keeps its kernels sparse."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from sparse_lib._keras.optimizers import creation_strategy, skip_gradient_sum
+from sparse_lib._keras.optimizers import creation_strategy, register_variables, restrict_averages, skip_gradient_sum
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
+from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.steps import Steps
 from sparse_lib.optimizer.tracked import TrackedKernel, state_initializer
@@ -17,7 +20,7 @@ from sparse_lib.updaters import Static, Updater
 
 
 @keras.saving.register_keras_serializable("sparse_lib")
-class SparseOptimizer(keras.optimizers.Optimizer):
+class SparseOptimizer(DelegatingOptimizer):
     """A Keras optimizer with masks: trains the active weights and changes the masks on schedule.
 
     `apply` takes dense gradients. An ordinary step masks them, applies the inner optimizer and sets masked weights to
@@ -26,8 +29,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     count advances either way, so that a learning-rate schedule keeps its pace.
 
     Works in `fit`, in a custom loop, under XLA and under `tf.distribute`; gradients are summed over replicas once, and
-    all later arithmetic is equal on each replica. Any Keras optimizer can be wrapped. The factored second moments of
-    Adafactor belong to rows and columns, so they alone are not masked.
+    all later arithmetic is equal on each replica. Any Keras optimizer can be wrapped; its settings, such as
+    `weight_decay`, are read and set here as well as there. The factored second moments of Adafactor belong to rows and
+    columns, so they alone are not masked.
+
+    A kernel without a gradient (a frozen layer, or one that the loss does not reach) stays as it is, with its slots,
+    its mask and the state of the updater; mask updates leave it out.
 
     Examples:
       >>> import keras
@@ -69,15 +76,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           ValueError: for gradient accumulation or loss scaling in the inner optimizer, or an updater that needs a
             Hessian-gradient product without a function that computes it or cannot keep to the structure of the masks.
         """
-        super().__init__(learning_rate=0.0, name=name)
+        check_inner(inner)
+        super().__init__(inner, name)
         self.updater = Static() if updater is None else updater
         self.updater.check_structures(masks.structures)
-        _check_inner(inner)
-        self.inner = inner
         self.masks = masks
         self._growth = GrowthSource(growth_gradient, self.updater)
         self._seed = seed
-        self._tracked: list[TrackedKernel] = []
+        self._unbuilt_size = len(inner.variables) + 2 * len(masks)
+        self._kernels: list[TrackedKernel] = []
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
         skip_gradient_sum(inner)
 
@@ -97,11 +104,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         # Variables built while a graph is traced must outlive it.
         with tf.init_scope():
             self._slots_by_name = self._build_inner(variables)
-            self._tracked = [self._track(index, variables) for index in range(len(self.masks))]
-            super().build(variables)
-        self._steps = Steps(
-            self.inner, variables, self.masks, self.updater, list(self._tracked), self._growth, self._seed
-        )
+            self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
+            register_variables(self, variables)
+        self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
 
     def _check_kernels(self, variables: list[keras.Variable]) -> None:
         trainable = {id(v) for v in variables}
@@ -150,6 +155,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             mask,
             explored,
             slots=[slot for slot in of_kernel if slot is not None],
+            average=self._slots_by_name.get("average", {position: None})[position],
             state={spec: state(spec) for spec in self.updater.state_specs},
             growth=state("growth") if self._growth.batches > 1 else None,
             position=position,
@@ -159,43 +165,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[keras.Variable]:
         """The inner optimizer's variables and the updater's state."""
-        own = [v for tracked in self._tracked for v in [*tracked.state.values(), tracked.growth] if v is not None]
+        own = [v for tracked in self._kernels for v in [*tracked.state.values(), tracked.growth] if v is not None]
         return self.inner.variables + own
-
-    @property
-    def iterations(self) -> keras.Variable:
-        """Number of steps taken, mask updates included (step)."""
-        return self.inner.iterations
-
-    @property
-    def learning_rate(self) -> Any:
-        """The inner optimizer's learning rate."""
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
-        self.inner.learning_rate = value
-
-    @property
-    def loss_scale_factor(self) -> float:
-        """1: losses are not scaled here."""
-        return 1.0
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, value: float | None) -> None:
-        # Keras' constructor sets it, and a LossScaleOptimizer sets it to None in the optimizer that it wraps, unless it
-        # is None already.
-        del value
-        if hasattr(self, "inner") and self._distribution_strategy.num_replicas_in_sync > 1:
-            raise InputError(
-                "Loss scaling (float16) looks at the gradients of the first replica alone, so that an overflow of "
-                "another one would reach the weights: use mixed_bfloat16, or pass auto_scale_loss=False to compile."
-            )
 
     @property
     def slots(self) -> list[list[keras.Variable]]:
         """The inner optimizer's slots of each sparse kernel, in the order of the masks."""
-        return [list(tracked.slots) for tracked in self._tracked]
+        return [list(tracked.slots) for tracked in self._kernels]
 
     @property
     def slots_by_name(self) -> dict[str, list[keras.Variable | None]]:
@@ -250,7 +226,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           trainable_variables: the variables of the gradients; None means those of `build`.
 
         Returns:
-          One tensor per variable of `build`; None stays None, except for sparse kernels, where it means zero.
+          One tensor per variable of `build`; None for a variable without a gradient.
 
         Raises:
           ValueError: if gradients and variables do not match, or outside of replica context.
@@ -263,9 +239,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 raise InputError("Call optimizer.build(model.trainable_variables) before the first step.")
             self.build(trainable_variables)
         aligned = self._align_gradients(list(grads), trainable_variables)
-        for tracked in self._tracked:
-            if aligned[tracked.position] is None:
-                aligned[tracked.position] = tf.zeros(tracked.kernel.shape, tracked.kernel.dtype)
         # The gradient of an einsum over a batch of unknown size has no static shape, and selecting weights needs one.
         shaped = [
             None if g is None else tf.ensure_shape(g, v.shape)
@@ -274,13 +247,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return distribute.sum_over_replicas(shaped)
 
     def _align_gradients(self, grads: list[Any], variables: Sequence[keras.Variable] | None) -> list[Any]:
-        """Sorts gradients into the order of `build`."""
+        """Sorts gradients into the order of `build`, with None for variables that are not given."""
         known = self._trainable_variables
         variables = known if variables is None else list(variables)
         if len(grads) != len(variables):
             raise InputError(f"Got {len(grads)} gradients for {len(variables)} variables; give one for each.")
         if all(g is None for g in grads):
             raise InputError("No variable has a gradient; compute the loss from the model's outputs inside the tape.")
+        without = [v.path for v, g in zip(variables, grads, strict=True) if g is None]
+        if without:
+            warnings.warn(f"Gradients do not exist for variables {without}; they stay as they are.", stacklevel=2)
         given = {self._var_key(v): g for v, g in zip(variables, grads, strict=True)}
         unknown = [v.path for v in variables if self._var_key(v) not in self._trainable_variables_indices]
         if unknown:
@@ -295,8 +271,51 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         Args:
           var_list: the model's trainable variables.
         """
-        self.inner.finalize_variable_values(var_list)
+        given = {self._var_key(v) for v in var_list}
+        positions = [i for i, v in enumerate(self._trainable_variables) if self._var_key(v) in given]
+        # Keras pairs averages and variables by order, which frozen layers shift.
+        if positions:
+            with restrict_averages(self.inner, positions):
+                self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
+
+    def copy_masks(self) -> list[np.ndarray]:
+        """Copies the masks and the state of the updater, which belong to the weights of this moment.
+
+        Returns:
+          Arrays for `restore_masks`.
+
+        Raises:
+          ValueError: if the optimizer is not built.
+        """
+        self._check_built("optimizer.copy_masks")
+        return [variable.numpy() for tracked in self._kernels for variable in tracked.mask_state()]
+
+    def restore_masks(self, copied: Sequence[np.ndarray]) -> None:
+        """Restores masks together with weights, as in `weights = model.get_weights(); copied = optimizer.copy_masks()`.
+
+        Restore the weights first, by `model.set_weights(weights)`. The step count and the slots of weights that are
+        active in both masks stay; the slots of all others are reset.
+
+        Args:
+          copied: from `copy_masks` of this optimizer.
+
+        Raises:
+          ValueError: if the copy is of other masks.
+        """
+        self._check_built("optimizer.restore_masks")
+        states = [tracked.mask_state() for tracked in self._kernels]
+        shapes = [tuple(variable.shape) for state in states for variable in state]
+        if shapes != [array.shape for array in copied]:
+            raise InputError("The copy is of other masks: give what optimizer.copy_masks of this optimizer returned.")
+        arrays = iter(copied)
+        for tracked, state in zip(self._kernels, states, strict=True):
+            tracked.restore([next(arrays) for _ in state])
+        self.masks.project()
+
+    def _check_built(self, what: str) -> None:
+        if not self.built:
+            raise InputError(f"Call optimizer.build(model.trainable_variables) before {what}.")
 
     def _saved_variables(self) -> list[Any]:
         return [*self.variables, *self.masks.variables_by_kernel, *self.masks.explored]
@@ -321,12 +340,25 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         saved = self._saved_variables()
         if len(store.keys()) != len(saved):
-            raise InputError(
-                f"The file holds {len(store.keys())} optimizer variables and masks, this SparseOptimizer {len(saved)}; "
-                "build it as the saved one was: same kernels, inner optimizer and updater."
-            )
+            raise InputError(self._explain_difference(len(store.keys()), len(saved)))
         for i, variable in enumerate(saved):
             variable.assign(store[str(i)])
+
+    def _explain_difference(self, stored: int, own: int) -> str:
+        if not self.built:
+            return (
+                "The weights are loaded and their masks are not, since the optimizer has no slots yet: call "
+                "optimizer.build(model.trainable_variables), then load the file once more."
+            )
+        if stored == self._unbuilt_size:
+            return (
+                "The file was saved before its optimizer was built, so it has masks and no slots: load it before "
+                "optimizer.build(...), into a new SparseOptimizer."
+            )
+        return (
+            f"The file holds {stored} optimizer variables and masks, this SparseOptimizer {own}; "
+            "build it as the saved one was: same kernels, inner optimizer and updater."
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the inner optimizer; masks and updater belong to a live model."""
@@ -340,23 +372,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
           ValueError: always, with the way to load the model.
         """
         raise InputError(
-            "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), make "
-            "masks from the loaded kernels and compile with a new SparseOptimizer."
+            "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
+            "masks on it with sparse_lib.transfer_masks, from masks at hand or a file of masks.save, and compile with "
+            "a new SparseOptimizer."
         )
-
-
-def _check_inner(inner: keras.optimizers.Optimizer) -> None:
-    if inner.gradient_accumulation_steps:
-        raise InputError(
-            "Keras's gradient_accumulation_steps fails under tf.distribute; leave it out, and use growth_gradient=k to "
-            "average the growth gradient over k batches."
-        )
-    if isinstance(inner, (SparseOptimizer, getattr(keras.optimizers, "MultiOptimizer", ()))):
-        raise InputError(f"The slots of a {type(inner).__name__} cannot be masked; give a plain Keras optimizer.")
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer) or inner.loss_scale_factor:
-        raise InputError(
-            "Loss scaling (float16) belongs around the SparseOptimizer, where model.compile puts it under "
-            "mixed_float16, not into it: leave it out of the inner optimizer, or use float32 or mixed_bfloat16."
-        )
-    if inner.built:
-        raise InputError("The inner optimizer is already built; pass a new one, so that its slots can be masked.")

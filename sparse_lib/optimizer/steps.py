@@ -1,13 +1,13 @@
 """Optimizer steps and mask updates, in cross-replica context."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from sparse_lib._keras.optimizers import batch_counter
+from sparse_lib._keras.optimizers import batch_counter, restrict_averages
 from sparse_lib._utils import distribute
-from sparse_lib.masks import Masks
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import State, UpdateContext, Updater
@@ -17,20 +17,22 @@ class Steps:
     """Training steps and mask updates in cross-replica context.
 
     Gradients are a list with one per-replica value, or None, per trainable variable; they are equal on all replicas.
+    What has no gradient does not change: weights, slots, mask and state. Nothing changes before the gradients are
+    there: Keras finds the end of data of unknown length by a step without a batch, in which the graph runs all that
+    does not depend on one.
     """
 
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,
         variables: list[keras.Variable],
-        masks: Masks,
         updater: Updater,
         tracked: list[TrackedKernel],
         growth: GrowthSource,
         seed: int,
     ) -> None:
         self._inner, self._variables = inner, variables
-        self._masks, self._updater, self._tracked = masks, updater, tracked
+        self._updater, self._tracked = updater, tracked
         self._growth, self._seed = growth, seed
 
     def apply(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
@@ -61,7 +63,8 @@ class Steps:
             self.update(strategy, inside)
             return tf.zeros([], tf.int32)
 
-        tf.cond(schedule.is_update_step(self._count()), update, train)
+        with _after(strategy, grads):
+            tf.cond(schedule.is_update_step(self._count()), update, train)
 
     def train(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         """Masks gradients, lets the inner optimizer step, and sets masked weights to zero.
@@ -70,22 +73,29 @@ class Steps:
           strategy: the current one.
           grads: summed over replicas.
         """
-        self._accumulate(strategy, grads)
+        moving = [tracked for tracked in self._tracked if grads[tracked.position] is not None]
+        resting = {tracked.position for tracked in self._tracked if grads[tracked.position] is None}
 
         def step(gradients: list[Any]) -> None:
             masked = list(gradients)
-            for tracked in self._tracked:
+            for tracked in moving:
                 masked[tracked.position] = tracked.training_gradient(self._updater, gradients[tracked.position])
-            self._inner.apply(masked, self._variables)
+            pairs = [(g, v) for g, v in zip(masked, self._variables, strict=True) if g is not None]
+            self._inner.apply([g for g, _ in pairs], [v for _, v in pairs])
 
-        if self._updater.has_reserve:
-            for tracked in self._tracked:
-                tracked.join_reserve(strategy)
-        distribute.per_replica(strategy, step, grads)
-        if self._updater.has_reserve:
-            for tracked in self._tracked:
-                tracked.split_reserve(strategy)
-        self._masks.project()
+        with _after(strategy, grads):
+            self._accumulate(strategy, grads)
+            if self._updater.has_reserve:
+                for tracked in moving:
+                    tracked.join_reserve(strategy)
+            # The inner optimizer averages (EMA) variables without gradients, too.
+            averaged = [i for i in range(len(self._variables)) if i not in resting]
+            with restrict_averages(self._inner, averaged):
+                self._per_replica(strategy, step, grads)
+            for tracked in moving:
+                if self._updater.has_reserve:
+                    tracked.split_reserve(strategy)
+                tracked.project(strategy)
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         """Changes masks, weights, slots and state; counts as a step if it replaces one.
@@ -94,25 +104,50 @@ class Steps:
           strategy: the current one.
           grads: of the same step, summed over replicas.
         """
+        with _after(strategy, grads):
+            self._update(strategy, grads)
+
+    def _update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         replaces_step = self._updater.replaces_step
         if replaces_step:
             self._accumulate(strategy, grads)
         # After an optimizer step the count has advanced already.
         step = self._count() if replaces_step else self._count() - 1
 
-        def transition(gradients: list[Any]) -> list[list[tf.Tensor]]:
-            context = UpdateContext(step, tf.convert_to_tensor(self._inner.learning_rate), self._seed)
+        def transition(gradients: list[Any]) -> list[list[tf.Tensor] | None]:
             growth = self._growth_at(gradients, step)
             products = growth.hessian_gradients or [None] * len(self._tracked)
-            parts = zip(self._tracked, growth.gradients, products, strict=True)
-            updates = self._updater.update([t.as_kernel(gradient, product) for t, gradient, product in parts], context)
-            return [t.values_after(update) for t, update in zip(self._tracked, updates, strict=True)]
+            parts = list(zip(self._tracked, growth.gradients, products, strict=True))
+            chosen = [
+                index
+                for index, (tracked, score, product) in enumerate(parts)
+                if gradients[tracked.position] is not None
+                and score is not None
+                and (product is not None or not self._updater.needs_hessian)
+            ]
+            kernels = [tracked.as_kernel(score, product) for tracked, score, product in (parts[i] for i in chosen)]
+            left_out = frozenset(range(len(parts))) - frozenset(chosen)
+            rate = tf.convert_to_tensor(self._inner.learning_rate)
+            context = UpdateContext(step, rate, self._seed, left_out)
+            updates = dict(zip(chosen, self._updater.update(kernels, context) if kernels else [], strict=True))
+            return [t.values_after(updates[i]) if i in updates else None for i, t in enumerate(self._tracked)]
 
-        for tracked, values in zip(self._tracked, distribute.per_replica(strategy, transition, grads), strict=True):
-            for variable, value in zip(tracked.variables_to_assign(), values, strict=True):
-                distribute.assign(strategy, variable, value)
+        for tracked, values in zip(self._tracked, self._per_replica(strategy, transition, grads), strict=True):
+            if values is not None:
+                for variable, value in zip(tracked.variables_to_assign(), values, strict=True):
+                    distribute.assign(strategy, variable, value)
         if replaces_step:
             distribute.assign(strategy, batch_counter(self._inner).value, step + 1)
+
+    def _per_replica(self, strategy: tf.distribute.Strategy, function: Callable[..., Any], grads: list[Any]) -> Any:
+        """Calls a function of the gradients on every replica, after the gradients of that replica."""
+
+        def call(gradients: list[Any]) -> Any:
+            # Threads of replicas do not inherit control dependencies.
+            with tf.control_dependencies([g for g in gradients if g is not None]):
+                return function(gradients)
+
+        return distribute.per_replica(strategy, call, grads)
 
     def _count(self) -> tf.Tensor:
         return tf.convert_to_tensor(batch_counter(self._inner).value)
@@ -128,16 +163,26 @@ class Steps:
         """Updates the state of the updater and the sums of growth gradients at a step."""
 
         def states(gradients: list[Any]) -> list[State]:
-            return [self._updater.accumulate(t.state_values(), gradients[t.position]) for t in self._tracked]
+            parts = [(t, gradients[t.position]) for t in self._tracked]
+            return [{} if g is None else self._updater.accumulate(t.state_values(), g) for t, g in parts]
 
         def sums(gradients: list[Any]) -> list[tf.Tensor]:
             step = self._count()
-            return [self._growth.running_sum(t.growth.value, gradients[t.position], step) for t in self._tracked]
+            parts = [(t.growth.value, gradients[t.position]) for t in self._tracked]
+            # A batch without a gradient adds nothing to the sum, which restarts all the same.
+            filled = [(total, tf.zeros_like(total) if g is None else g) for total, g in parts]
+            return [self._growth.running_sum(total, g, step) for total, g in filled]
 
         if self._updater.state_specs:
-            for tracked, state in zip(self._tracked, distribute.per_replica(strategy, states, grads), strict=True):
+            for tracked, state in zip(self._tracked, self._per_replica(strategy, states, grads), strict=True):
                 for name, value in state.items():
                     distribute.assign(strategy, tracked.state[name].value, value)
         if self._growth.batches > 1:
-            for tracked, total in zip(self._tracked, distribute.per_replica(strategy, sums, grads), strict=True):
+            for tracked, total in zip(self._tracked, self._per_replica(strategy, sums, grads), strict=True):
                 distribute.assign(strategy, tracked.growth.value, total)
+
+
+def _after(strategy: tf.distribute.Strategy, grads: list[Any]) -> Any:
+    """Makes all operations inside the context wait for all gradients of all replicas; for graphs only."""
+    present = [g for grad in grads if grad is not None for g in strategy.experimental_local_results(grad)]
+    return tf.control_dependencies(present)

@@ -1,5 +1,6 @@
 """A sparse kernel with its mask, optimizer slots and updater state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ class TrackedKernel(tf.Module):
       mask: boolean variable, the active weights.
       explored: boolean variable, the weights that were ever active.
       slots: the inner optimizer's slots of the kernel.
+      average: the one of them that averages the kernel (EMA), or None.
       state: the entries of `Updater.state_specs`, by name.
       growth: running sum of gradients, a Keras variable; None where growth is not averaged.
       position: index of the kernel among the trainable variables.
@@ -32,6 +34,7 @@ class TrackedKernel(tf.Module):
         mask: tf.Variable,
         explored: tf.Variable,
         slots: list[keras.Variable],
+        average: Any,
         state: dict[str, keras.Variable],
         growth: Any,
         position: int,
@@ -39,9 +42,12 @@ class TrackedKernel(tf.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.mask, self.explored = kernel, mask, explored
-        self.slots, self.state, self.growth = slots, state, growth
+        self.slots, self.average, self.state, self.growth = slots, average, state, growth
         self.position, self.structure = position, structure
         self._starts = [_initial_value(slot) for slot in slots]
+        if average is not None:
+            # Keras lets an average start at zero and overwrites it at the first step, which this kernel may not take.
+            average.assign(kernel.numpy())
 
     def state_values(self) -> State:
         """Returns the state of the updater as tensors."""
@@ -86,6 +92,33 @@ class TrackedKernel(tf.Module):
 
         distribute.update(strategy, self.state["reserve"].value, off_mask, self.kernel.value, self.mask)
 
+    def project(self, strategy: tf.distribute.Strategy) -> None:
+        """Zeroes the inactive weights and their averages, from cross-replica context."""
+        for variable in [self.kernel] if self.average is None else [self.kernel, self.average]:
+            distribute.update(strategy, variable.value, lambda v, mask: selection.on_mask(mask, v), self.mask)
+
+    def mask_state(self) -> list[tf.Variable]:
+        """Returns the variables that belong to the weights of a moment: the mask and the state of the updater."""
+        return [self.mask, *(variable.value for variable in self.state.values())]
+
+    def restore(self, values: Sequence[np.ndarray]) -> None:
+        """Restores `mask_state`, and resets the slots of weights that were not active before and after.
+
+        Args:
+          values: one array per variable.
+        """
+        was_active = stays = self.mask.numpy() & values[0]
+        for variable, value in zip(self.mask_state(), values, strict=True):
+            variable.assign(value)
+        self.explored.assign(self.explored.numpy() | values[0])
+        if "backward" in self.state:
+            stays = stays | (self.state["backward"].numpy() > 0)
+        for slot, start in zip(self.slots, self._starts, strict=True):
+            slot.assign(np.where(stays, slot.numpy(), start))
+        if self.average is not None:
+            own = np.where(values[0], self.kernel.numpy(), 0)
+            self.average.assign(np.where(was_active, self.average.numpy(), own))
+
     def variables_to_assign(self) -> list[tf.Variable]:
         """Returns the variables that a mask update assigns."""
         return [self.mask, self.explored, *(v.value for v in [self.kernel, *self.slots, *self.state.values()])]
@@ -107,6 +140,11 @@ class TrackedKernel(tf.Module):
             tf.where(stays, slot.value, tf.cast(start, slot.dtype))
             for slot, start in zip(self.slots, self._starts, strict=True)
         ]
+        if self.average is not None:
+            # Averages are of active weights alone, and start at the value, as Keras' do.
+            was_active = tf.convert_to_tensor(self.mask) & update.mask & ~update.grown
+            average = tf.where(was_active, self.average.value, tf.cast(update.weight, self.average.dtype))
+            slots = [average if slot is self.average else value for slot, value in zip(self.slots, slots, strict=True)]
         return [update.mask, explored, update.weight, *slots, *(update.state[name] for name in self.state)]
 
 

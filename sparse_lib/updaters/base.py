@@ -59,11 +59,13 @@ class UpdateContext(NamedTuple):
       step: integer scalar, the optimizer step (step).
       learning_rate: float scalar, the current one of the inner optimizer.
       seed: seed of the run.
+      left_out: indices, among all sparse kernels, of those that have no gradient and take no part.
     """
 
     step: tf.Tensor
     learning_rate: tf.Tensor
     seed: int
+    left_out: frozenset[int] = frozenset()
 
     def stateless_seed(self, stream: int) -> tf.Tensor:
         """Returns a seed for `tf.random.stateless_*`, a function of run seed, stream and step.
@@ -232,7 +234,7 @@ class Updater:
         """Computes new masks and weights of all kernels.
 
         Args:
-          kernels: one per sparse kernel.
+          kernels: one per sparse kernel that has a gradient.
           context: step, learning rate and seed.
 
         Returns:

@@ -78,10 +78,12 @@ class SRigL(RigL):
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """Ablates neurons, then drops and grows to the new fan-in of each kernel."""
         fraction = self.fraction(context.step)
-        safe = {place % len(kernels) for place in self.never_ablated}
+        total = len(kernels) + len(context.left_out)
+        safe = {place % total for place in self.never_ablated}
+        indices = [index for index in range(total) if index not in context.left_out]
         return [
             self._update_kernel(kernel, index, context, fraction, 0.0 if index in safe else self.ablation_threshold)
-            for index, kernel in enumerate(kernels)
+            for index, kernel in zip(indices, kernels, strict=True)
         ]
 
     def _update_kernel(

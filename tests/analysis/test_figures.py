@@ -52,7 +52,7 @@ def test_gradient_norm_draws_means_and_ranges(case):
     band = whole.collections[0].get_paths()[0].get_extents()
     assert (band.ymin, band.ymax) == (1.0, 3.0)
     assert {"Dense", "Pruning", "Scratch", "SET+", "RigL+"} <= set(texts(figure).split("\n"))
-    assert figure.axes[0].get_ylabel() == "gradient norm (nats)"
+    assert figure.axes[0].get_ylabel() == "gradient norm"
 
 
 def test_runs_that_are_behind_do_not_bend_the_mean(write_run):

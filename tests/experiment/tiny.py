@@ -16,6 +16,7 @@ from sparse_lib.experiment.data import Dataset, DataSettings, Split, load_datase
 from sparse_lib.experiment.networks import MLP, LeNet5
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 
 SIZES = {
     "mlp": MLP(hidden_sizes=(12, 8)),
@@ -72,7 +73,7 @@ def config(of: Experiment) -> str:
 
 
 def train(of: Experiment, directory: pathlib.Path, **options: Any) -> dict[str, Any]:
-    return run.train(of, directory, config(of), **options)
+    return run.train(plan_run(of), directory, config(of), **options)
 
 
 def lines(directory: pathlib.Path, name: str = files.METRICS) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import checkpoints, files, resumable, run_directory
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 
 # Copies are stable if the error rises by less than 2% on the line between them (Frankle et al. 2020, section 3.2).
 STABLE = 0.02
@@ -185,7 +186,7 @@ def _train(experiment: Experiment, parent: pathlib.Path, step: int, seed: int, c
     """Trains a copy to the end, from the checkpoint of its parent or from its own last one."""
     fork(parent, step, copy, config)
     training = dataclasses.replace(experiment.training, data_seed=seed)
-    run.train(dataclasses.replace(experiment, training=training), copy, config)
+    run.train(plan_run(dataclasses.replace(experiment, training=training)), copy, config)
 
 
 def _compare(step: int, one: int, other: int, summary: dict[str, Any]) -> list[Comparison]:

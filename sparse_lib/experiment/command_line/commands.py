@@ -19,6 +19,7 @@ from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files
 from sparse_lib.experiment.training import multi_worker, run
+from sparse_lib.experiment.training.build import plan_run
 
 Parameters = ParamSpec("Parameters")
 
@@ -51,7 +52,7 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
     strategy = distribute.make_strategy(options.strategy, options.tpu)
     experiment = Experiment.from_gin()
     with strategy.scope():
-        result = run.train(experiment, directory, gin_files.operative(), overwrite=overwrite)
+        result = run.train(plan_run(experiment), directory, gin_files.operative(), overwrite=overwrite)
         if not multi_worker.is_writer():
             return
     # JSON has null for NaN.

@@ -1,10 +1,10 @@
 """What a run trains: its method, its setting and the sparsity that it aims at, for its run.json."""
 
 import pathlib
-import re
 from typing import Any, NamedTuple
 
 from sparse_lib import oneshot, updaters
+from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 
 # Masks that stay, masks that only shrink; the others move.
 DENSE = ("dense", "small_dense")
@@ -13,17 +13,6 @@ TICKETS = ("lottery", "lottery_rewind", "prune_restart")
 STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "magnitude", "random")
 
 _INITS = {"unit_scaled": "plus", "layer_scaled": "liu"}
-_NETWORKS = {
-    "lenet5": "LeNet5",
-    "mlp": "MLP",
-    "vgg16": "VGG16",
-    "resnet": "ResNet",
-    "wide_resnet": "Wide ResNet",
-    "mobilenet": "MobileNet",
-    "vit": "ViT",
-    "gru": "GRU",
-}
-_CHECKPOINT = re.compile(r"[/\\](?:ckpt-(-?\d+)|cp-0*(\d+)\.ckpt)(?:\.index)?$")
 
 
 class Description(NamedTuple):
@@ -70,7 +59,7 @@ def describe(experiment: Any, data: str) -> Description:
     return Description(
         method=".".join([base, *_suffixes(experiment, base)]),
         label=updaters.REGISTRY[base].label if base in updaters.REGISTRY else "",
-        setting=f"{_NETWORKS.get(network, network)}{normed} on {data}",
+        setting=f"{experiment.sizes.label}{normed} on {data}",
         network=network,
         data=data,
         target_sparsity=_target_sparsity(experiment, base),
@@ -78,21 +67,6 @@ def describe(experiment: Any, data: str) -> Description:
         seed=training.seed if training.data_seed is None else training.data_seed,
         total_steps=training.total_steps,
     )
-
-
-def split_checkpoint(path: str) -> tuple[str, int | None]:
-    """Splits the path of a checkpoint into run directory and step.
-
-    Args:
-      path: of a run directory or of a checkpoint in it.
-
-    Returns:
-      The run directory, and the step; None means the last one.
-    """
-    match = _CHECKPOINT.search(path)
-    if not match:
-        return path, None
-    return path[: match.start()], int(match[1] or match[2])
 
 
 def _name_method(experiment: Any) -> str:

@@ -202,7 +202,7 @@ class UpdaterSettings(Settings, name="mask_updater"):
                 f"pruning.mode and mask_updater.update_alg={self.update_alg!r} both change the masks; set one of them "
                 "off."
             )
-        settings: dict[str, Any] = {name: self._own(name) for name in fields} | self._shared()
+        settings: dict[str, Any] = {name: self._own(name) for name in fields} | self._common_fields()
         if "drop_fraction" in fields:
             end = total_steps if self._end is None else self._end
             settings["drop_fraction"] = self._drop_fraction(end, learning_rate, peak_rate)
@@ -221,7 +221,7 @@ class UpdaterSettings(Settings, name="mask_updater"):
     def _end(self) -> int | None:
         return None if self.last_update_step < 0 else self.last_update_step
 
-    def _shared(self) -> dict[str, Any]:
+    def _common_fields(self) -> dict[str, Any]:
         """Values of the fields that many methods have; None is the method's default."""
         return {
             "begin_step": self.begin_step,

@@ -18,6 +18,11 @@ Depth = Annotated[int, Range(at_least=1, at_most=10_000)]
 class Network(Settings, abc.ABC):
     """Sizes of a network, bound in gin under the name of the network, and the model of these sizes."""
 
+    @property
+    def label(self) -> str:
+        """Name of the network in reports."""
+        return type(self).__name__
+
     @abc.abstractmethod
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Builds the network with its dense initial weights.

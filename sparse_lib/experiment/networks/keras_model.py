@@ -26,6 +26,11 @@ class KerasModel(Network, name="keras_model"):
 
     path: str = ""
 
+    @property
+    def label(self) -> str:
+        """Name of the network in reports."""
+        return "keras_model"
+
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Loads the network and puts the regularizer of the style on every kernel; activation and seed are ignored."""
         path = pathlib.Path(self.path)

@@ -31,6 +31,11 @@ class WideResNet(ScalableNetwork, name="wide_resnet"):
     width: Width = 2.0
     dropout: Share = 0.3
 
+    @property
+    def label(self) -> str:
+        """Name of the network in reports."""
+        return "Wide ResNet"
+
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Builds the wide residual network."""
         if self.depth < 10 or (self.depth - 4) % 6:

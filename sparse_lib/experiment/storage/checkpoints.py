@@ -18,6 +18,24 @@ _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")
 State = Mapping[str, Mapping[str, tf.Variable]]
 
 
+_CHECKPOINT = re.compile(r"[/\\](?:ckpt-(-?\d+)|cp-0*(\d+)\.ckpt)(?:\.index)?$")
+
+
+def split_checkpoint(path: str) -> tuple[str, int | None]:
+    """Splits the path of a checkpoint into run directory and step.
+
+    Args:
+      path: of a run directory or of a checkpoint in it.
+
+    Returns:
+      The run directory, and the step; None means the last one.
+    """
+    match = _CHECKPOINT.search(path)
+    if not match:
+        return path, None
+    return path[: match.start()], int(match[1] or match[2])
+
+
 def checkpoint_key(name: str) -> str:
     """Returns the name of a variable inside a checkpoint, where slashes would be escaped."""
     return name.replace("/", ".")

@@ -1,13 +1,18 @@
-"""Builds what an experiment trains with: network, masks, initial weights, optimizer and compiled steps."""
+"""Builds the parts of a run from its experiment: network, masks, initial weights, optimizer, compiled steps."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 from sparse_lib.experiment import modes
+from sparse_lib.experiment.config.description import Description, describe
 from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.config.training import TrainingSettings
+from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.storage import sources
-from sparse_lib.experiment.training.metrics import held_out
+from sparse_lib.experiment.training.metrics import select_held_out
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
 
@@ -19,11 +24,39 @@ class Built(NamedTuple):
       model: the network.
       optimizer: with masks and updater.
       steps: the compiled steps.
+      dataset: train, validation and test.
+      settings: length, and intervals of logs and checkpoints.
     """
 
     model: keras.Model
     optimizer: SparseOptimizer
     steps: Steps
+    dataset: Dataset
+    settings: TrainingSettings
+
+
+class Plan(NamedTuple):
+    """A run before it is built. Nothing is built of a finished run, nor of one whose directory is refused.
+
+    Attributes:
+      build: builds the parts; its argument `fresh` tells a new run from a resumed one.
+      description: the content of run.json.
+    """
+
+    build: Callable[..., Built]
+    description: Description
+
+
+def plan_run(experiment: Experiment) -> Plan:
+    """Plans the run of an experiment.
+
+    Args:
+      experiment: what to train.
+
+    Returns:
+      The plan; the configuration ends here, and the run knows only what is built.
+    """
+    return Plan(functools.partial(build_run, experiment), describe(experiment, experiment.dataset.name))
 
 
 def build_model(experiment: Experiment) -> keras.Model:
@@ -77,7 +110,9 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         modes.initialize_weights(experiment, model, masks)
     growth: Any = experiment.mask_updater.growth_gradient
     if growth == "held_out" or updater.needs_hessian:
-        growth = modes.held_out_growth(model, masks, held_out(experiment.dataset), training.val_batch_size, updater)
+        growth = modes.held_out_growth(
+            model, masks, select_held_out(experiment.dataset), training.val_batch_size, updater
+        )
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
     steps = Steps(
@@ -91,4 +126,4 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         gradient_regularization=training.gradient_regularization,
         jit_compile=training.jit_compile,
     )
-    return Built(model, optimizer, steps)
+    return Built(model, optimizer, steps, experiment.dataset, training)

@@ -35,12 +35,11 @@ class Loop:
 
     def __init__(
         self,
-        *,
         directory: pathlib.Path,
         model: keras.Model,
         optimizer: SparseOptimizer,
-        dataset: Dataset,
         steps: Steps,
+        dataset: Dataset,
         settings: TrainingSettings,
     ) -> None:
         """Sets up checkpoints, logs and measurements; reads and writes no file.
@@ -49,8 +48,8 @@ class Loop:
           directory: existing run directory.
           model: the network.
           optimizer: built, with masks and updater.
-          dataset: train, validation and test.
           steps: the compiled steps.
+          dataset: train, validation and test.
           settings: total steps, and intervals of logs and checkpoints.
         """
         self._directory, self._model, self._optimizer = directory, model, optimizer

@@ -17,7 +17,7 @@ from sparse_lib.optimizer import SparseOptimizer
 PIXELS_AT_ONCE = 4_000_000
 
 
-def held_out(dataset: Dataset) -> Split:
+def select_held_out(dataset: Dataset) -> Split:
     """The split on which gradients are measured: validation, or training where validation is empty."""
     return dataset.validation if len(dataset.validation) else dataset.train
 
@@ -84,7 +84,7 @@ class Measurements:
         Args:
           model: the network.
           optimizer: the optimizer, which holds the masks.
-          dataset: its `held_out` split is the data of all gradient metrics.
+          dataset: its held-out split is the data of all gradient metrics.
           held_size: maximum number of held-out examples (count).
           initial: trainable values at step 0, the origin of distances.
         """
@@ -92,7 +92,7 @@ class Measurements:
         self._variables = model.trainable_variables
         self._names = [v.path.removeprefix(f"{model.name}/") for v in self._variables]
         self._initial = [tf.constant(value) for value in initial]
-        held = held_out(dataset)
+        held = select_held_out(dataset)
         self._x, self._y = tf.constant(held.images[:held_size]), tf.constant(held.labels[:held_size])
         self._objective = objective.Objective(model)
         self._probe = dead_neurons.UnitProbe(model)

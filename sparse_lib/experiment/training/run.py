@@ -6,7 +6,6 @@ from typing import Any
 
 from absl import logging
 
-from sparse_lib.experiment.config.description import describe
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.config.mask_updates import schedule_warning
 from sparse_lib.experiment.runtime.progress import Progress
@@ -14,7 +13,7 @@ from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import list_steps
 from sparse_lib.experiment.training import multi_worker
-from sparse_lib.experiment.training.build import build_model, build_run
+from sparse_lib.experiment.training.build import Plan, build_model
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.metrics import Evaluator
 
@@ -22,12 +21,12 @@ from sparse_lib.experiment.training.metrics import Evaluator
 _RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
 
 
-def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
-    """Trains an experiment in its directory, from the start or the last checkpoint; a finished run is not repeated.
+def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
+    """Trains a run in its directory, from the start or the last checkpoint; a finished run is not repeated.
 
     Args:
-      experiment: what to train.
-      directory: of the run; it is created if it does not exist.
+      plan: of the run, from `plan_run`.
+      directory: of the run; created if missing.
       config: the complete configuration as text; a directory holds one configuration.
       overwrite: whether to delete the existing run, once the new one is built.
 
@@ -40,11 +39,11 @@ def train(experiment: Experiment, directory: pathlib.Path, config: str, *, overw
     """
     with multi_worker.report_lost_worker():
         if multi_worker.is_writer():
-            return _write(experiment, directory, config, overwrite=overwrite)
-        return _follow(experiment, directory)
+            return _write(plan, directory, config, overwrite=overwrite)
+        return _follow(plan, directory)
 
 
-def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
+def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
     result = directory / files.RESULT
     with run_directory.lock(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
@@ -53,17 +52,17 @@ def _write(experiment: Experiment, directory: pathlib.Path, config: str, *, over
             return _read_result(result)
         steps = [] if overwrite else list_steps(directory)
         multi_worker.broadcast_step(steps[-1] if steps else multi_worker.EMPTY)
-        built = build_run(experiment, fresh=not steps)
-        if warning := schedule_warning(built.optimizer.updater, experiment.training.total_steps):
+        built = plan.build(fresh=not steps)
+        if warning := schedule_warning(built.optimizer.updater, built.settings.total_steps):
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
-        loop = Loop(directory=directory, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
+        loop = Loop(directory, *built)
         loop.check()
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
-        files.write_json(directory / files.RUN, describe(experiment, experiment.dataset.name)._asdict())
-        values = {**loop.run(), "data": experiment.dataset.name, "versions": versions()}
+        files.write_json(directory / files.RUN, plan.description._asdict())
+        values = {**loop.run(), "data": built.dataset.name, "versions": versions()}
         files.write_json(result, values)
         return values
 
@@ -76,14 +75,12 @@ def _read_result(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def _follow(experiment: Experiment, directory: pathlib.Path) -> dict[str, Any]:
+def _follow(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
     step = multi_worker.broadcast_step()
     if step == multi_worker.FINISHED:
         return {}
     with multi_worker.scratch_directory(directory, step) as own:
-        built = build_run(experiment, fresh=step == multi_worker.EMPTY)
-        loop = Loop(directory=own, dataset=experiment.dataset, settings=experiment.training, **built._asdict())
-        return loop.run()
+        return Loop(own, *plan.build(fresh=step == multi_worker.EMPTY)).run()
 
 
 def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 from analysis.figures import style
 from analysis.records import gin_text, methods
 from sparse_lib import updaters
+from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 from sparse_lib.oneshot import METHODS
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -129,7 +130,7 @@ def test_settings_that_are_compared():
     ],
 )
 def test_checkpoint_paths(path, expected):
-    assert methods.split_checkpoint(path) == expected
+    assert split_checkpoint(path) == expected
 
 
 def test_order_is_that_of_the_tables():

@@ -13,6 +13,7 @@ from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 
 COMMON = [
     "network.network_name='mlp'",
@@ -30,7 +31,7 @@ def train(directory: pathlib.Path, bindings: list[str]) -> None:
     gin.clear_config()
     try:
         gin_files.parse([], [*COMMON, *bindings])
-        run.train(Experiment.from_gin(), directory, gin_files.operative())
+        run.train(plan_run(Experiment.from_gin()), directory, gin_files.operative())
     finally:
         gin.clear_config()
 

@@ -14,6 +14,7 @@ from analysis.records.runs import IDENTITY, load_runs
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run
+from sparse_lib.experiment.training.build import plan_run
 from tests.documents import ROOT, run_fragments
 
 TINY = [
@@ -37,7 +38,7 @@ def test_what_train_writes(tmp_path):
     gin.clear_config()
     try:
         gin_files.parse([], TINY)
-        run.train(Experiment.from_gin(), tmp_path / "rigl", gin_files.operative())
+        run.train(plan_run(Experiment.from_gin()), tmp_path / "rigl", gin_files.operative())
     finally:
         gin.clear_config()
     loaded = load_runs(tmp_path)

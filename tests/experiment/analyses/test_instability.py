@@ -24,7 +24,7 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.build import build_model, build_run
+from sparse_lib.experiment.training.build import build_model, build_run, plan_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
@@ -57,7 +57,7 @@ def parents(tmp_path_factory):
     def of(method="rigl"):
         if method not in made:
             made[method] = tmp_path_factory.mktemp(method)
-            run.train(experiment(method), made[method], config(method))
+            run.train(plan_run(experiment(method)), made[method], config(method))
         return made[method]
 
     return of
@@ -105,7 +105,7 @@ def assert_same(one, other):
 def test_the_data_order_of_the_parent_continues_it_bit_by_bit(method, step, parents, tmp_path):
     parent, seed = parents(method), experiment(method).training.seed
     instability.fork(parent, step, tmp_path, config(method, seed))
-    run.train(experiment(method, seed), tmp_path, config(method, seed))
+    run.train(plan_run(experiment(method, seed)), tmp_path, config(method, seed))
     assert_same(state(tmp_path), state(parent))
     for name in (files.METRICS, files.MASK_UPDATES):
         if (parent / name).exists() or (tmp_path / name).exists():
@@ -123,7 +123,7 @@ def test_another_data_order_differs_from_the_fork_on_and_not_before(parents, tmp
     assert list_steps(tmp_path) == [0, 12]
     for step in (0, 12):
         assert_same(state(tmp_path, step), state(parent, step))
-    run.train(experiment(data_seed=9), tmp_path, text)
+    run.train(plan_run(experiment(data_seed=9)), tmp_path, text)
     child, original = tiny.lines(tmp_path), tiny.lines(parent)
     assert [m["step"] for m in child] == [m["step"] for m in original] == [0, 5, 10, 15, 20, 24]
     assert child[:3] == original[:3] and child[3]["train_loss"] != original[3]["train_loss"]
@@ -255,7 +255,7 @@ def test_a_fork_that_was_killed_is_made_again(parents, tmp_path, monkeypatch):
 def test_a_fork_that_is_there_stays(parents, tmp_path):
     text = config(data_seed=1)
     instability.fork(parents(), 6, tmp_path, text)
-    run.train(experiment(data_seed=1), tmp_path, text)
+    run.train(plan_run(experiment(data_seed=1)), tmp_path, text)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ckpt-*")}
     instability.fork(parents(), 6, tmp_path, text)
     assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("ckpt-*")}

@@ -3,6 +3,7 @@
 import json
 import math
 
+import gin
 import numpy as np
 import pytest
 
@@ -81,7 +82,8 @@ def test_a_configuration_that_is_no_text_is_named(stopped, experiment):
 
 def test_evaluation_that_is_not_finite_prints_json_and_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(run, "evaluate", lambda *_: {"test_loss": math.nan, "test_accuracy": np.float64(0.25)})
-    monkeypatch.setattr(commands, "_parse_with_run", lambda *_: None)
+    (tmp_path / files.OPERATIVE_CONFIG).write_text("")
+    gin.clear_config()
     monkeypatch.setattr(commands.Experiment, "from_gin", lambda: None)
     with pytest.raises(RunError, match="test_loss of .* is not finite; evaluate an earlier checkpoint by --ckpt"):
         commands.evaluate(Options(strategy="cpu"), tmp_path, "")

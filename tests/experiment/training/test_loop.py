@@ -310,9 +310,9 @@ def test_a_run_without_validation_images_measures_on_training_images(tmp_path):
 def test_tampering_with_a_masked_weight_is_noticed(tmp_path, monkeypatch):
     start, run_steps, kernels = Loop.__init__, Steps.run, []
 
-    def remember(self, **built):
-        kernels.append(built["optimizer"].masks.kernels[1])
-        start(self, **built)
+    def remember(self, directory, model, optimizer, *rest):
+        kernels.append(optimizer.masks.kernels[1])
+        start(self, directory, model, optimizer, *rest)
 
     def tamper(*args, **options):
         result = run_steps(*args, **options)
@@ -356,7 +356,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
 def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
     of, directory, result = rigl
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr(run, "build_run", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr("sparse_lib.experiment.training.build.build_run", lambda *_, **__: pytest.fail("built again"))
     assert tiny.train(of, directory) == result
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 

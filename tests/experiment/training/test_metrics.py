@@ -8,7 +8,7 @@ from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.training import metrics
 from sparse_lib.experiment.training.build import build_run
-from sparse_lib.experiment.training.metrics import Evaluator, Measurements, held_out
+from sparse_lib.experiment.training.metrics import Evaluator, Measurements, select_held_out
 from tests.experiment import tiny
 
 
@@ -93,6 +93,6 @@ def test_a_unit_that_is_silent_on_the_data_is_dead():
 
 def test_gradients_are_measured_on_what_is_held_out():
     dataset = tiny.dataset()
-    assert held_out(dataset) is dataset.validation
+    assert select_held_out(dataset) is dataset.validation
     empty = Split(dataset.validation.images[:0], dataset.validation.labels[:0])
-    assert held_out(Dataset("none", dataset.train, empty, dataset.test, num_classes=10)) is dataset.train
+    assert select_held_out(Dataset("none", dataset.train, empty, dataset.test, num_classes=10)) is dataset.train
