@@ -1,7 +1,8 @@
 """The suite's measurements for any model and data, one call each.
 
-`data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss or a
-function (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels and logits. `masks` are
+`data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss, of any
+reduction, or a function (y_true, outputs) -> one loss per example or token, which are averaged as in training; None
+means cross-entropy of integer labels and logits. `masks` are
 those of the model's sparse kernels; None means that all weights are active. `batch_size` is the number of examples per
 pass, which bounds the memory and does not change the result. No measurement changes the model: its weights, batch-norm
 averages, seeds and masks stay as they are.
@@ -20,9 +21,10 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
 from sparse_lib.masks import Masks
-from sparse_lib.objective import LossFunction, Objective
+from sparse_lib.objective import Loss as _Loss
+from sparse_lib.objective import Objective
 
-Loss: TypeAlias = LossFunction | keras.losses.Loss | None
+Loss: TypeAlias = _Loss | None
 
 
 class GradientFlow(NamedTuple):
@@ -84,9 +86,7 @@ class _Problem:
     """A model with its data, masks and loss, as the measurements take them."""
 
     def __init__(self, model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int) -> None:
-        # `call` is the loss of each example; reduction and sample weights come after it.
-        per_example = loss.call if isinstance(loss, keras.losses.Loss) else loss
-        self.model, self.masks, self.objective = model, masks, Objective(model, per_example)
+        self.model, self.masks, self.objective = model, masks, Objective(model, loss)
         self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
         self._mean_gradient = DataMean(self._differentiate, model)
 
@@ -283,7 +283,7 @@ def interpolation(
     re-estimated statistics.
 
     Args:
-      model: a built classifier with one score per class.
+      model: a built classifier with one score per class, or one score for two classes; per token, too.
       start: values of the trainable variables at a = 0, such as `[v.numpy() for v in model.trainable_variables]`.
       end: values of the trainable variables at a = 1.
       data: examples with integer labels, see the module.

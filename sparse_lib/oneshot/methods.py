@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, selection
+from sparse_lib._keras.losses import keep_mask
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
@@ -361,7 +362,8 @@ def with_temperature(objective: Objective, temperature: float) -> Objective:
     """
 
     def loss_at_temperature(y_true: Any, outputs: Any) -> tf.Tensor:
-        return objective.losses_of(tf.nest.map_structure(lambda z: z / temperature, outputs), y_true)
+        cooled = tf.nest.map_structure(lambda z: keep_mask(z, z / temperature), outputs)
+        return objective.losses_of(cooled, y_true)
 
     return dataclasses.replace(objective, loss=loss_at_temperature)
 
