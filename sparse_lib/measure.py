@@ -8,6 +8,7 @@ pass, which bounds the memory and does not change the result. No measurement cha
 averages, seeds and masks stay as they are.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
@@ -35,7 +37,7 @@ class GradientFlow(NamedTuple):
       norm: L2 norm over active weights and dense variables.
       norm_off_mask: L2 norm over inactive weights, by which RigL grows.
       effective: mean over sparse kernels of the root mean square of their active gradient (Tessera et al. 2021); None
-        without masks.
+        without masks of trainable kernels.
       norm_by_variable: `norm` of each trainable variable, by path.
     """
 
@@ -87,6 +89,9 @@ class _Problem:
 
     def __init__(self, model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int) -> None:
         self.model, self.masks, self.objective = model, masks, Objective(model, loss)
+        _check_masks(masks)
+        if masks is not None:
+            _warn_of_lora(model, masks)
         self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
         self._mean_gradient = DataMean(self._differentiate, model)
 
@@ -101,11 +106,13 @@ class _Problem:
         variables, masks = self.model.trainable_variables, self.masks
         aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
         norms = flow.norms(gradient, aligned)
+        # Kernels with LoRA, or frozen ones, have no gradient.
+        is_any = any(mask is not None for mask in aligned)
         return GradientFlow(
             loss=float(value),
             norm=float(norms.total),
             norm_off_mask=float(norms.off_total),
-            effective=float(flow.effective_gradient_flow(gradient, aligned)) if masks is not None else None,
+            effective=float(flow.effective_gradient_flow(gradient, aligned)) if is_any else None,
             norm_by_variable={v.path: float(norm) for v, norm in zip(variables, norms.per_tensor, strict=True)},
         )
 
@@ -113,6 +120,23 @@ class _Problem:
         del index
         value, gradient = self.objective.loss_and_gradient(params, x, y)
         return [value, *gradient]
+
+
+def _check_masks(masks: Any) -> None:
+    if masks is not None and not isinstance(masks, Masks):
+        raise InputError(f"masks= takes the masks from sparsify(model), got {masks!r}.")
+
+
+def _warn_of_lora(model: keras.Model, masks: Masks) -> None:
+    """Warns of masked kernels that are dense in effect, and frozen."""
+    kernels = {id(kernel): name for kernel, name in zip(masks.kernels, masks.names, strict=True)}
+    layers = [layer for layer in tracing.all_layers(model) if layer_types.has_lora(layer)]
+    adapted = [kernels[id(k)] for k in map(layer_types.kernel, layers) if id(k) in kernels]
+    if adapted:
+        warnings.warn(
+            f"LoRA adds a dense update to the sparse kernels {', '.join(adapted)}: in effect they are dense.",
+            stacklevel=4,
+        )
 
 
 def gradient_flow(
@@ -350,6 +374,7 @@ def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[i
       >>> cost.active_weights, cost.inference_flops, cost.dense_inference_flops
       (23820, 47640, 476400)
     """
+    _check_masks(masks)
     active: Mapping[str, int | None] = {}
     if masks is not None:
         active = {kernel.path: count for kernel, count in zip(masks.kernels, masks.active(), strict=True)}

@@ -153,6 +153,11 @@ class OneShot(abc.ABC):
           >>> SNIP(sparsity=0.5).masks(Objective(model), kernels, batches)[0].numpy().tolist()
           [[True, True], [False, False]]
         """
+        if not isinstance(objective, Objective) or not isinstance(kernels, Mapping):
+            raise InputError(
+                "Masks are of an Objective and kernels by name, as in masks(Objective(model), sparse_kernels(model)); "
+                f"got {type(objective).__name__} and {type(kernels).__name__}."
+            )
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         rules = [UNSTRUCTURED] * len(kernels) if structures is None else list(structures)
