@@ -8,8 +8,9 @@ pass, which bounds the memory and does not change the result. No measurement cha
 averages, seeds and masks stay as they are.
 """
 
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
-from sparse_lib._keras import layer_types, tracing
+from sparse_lib._keras import graph_cache, layer_types, tracing
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
@@ -93,16 +94,24 @@ class _Problem:
         if masks is not None:
             _warn_of_lora(model, masks)
         self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
-        self._mean_gradient = DataMean(self._differentiate, model)
+        self._loss = loss
 
     def hessian(self) -> curvature.HessianOperator:
         """Hessian of the active weights."""
-        subspace = curvature.Subspace.active(self.model, self.masks)
-        return curvature.HessianOperator(self.objective, self.objective.params(), self.batches, subspace)
+        subspace, params = curvature.Subspace.active(self.model, self.masks), self.objective.params()
+        # The operator that is kept has no data, which would stay in memory with it.
+        nothing = curvature.Batches([], 0, 1)
+        kept = graph_cache.keep(
+            self.model,
+            "hessian",
+            self._loss,
+            lambda: curvature.HessianOperator(self.objective, params, nothing, subspace),
+        )
+        return kept.at(params, batches=self.batches, subspace=subspace)
 
     def gradient_flow(self) -> GradientFlow:
         """Norms of the gradient; the graph is compiled at the first call."""
-        value, *gradient = self._mean_gradient(self.batches, self.objective.params())
+        value, *gradient = self.mean("gradient", _differentiate)(self.batches, self.objective.params())
         variables, masks = self.model.trainable_variables, self.masks
         aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
         norms = flow.norms(gradient, aligned)
@@ -116,10 +125,24 @@ class _Problem:
             norm_by_variable={v.path: float(norm) for v, norm in zip(variables, norms.per_tensor, strict=True)},
         )
 
-    def _differentiate(self, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
-        del index
-        value, gradient = self.objective.loss_and_gradient(params, x, y)
-        return [value, *gradient]
+    def mean(self, kind: str, function: Callable[..., list[tf.Tensor]]) -> DataMean:
+        """The mean over the data of a function of the objective, with the graph of earlier calls."""
+        bound = functools.partial(function, self.objective)
+        return graph_cache.keep(self.model, kind, self._loss, lambda: DataMean(bound, self.model))
+
+
+def _score(objective: Objective, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+    """Loss and accuracy of a batch."""
+    del index
+    found = landscape.evaluate_batch(objective, x, y, objective.model.trainable_variables, params)
+    return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
+
+
+def _differentiate(objective: Objective, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+    """Loss and gradient of a batch."""
+    del index
+    value, gradient = objective.loss_and_gradient(params, x, y)
+    return [value, *gradient]
 
 
 def _check_masks(masks: Any) -> None:
@@ -340,12 +363,7 @@ def interpolation(
             "model.trainable_variables."
         )
 
-    def score_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
-        del index
-        found = landscape.evaluate_batch(problem.objective, x, y, variables, params)
-        return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
-
-    score = DataMean(score_batch, model)
+    score = problem.mean("score", _score)
     line = landscape.linear_path([np.asarray(v) for v in start], [np.asarray(v) for v in end])
     grid = landscape.coefficients(first, last, points)
     scores = np.array([[float(v) for v in score(problem.batches, [tf.constant(p) for p in line(a)])] for a in grid])
