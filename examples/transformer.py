@@ -16,8 +16,10 @@ y = np.sort(x, axis=1)
 
 keras.utils.set_random_seed(0)
 tokens = keras.Input((LENGTH,), dtype="int32")
-places = keras.layers.Embedding(LENGTH, WIDTH, name="places")(np.arange(LENGTH)[None])
-hidden = keras.layers.Embedding(10, WIDTH, name="digits")(tokens) + places
+# Computed from the tokens: an embedding of a constant would be a constant of the model, and not be trained.
+places = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
+hidden = keras.layers.Embedding(10, WIDTH, name="digits")(tokens)
+hidden = hidden + keras.layers.Embedding(LENGTH, WIDTH, name="places")(places)
 for block in range(2):
     attended = keras.layers.MultiHeadAttention(4, WIDTH // 4, name=f"attention{block}")(hidden, hidden)
     hidden = keras.layers.LayerNormalization(name=f"norm{block}a")(hidden + attended)

@@ -5,6 +5,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import keras
@@ -58,6 +59,11 @@ def _matches(rule: Any, layer: keras.Layer, variable: keras.Variable) -> bool:
     return is_matrix(variable) and any(match(name) for name in names)
 
 
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Layer):
+        raise InputError(f"The first argument is a Keras model, got {model!r}.")
+
+
 def sparse_kernels(
     model: keras.Model, include: Rules = is_weight_matrix, exclude: Rules = ()
 ) -> dict[str, keras.Variable]:
@@ -87,6 +93,7 @@ def sparse_kernels(
       >>> list(sparse_lib.sparse_kernels(model, exclude="logits"))
       ['hidden/kernel']
     """
+    _check_model(model)
     if not model.built or not model.weights:
         raise InputError(f"Model {model.name} has no weights yet: call it once on a batch, or build it, first.")
     owners = variable_owners(model)
@@ -175,6 +182,11 @@ def sparsify(
       >>> model.layers[0].count_params()  # the model is still a plain Keras model
       5050
     """
+    _check_model(model)
+    if isinstance(structure, type) or not isinstance(structure, Structure):
+        raise InputError(f"The structure is {structure!r}: give an instance such as NM(2, 4) or Channel().")
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Mapping | Real | None):
+        raise InputError(f"The sparsity is {sparsity!r}: give a fraction of zeros in [0, 1), or a mapping from names.")
     kernels = _require_kernels(model, sparse_kernels(model, include, exclude))
     if isinstance(sparsity, Mapping):
         custom, sparsity = {**sparsity, **(custom or {})}, 0.0
@@ -237,6 +249,8 @@ def transfer_masks(
       >>> bool((ticket.values()[0] == masks.values()[0]).numpy().all())
       True
     """
+    if not isinstance(source, Masks | str | os.PathLike):
+        raise InputError(f"The first argument is masks or a file of masks, got {source!r}.")
     if isinstance(source, Masks):
         origin = "another model"
         stored = source.stored()

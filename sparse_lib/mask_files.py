@@ -1,6 +1,7 @@
 """Mask files: one bit per weight, in a NumPy archive."""
 
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def check_same_kernels(
     own: Sequence[str],
     own_shapes: Sequence[Sequence[int]],
 ) -> None:
-    """Checks that masks of one network fit the kernels of another, by order and shape.
+    """Checks that masks of one network fit the kernels of another, by order, shape and name.
 
     Args:
       source: origin of the masks, for the message.
@@ -82,7 +83,8 @@ def check_same_kernels(
       own_shapes: of those kernels.
 
     Raises:
-      InputError: names the first kernel that differs, or the numbers of kernels.
+      InputError: names the first kernel that differs, or the numbers of kernels. Names may differ in the numbers that
+        Keras appends to repeated ones, as in `dense_3/kernel`.
     """
     if len(names) != len(own):
         raise InputError(
@@ -95,6 +97,18 @@ def check_same_kernels(
                 f"The mask of {name} from {source} is of shape {tuple(shape)} and kernel {own_name} of shape "
                 f"{tuple(own_shape)}: build the network with the same layers in the same order."
             )
+    is_reordered = sorted(names) == sorted(own)
+    for name, own_name in zip(names, own, strict=True):
+        if name != own_name and (is_reordered or _without_numbers(name) != _without_numbers(own_name)):
+            raise InputError(
+                f"The mask of {name} from {source} would be put on kernel {own_name}: build the network with the same "
+                "layers in the same order, and give them the same names."
+            )
+
+
+def _without_numbers(name: str) -> str:
+    """A kernel's name without the numbers that Keras appends to repeated names of layers."""
+    return re.sub(r"_\d+(?=/|$)", "", name)
 
 
 def _unpack(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:

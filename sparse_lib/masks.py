@@ -233,7 +233,7 @@ class Masks(tf.Module):
         mask_files.write(path, self.stored())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Assigns the masks of a file, matched to the kernels by order and shape.
+        """Assigns the masks of a file, matched to the kernels by order, and checked by shape and name.
 
         Args:
           path: a file from `save`.

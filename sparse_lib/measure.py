@@ -1,13 +1,16 @@
 """The suite's measurements for any model and data, one call each.
 
-`data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss or a
-function (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels and logits. `masks` are
+`data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss, of any
+reduction, or a function (y_true, outputs) -> one loss per example or token, which are averaged as in training; None
+means cross-entropy of integer labels and logits. `masks` are
 those of the model's sparse kernels; None means that all weights are active. `batch_size` is the number of examples per
 pass, which bounds the memory and does not change the result. No measurement changes the model: its weights, batch-norm
 averages, seeds and masks stay as they are.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -16,13 +19,15 @@ import tensorflow as tf
 
 from sparse_lib import counting, curvature, landscape
 from sparse_lib import gradient_flow as flow
+from sparse_lib._keras import graph_cache, layer_types, tracing
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.eigenpairs import Which
 from sparse_lib.masks import Masks
-from sparse_lib.objective import LossFunction, Objective
+from sparse_lib.objective import Loss as _Loss
+from sparse_lib.objective import Objective
 
-Loss: TypeAlias = LossFunction | keras.losses.Loss | None
+Loss: TypeAlias = _Loss | None
 
 
 class GradientFlow(NamedTuple):
@@ -33,7 +38,7 @@ class GradientFlow(NamedTuple):
       norm: L2 norm over active weights and dense variables.
       norm_off_mask: L2 norm over inactive weights, by which RigL grows.
       effective: mean over sparse kernels of the root mean square of their active gradient (Tessera et al. 2021); None
-        without masks.
+        without masks of trainable kernels.
       norm_by_variable: `norm` of each trainable variable, by path.
     """
 
@@ -84,35 +89,77 @@ class _Problem:
     """A model with its data, masks and loss, as the measurements take them."""
 
     def __init__(self, model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int) -> None:
-        # `call` is the loss of each example; reduction and sample weights come after it.
-        per_example = loss.call if isinstance(loss, keras.losses.Loss) else loss
-        self.model, self.masks, self.objective = model, masks, Objective(model, per_example)
+        self.model, self.masks, self.objective = model, masks, Objective(model, loss)
+        _check_masks(masks)
+        if masks is not None:
+            _warn_of_lora(model, masks)
         self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
-        self._mean_gradient = DataMean(self._differentiate, model)
+        self._loss = loss
 
     def hessian(self) -> curvature.HessianOperator:
         """Hessian of the active weights."""
-        subspace = curvature.Subspace.active(self.model, self.masks)
-        return curvature.HessianOperator(self.objective, self.objective.params(), self.batches, subspace)
+        subspace, params = curvature.Subspace.active(self.model, self.masks), self.objective.params()
+        # The operator that is kept has no data, which would stay in memory with it.
+        nothing = curvature.Batches([], 0, 1)
+        kept = graph_cache.keep(
+            self.model,
+            "hessian",
+            self._loss,
+            lambda: curvature.HessianOperator(self.objective, params, nothing, subspace),
+        )
+        return kept.at(params, batches=self.batches, subspace=subspace)
 
     def gradient_flow(self) -> GradientFlow:
         """Norms of the gradient; the graph is compiled at the first call."""
-        value, *gradient = self._mean_gradient(self.batches, self.objective.params())
+        value, *gradient = self.mean("gradient", _differentiate)(self.batches, self.objective.params())
         variables, masks = self.model.trainable_variables, self.masks
         aligned = masks.aligned(variables) if masks is not None else [None] * len(variables)
         norms = flow.norms(gradient, aligned)
+        # Kernels with LoRA, or frozen ones, have no gradient.
+        is_any = any(mask is not None for mask in aligned)
         return GradientFlow(
             loss=float(value),
             norm=float(norms.total),
             norm_off_mask=float(norms.off_total),
-            effective=float(flow.effective_gradient_flow(gradient, aligned)) if masks is not None else None,
+            effective=float(flow.effective_gradient_flow(gradient, aligned)) if is_any else None,
             norm_by_variable={v.path: float(norm) for v, norm in zip(variables, norms.per_tensor, strict=True)},
         )
 
-    def _differentiate(self, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
-        del index
-        value, gradient = self.objective.loss_and_gradient(params, x, y)
-        return [value, *gradient]
+    def mean(self, kind: str, function: Callable[..., list[tf.Tensor]]) -> DataMean:
+        """The mean over the data of a function of the objective, with the graph of earlier calls."""
+        bound = functools.partial(function, self.objective)
+        return graph_cache.keep(self.model, kind, self._loss, lambda: DataMean(bound, self.model))
+
+
+def _score(objective: Objective, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+    """Loss and accuracy of a batch."""
+    del index
+    found = landscape.evaluate_batch(objective, x, y, objective.model.trainable_variables, params)
+    return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
+
+
+def _differentiate(objective: Objective, params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
+    """Loss and gradient of a batch."""
+    del index
+    value, gradient = objective.loss_and_gradient(params, x, y)
+    return [value, *gradient]
+
+
+def _check_masks(masks: Any) -> None:
+    if masks is not None and not isinstance(masks, Masks):
+        raise InputError(f"masks= takes the masks from sparsify(model), got {masks!r}.")
+
+
+def _warn_of_lora(model: keras.Model, masks: Masks) -> None:
+    """Warns of masked kernels that are dense in effect, and frozen."""
+    kernels = {id(kernel): name for kernel, name in zip(masks.kernels, masks.names, strict=True)}
+    layers = [layer for layer in tracing.all_layers(model) if layer_types.has_lora(layer)]
+    adapted = [kernels[id(k)] for k in map(layer_types.kernel, layers) if id(k) in kernels]
+    if adapted:
+        warnings.warn(
+            f"LoRA adds a dense update to the sparse kernels {', '.join(adapted)}: in effect they are dense.",
+            stacklevel=4,
+        )
 
 
 def gradient_flow(
@@ -283,7 +330,7 @@ def interpolation(
     re-estimated statistics.
 
     Args:
-      model: a built classifier with one score per class.
+      model: a built classifier with one score per class, or one score for two classes; per token, too.
       start: values of the trainable variables at a = 0, such as `[v.numpy() for v in model.trainable_variables]`.
       end: values of the trainable variables at a = 1.
       data: examples with integer labels, see the module.
@@ -316,12 +363,7 @@ def interpolation(
             "model.trainable_variables."
         )
 
-    def score_batch(params: list[tf.Tensor], x: Any, y: Any, index: tf.Tensor) -> list[tf.Tensor]:
-        del index
-        found = landscape.evaluate_batch(problem.objective, x, y, variables, params)
-        return [tf.reduce_mean(found.losses), tf.reduce_mean(tf.cast(found.is_right, tf.float64))]
-
-    score = DataMean(score_batch, model)
+    score = problem.mean("score", _score)
     line = landscape.linear_path([np.asarray(v) for v in start], [np.asarray(v) for v in end])
     grid = landscape.coefficients(first, last, points)
     scores = np.array([[float(v) for v in score(problem.batches, [tf.constant(p) for p in line(a)])] for a in grid])
@@ -350,6 +392,7 @@ def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[i
       >>> cost.active_weights, cost.inference_flops, cost.dense_inference_flops
       (23820, 47640, 476400)
     """
+    _check_masks(masks)
     active: Mapping[str, int | None] = {}
     if masks is not None:
         active = {kernel.path: count for kernel, count in zip(masks.kernels, masks.active(), strict=True)}

@@ -1,33 +1,45 @@
 """The loss of a Keras model as a pure function of its parameters, with derivatives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras.losses import Loss, check_loss, losses_per_example
 from sparse_lib._keras.patches import exact_derivatives
 from sparse_lib._utils.errors import InputError
 
-LossFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
 
 def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy of integer labels, per example, in at least float32.
+    """Cross-entropy of integer labels, per example or token, in at least float32.
 
     loss_i = -log softmax(logits_i)[y_i]
 
     Args:
-      y_true: class indices, integers of shape [n] or [n, 1].
-      logits: unnormalized scores of shape [n, classes].
+      y_true: class indices, integers of shape [n, ...] or [n, ..., 1].
+      logits: unnormalized scores of shape [n, ..., classes], at least two classes.
 
     Returns:
-      Losses in nats, shape [n]; float64 logits give float64, all others float32.
+      Losses in nats, shape [n, ...]; float64 logits give float64, all others float32.
+
+    Raises:
+      ValueError: for a single logit, whose cross-entropy is always 0, or one-hot labels.
     """
-    logits = tf.convert_to_tensor(logits)
+    logits, y_true = tf.convert_to_tensor(logits), tf.convert_to_tensor(y_true)
+    if logits.shape.rank == 1 or logits.shape[-1] == 1:
+        raise InputError(
+            "Cross-entropy over classes needs at least two outputs: give loss=keras.losses.BinaryCrossentropy("
+            "from_logits=True), or the loss that the model was trained with."
+        )
+    if y_true.shape.rank == logits.shape.rank and y_true.shape[-1] == logits.shape[-1]:
+        raise InputError(
+            "The default loss takes class indices, and these targets have one entry per class: give loss="
+            "keras.losses.CategoricalCrossentropy(from_logits=True), or the loss that the model was trained with."
+        )
     if logits.dtype != tf.float64:
         logits = tf.cast(logits, tf.float32)
-    labels = tf.reshape(tf.cast(y_true, tf.int64), [-1])
+    labels = tf.reshape(tf.cast(y_true, tf.int64), tf.shape(logits)[:-1])
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
@@ -72,8 +84,9 @@ class Objective:
 
     Attributes:
       model: a built model, functional, sequential or subclassed.
-      loss: maps (y_true, outputs) to one loss per example, shape [n]; `cross_entropy` if None.
-        Regularization is not included unless it is part of this function.
+      loss: a Keras loss, of any reduction, or a function (y_true, outputs) -> one loss per example, [n], or per token,
+        [n, ...], which are averaged as in training; `cross_entropy` if None. Regularization is not included unless it
+        is part of this function.
 
     Examples:
       >>> import keras
@@ -91,14 +104,18 @@ class Objective:
     """
 
     model: keras.Model
-    loss: LossFunction | None = None
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        """Checks the model.
+        """Checks the model and the loss.
 
         Raises:
-          ValueError: if the model has no variables yet.
+          ValueError: if the model has no variables yet, or the loss is a class or a name.
         """
+        if not isinstance(self.model, keras.Layer):
+            raise InputError(f"Objective takes a Keras model first and a loss second, got {self.model!r} first.")
+        if self.loss is not None:
+            check_loss(self.loss)
         if not self.model.built:
             raise InputError(
                 f"Model {self.model.name!r} is not built: call it on a batch once before passing it to Objective."
@@ -162,15 +179,9 @@ class Objective:
           Losses of shape [n].
 
         Raises:
-          ValueError: if the loss function does not return one value per example.
+          ValueError: if the loss function does not return one value per example or token.
         """
-        losses = (self.loss or cross_entropy)(y, outputs)
-        if losses.shape.rank != 1:
-            raise InputError(
-                f"The loss function returned shape {losses.shape}, one value per example is "
-                "needed: use reduction=None for Keras losses."
-            )
-        return losses
+        return losses_per_example(self.loss or cross_entropy, y, outputs)
 
     def mean_loss(
         self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False

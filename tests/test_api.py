@@ -1,13 +1,16 @@
 """sparsify: which kernels it finds in any Keras model, and how many weights it leaves."""
 
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib import api
+import sparse_lib
+from sparse_lib import api, measure, oneshot
 from sparse_lib.optimizer import SparseOptimizer
 from sparse_lib.structures import NM, UNSTRUCTURED, ConstantFanIn
 from sparse_lib.updaters import RigL
@@ -231,3 +234,44 @@ def test_of_many_kernels_an_error_names_the_likest():
         ValueError, match=r"'logit' fits no kernel .*; there are (sequential\S*/)?logits/kernel, .* and 13 others"
     ):
         api.sparsify(model, 0.9, exclude="logit")
+
+
+def test_arguments_of_a_wrong_type():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for call, message in (
+        (lambda: api.sparsify(0.9, model), "first argument is a Keras model, got 0.9"),
+        (lambda: api.sparsify("adam"), "first argument is a Keras model, got 'adam'"),
+        (lambda: api.sparsify(model, "0.9"), "The sparsity is '0.9': give a fraction"),
+        (lambda: api.sparsify(model, True), "The sparsity is True"),
+        (lambda: api.sparsify(model, structure=sparse_lib.Channel), "structure is <class .*: give an instance such as"),
+        (lambda: api.sparsify(model, structure="2:4"), "structure is '2:4': give an instance"),
+        (lambda: api.transfer_masks(model, model), "first argument is masks or a file of masks"),
+        (lambda: oneshot.Magnitude(sparsity=0.5).masks(model, {}), "Masks are of an Objective .* got Sequential"),
+        (lambda: measure.cost(model, 0.9), "masks= takes the masks from sparsify"),
+        (lambda: measure.gradient_flow(model, (np.ones((2, 4)), np.ones(2)), masks=[1]), "masks= takes the masks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_another_backend_is_one_line():
+    """Other backends need packages that are not required here, so one is feigned."""
+    code = """
+import keras
+keras.backend.backend = lambda: "jax"
+import sparse_lib
+try:
+    sparse_lib.sparsify
+except ValueError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sparse_lib needs Keras on TensorFlow, and Keras runs on jax: set KERAS_BACKEND" in found.stdout
+
+
+def test_lora_on_a_sparse_kernel_warns():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    masks = api.sparsify(model, 0.5)
+    model.layers[0].enable_lora(1)
+    with pytest.warns(UserWarning, match="LoRA adds a dense update to the sparse kernels dense.*/kernel: in effect"):
+        measure.gradient_flow(model, (np.ones((2, 4)), np.ones(2)), masks=masks)

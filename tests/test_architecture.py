@@ -49,7 +49,7 @@ PARTS = {
 }
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
-    "measure": {"_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
+    "measure": {"_keras", "_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "masks", "objective"},
     "landscape": {"_keras", "_utils", "masks", "objective", "selection"},

@@ -1,5 +1,7 @@
 """LiteRT files compute what the Keras model computes."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -158,3 +160,118 @@ def test_the_table_compares_with_the_first():
         ["dense", "2,000", "4.000", "3.000", "1.00"],
         ["small", "500", "1.000", "0.500", "4.00"],
     ]
+
+
+def ragged(inputs: int, units: int, rank: int = 1) -> keras.Model:
+    """Returns dense layers of which no side is a multiple of a block."""
+    shape = (inputs,) if rank == 1 else (3, inputs)
+    return keras.Sequential([keras.Input(shape, name="x"), L.Dense(units, "tanh"), L.Dense(7)])
+
+
+def patch_converter(monkeypatch, content: bytes) -> None:
+    """Makes TensorFlow's converter return the given file, whatever the model."""
+    converter = SimpleNamespace(convert=lambda: content, optimizations=set())
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda _: converter)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "structure", "sparsity", "rank"),
+    [
+        (51, sparse_lib.structures.UNSTRUCTURED, 0.98, 1),
+        (55, sparse_lib.structures.UNSTRUCTURED, 0.98, 2),
+        (51, sparse_lib.Block(4, 1), 0.9, 1),
+        pytest.param(47, sparse_lib.Block(4, 1), 0.5, 1, marks=pytest.mark.slow),
+        pytest.param(23, sparse_lib.Channel(), 0.7, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_no_weight_beyond_the_last_whole_block_is_lost(inputs, structure, sparsity, rank, recwarn):
+    """The converter cuts kernels off at a multiple of four inputs."""
+    keras.utils.set_random_seed(1)
+    model = ragged(inputs, 137, rank)
+    sparse_lib.sparsify(model, sparsity, "uniform", structure=structure)
+    x = examples(model)
+    expected = model(x).numpy()
+    atol = TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(deployment.outputs(deployment.convert(model), x), expected, rtol=0, atol=atol)
+    assert not [w for w in recwarn if "something else" in str(w.message)]
+
+
+def test_kernels_with_whole_blocks_stay_sparse_beside_others():
+    """Only the second kernel, of 36 inputs, can be stored in blocks."""
+    model = keras.Sequential([keras.Input((50,)), L.Dense(36, "relu"), L.Dense(400, "relu"), L.Dense(3)])
+    sparse_lib.sparsify(model, 0.98, "uniform", exclude=model.layers[2].name)
+    x = examples(model)
+    content = deployment.convert(model)
+    np.testing.assert_allclose(deployment.outputs(content, x), model(x), rtol=0, atol=1e-5)
+    assert len(content) < len(deployment.convert(model, sparse=False)) - 0.8 * 4 * 36 * 400
+
+
+def test_a_file_that_computes_something_else_is_replaced_or_refused(monkeypatch):
+    model = ragged(51, 37)
+    sparse_lib.sparsify(model, 0.98, "uniform")
+    model.layers[0].kernel.assign(np.where(np.arange(51)[:, None] == 50, np.ones((51, 37)), 0))
+    x = examples(model)
+    monkeypatch.setattr(deployment.litert, "store_cut_blocks_dense", lambda content, _: content)
+    with pytest.warns(UserWarning, match="computes something else than the model: all kernels are stored dense"):
+        content = deployment.convert(model)
+    np.testing.assert_allclose(deployment.outputs(content, x), model(x), rtol=0, atol=1e-5)
+    other = deployment.convert(ragged(51, 37), sparse=False)
+    patch_converter(monkeypatch, other)
+    with pytest.raises(ValueError, match="file of model .* computes something else, .*% off"):
+        deployment.convert(model, sparse=False)
+
+
+def test_outputs_by_name_integers_and_open_lengths_are_compared(monkeypatch):
+    tokens, numbers = keras.Input((None,), dtype="int32", name="tokens"), keras.Input((3,), name="numbers")
+    x = L.Concatenate()([L.GlobalAveragePooling1D()(L.Embedding(7, 5)(tokens)), numbers])
+    model = keras.Model([tokens, numbers], {"first": L.Dense(2)(x), "second": L.Dense(9)(x)})
+    content = deployment.convert(model)
+    keras.utils.set_random_seed(9)
+    other = keras.models.clone_model(model)
+    patch_converter(monkeypatch, content)
+    with pytest.raises(ValueError, match="computes something else"):
+        deployment.convert(other, sparse=False)
+
+
+def test_random_models_cannot_be_compared():
+    class Noisy(L.Layer):
+        def call(self, x):
+            return x + tf.random.normal(tf.shape(x))
+
+    model = keras.Sequential([keras.Input((5,)), L.Dense(3), Noisy()])
+    with pytest.warns(UserWarning, match="draws random numbers at inference"):
+        deployment.convert(model, sparse=False)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_int8_is_close_and_small(sparse):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((9, 9, 3))
+    x = L.Flatten()(L.Conv2D(6, 3, activation="relu")(image))
+    model = keras.Model(image, L.Dense(5)(L.Dense(101, "relu")(x)))
+    sparse_lib.sparsify(model, 0.9, "uniform")
+    x = examples(model, 64)
+    content = deployment.convert(model, sparse=sparse, quantize="int8", representative=x)
+    expected = model(x).numpy()
+    apart = deployment.outputs(content, x) - expected
+    assert 0 < np.sqrt(np.mean(apart**2)) < 0.05 * np.sqrt(np.mean(expected**2))
+    assert len(content) < (0.8 if sparse else 0.5) * len(deployment.convert(model, sparse=sparse))
+
+
+def test_int8_of_several_inputs_by_name():
+    left, right = keras.Input((5,), name="left"), keras.Input((3,), name="right")
+    model = keras.Model([right, left], L.Dense(2)(L.Concatenate()([left, right])))
+    rng = np.random.default_rng(0)
+    pair = [rng.normal(size=(20, 3)), 100 * rng.normal(size=(20, 5))]
+    assert deployment.convert(model, quantize="int8", representative=pair)
+    for wrong in (pair[0], [pair[0], pair[1][:7]]):
+        with pytest.raises(ValueError, match="representative inputs are .*: give 2 for model"):
+            deployment.convert(model, quantize="int8", representative=wrong)
+
+
+def test_int8_needs_typical_inputs(tmp_path):
+    for options in ({"quantize": "int8"}, {"representative": np.zeros((4, 64))}):
+        with pytest.raises(ValueError, match="quantize='int8' needs representative="):
+            deployment.export(dense(), tmp_path / "model.tflite", **options)
+    with pytest.raises(ValueError, match="quantize='int4' is not known: use 'int8'"):
+        deployment.convert(dense(), quantize="int4", representative=np.zeros((4, 64)))

@@ -144,7 +144,7 @@ def test_a_file_has_one_bit_a_weight(tmp_path):
         by_hand = np.unpackbits(archive["bits_1"])[:90].reshape(archive["shape_1"])
     np.testing.assert_array_equal(by_hand, masks.values()[1])
     fresh = variables((30, 50), (3, 3, 2, 5), (7,))
-    restored = Masks(fresh, names=["x", "y", "z"])
+    restored = Masks(fresh, names=["a_1/kernel", "b_12/kernel", "c"])
     restored.load(tmp_path / "masks.npz")
     for mine, theirs, kernel in zip(restored.values(), masks.values(), fresh, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -178,7 +178,8 @@ def test_a_file_that_is_there_stays_if_writing_fails(tmp_path, monkeypatch):
             None,
             r"mask of b from .*masks.npz is of shape \(5, 2\) and kernel c of .*\(6, 2\)",
         ),
-        (((4, 3), (5, 2)), ["a", "c"], [NM(1, 4)] * 2, "mask of a does not keep to structure 1:4"),
+        (((4, 3), (5, 2)), ["a", "c"], None, "mask of b from .*masks.npz would be put on kernel c: .* the same names"),
+        (((4, 3), (5, 2)), ["a_1", "b"], [NM(1, 4)] * 2, "mask of a_1 does not keep to structure 1:4"),
     ],
 )
 def test_a_file_of_another_network(tmp_path, own, names, structures, message):
@@ -188,6 +189,15 @@ def test_a_file_of_another_network(tmp_path, own, names, structures, message):
     with pytest.raises(ValueError, match=message):
         masks.load(tmp_path / "masks.npz")
     assert masks.sparsity() == 0
+
+
+def test_masks_of_kernels_in_another_order_are_refused(tmp_path):
+    kernels = variables((4, 3), (4, 3))
+    Masks(kernels, halves(kernels), ["block_1", "block_2"]).save(tmp_path / "masks.npz")
+    with pytest.raises(ValueError, match="mask of block_1 from .* would be put on kernel block_2"):
+        Masks(variables((4, 3), (4, 3)), names=["block_2", "block_1"]).load(tmp_path / "masks.npz")
+    # Keras numbers the layers of a second network on.
+    Masks(variables((4, 3), (4, 3)), names=["block_2", "block_3"]).load(tmp_path / "masks.npz")
 
 
 def test_a_file_without_masks(tmp_path):

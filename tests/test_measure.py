@@ -133,3 +133,56 @@ def test_callback_logs_and_moves_nothing(model):
         np.testing.assert_array_equal(one, other)
     assert len(history["gradient_norm"]) == 2 and history["sparsity"][-1] == pytest.approx(own.sparsity())
     assert history["gradient_norm"][-1] == pytest.approx(measure.gradient_flow(copy, (X, Y), masks=own).norm, rel=1e-5)
+
+
+def count_traces(monkeypatch):
+    """Counts how often the loss is traced."""
+    traces = []
+    original = sparse_lib.Objective.losses_of
+
+    def losses_of(self, outputs, y):
+        traces.append(1)
+        return original(self, outputs, y)
+
+    monkeypatch.setattr(sparse_lib.Objective, "losses_of", losses_of)
+    return traces
+
+
+def test_graphs_are_kept_between_calls(model, masks, monkeypatch, tmp_path):
+    traces, values = count_traces(monkeypatch), [v.numpy() for v in model.trainable_variables]
+    calls = (
+        lambda: measure.gradient_flow(model, (X, Y), masks=masks),
+        lambda: measure.top_eigenvalues(model, (X, Y), masks=masks).values,
+        lambda: measure.interpolation(model, values, values, (X, Y), points=2),
+    )
+    first = [call() for call in calls]
+    assert traces
+    traces.clear()
+    again = [call() for call in calls]
+    assert not traces
+    assert first[0] == again[0] and first[2] == again[2]
+    np.testing.assert_array_equal(first[1], again[1])
+    model.save(tmp_path / "model.keras")
+    # Weights, masks and data are read anew.
+    model.layers[0].kernel.assign(2 * model.layers[0].kernel)
+    loss, gradient, _ = derivatives(model)
+    found = measure.gradient_flow(model, (X, Y))
+    assert not traces
+    assert found.loss == pytest.approx(loss, rel=1e-5) and found.norm == pytest.approx(np.linalg.norm(gradient))
+    assert measure.gradient_flow(model, (X, Y[::-1])).loss != found.loss
+
+
+@pytest.mark.parametrize("change", ["activation", "trainable", "loss"])
+def test_graphs_of_what_changed_are_made_anew(model, change):
+    before = measure.gradient_flow(model, (X, Y))
+    options = {}
+    if change == "activation":
+        model.layers[0].activation = keras.activations.relu
+    elif change == "trainable":
+        model.layers[0].trainable = False
+    else:
+        options["loss"] = lambda y, z: 2 * sparse_lib.objective.cross_entropy(y, z)
+    after = measure.gradient_flow(model, (X, Y), **options)
+    loss = float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X)))
+    assert after.loss == pytest.approx(2 * loss if options else loss, rel=1e-5)
+    assert before.norm != after.norm

@@ -131,6 +131,22 @@ def output_axes(layer: keras.Layer, variable: keras.Variable) -> tuple[int, ...]
     return (rank - 1,)
 
 
+def kernel(layer: Any) -> Any:
+    """The stored kernel of a layer, without the update that LoRA adds to it; None for a layer without one.
+
+    Args:
+      layer: any layer.
+    """
+    if isinstance(getattr(layer, "kernel", None), keras.Variable):
+        return layer.kernel
+    return next((weight for weight in layer.weights if weight.name == "kernel"), None)
+
+
+def has_lora(layer: Any) -> bool:
+    """Whether LoRA adds a dense matrix to the layer's kernel."""
+    return bool(getattr(layer, "lora_enabled", False))
+
+
 def is_matrix(variable: keras.Variable) -> bool:
     """Whether a variable has two axes or more and is no bias; biases of attention heads have two axes, too."""
     return len(variable.shape) > 1 and not variable.name.endswith("bias")

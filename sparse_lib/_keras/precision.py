@@ -92,8 +92,8 @@ def check_float64(function: Any) -> None:
         is_from_double = node.op == "Cast" and node.attr["SrcT"].type == tf.float64.as_datatype_enum
         if is_from_double and node.attr["DstT"].type in narrow:
             raise InputError(
-                f"The model converts float64 to a shorter type at {node.name}: compute in the layer's own dtype there, "
-                "or pass dtype='float32'."
+                f"The model or its loss converts float64 to a shorter type at {node.name}: compute in the layer's own "
+                "dtype there, and in the dtype of the outputs in a loss, or pass dtype='float32'."
             )
 
 

@@ -120,8 +120,8 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
     """
     calls: list[LayerCall] = []
 
-    def record_calls(layer: keras.Layer) -> Callable[..., tf.Tensor]:
-        original = layer.call
+    def record_calls(layer: keras.Layer, name: str) -> Callable[..., tf.Tensor]:
+        original = getattr(layer, name)
 
         def call(inputs: tf.Tensor, *args: object, **kwargs: object) -> tf.Tensor:
             outputs = original(inputs, *args, **kwargs)
@@ -131,14 +131,16 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
         return call
 
     # Past Keras' __setattr__, which tracks attributes and may lock a built layer.
-    before = [layer.__dict__.get("call") for layer in layers]
-    for layer in layers:
-        layer.__dict__["call"] = record_calls(layer)
+    # Keras calls quantized layers by another method.
+    names = ["call" if layer.quantization_mode is None else "quantized_call" for layer in layers]
+    before = [layer.__dict__.get(name) for layer, name in zip(layers, names, strict=True)]
+    for layer, name in zip(layers, names, strict=True):
+        layer.__dict__[name] = record_calls(layer, name)
     try:
         yield calls
     finally:
-        for layer, own_call in zip(layers, before, strict=True):
+        for layer, name, own_call in zip(layers, names, before, strict=True):
             if own_call is None:
-                del layer.__dict__["call"]
+                del layer.__dict__[name]
             else:
-                layer.__dict__["call"] = own_call
+                layer.__dict__[name] = own_call

@@ -1,5 +1,6 @@
 """FLOPs and size of sparse networks, by an exact rule and by the published one."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, get_args
@@ -7,11 +8,12 @@ from typing import TypeVar, get_args
 import keras
 
 from sparse_lib import objective
-from sparse_lib._keras import tracing
+from sparse_lib._keras import layer_types, tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
-from sparse_lib.counting.operations import KernelUse, countable_layers, exact_uses, published_uses
+from sparse_lib.counting.operations import KernelUse, countable_layers, exact_uses, product_use, published_uses
+from sparse_lib.counting.products import Product, weight_products
 from sparse_lib.updaters import WeightGradient
 
 RULES = ("honest", "micronet")
@@ -49,7 +51,10 @@ class CostModel:
 
     The model is called once, on one example of zeros, to record its layer calls and their shapes.
     Only products with kernels, their biases and activations count: no normalization, pooling,
-    residual addition or attention score. Rules:
+    residual addition or attention score. Matrix products with weights outside of Keras' own layers,
+    in a layer of one's own or with a tied weight, are found in the graph and count like a kernel
+    without a bias; other products with weights are refused by name. A kernel with LoRA counts as
+    dense, and without its two factors, as it is once they are merged. Rules:
 
     - "honest": each active weight is one multiplication wherever the kernel is applied (padding
       included, as dense kernels compute it); a sum of n terms is n - 1 additions; a bias adds one
@@ -75,15 +80,46 @@ class CostModel:
         if rule not in RULES:
             raise InputError(f"Unknown rule {rule!r}: choose one of {', '.join(RULES)}.")
         uses_of = exact_uses if rule == "honest" else published_uses
-        with tracing.watch(countable_layers(model)) as calls:
-            objective.call(model, [], [], tracing.example(model, 0, input_shape))
+        layers, example = countable_layers(model), tracing.example(model, 0, input_shape)
+        with tracing.watch(layers) as calls:
+            objective.call(model, [], [], example)
         by_owner: dict[int, list[KernelUse | LayerShape]] = {}
         for layer, inputs, outputs in calls:
             # A recurrent layer may return its state as well.
             first = keras.tree.flatten(outputs)[0]
             for owner, use in uses_of(layer, tuple(inputs.shape), tuple(first.shape)):
                 by_owner.setdefault(id(owner), []).append(use)
+        self._add_other_products(by_owner, layers, weight_products(model, example), rule)
         self._uses = list(by_owner.values())
+        # The sum of a sparse kernel and a LoRA update is dense.
+        self._adapted = {layer_types.kernel(layer).path for layer in layers if layer_types.has_lora(layer)}
+
+    @staticmethod
+    def _add_other_products(
+        by_owner: dict[int, list[KernelUse | LayerShape]],
+        layers: Sequence[keras.Layer],
+        products: Sequence[Product],
+        rule: str,
+    ) -> None:
+        """Adds products with weights that no layer with a rule has computed."""
+        # Products of recurrent layers without a loop, and with LoRA's factors, belong to a kernel that is counted.
+        known = {id(v) for layer in layers if hasattr(layer, "cell") for v in layer.weights}
+        known |= {id(v) for layer in layers for v in layer.weights if v.name.startswith("lora_")}
+        left = {key: len(uses) for key, uses in by_owner.items()}
+        for product in products:
+            counted = [id(variable) for variable in product.variables if left.get(id(variable), 0) > 0]
+            for key in counted:
+                left[key] -= 1
+            if counted or any(id(variable) in known for variable in product.variables):
+                continue
+            if product.applications is None or rule != "honest":
+                names = ", ".join(variable.path for variable in product.variables)
+                raise InputError(
+                    f"Cannot count the product with {names}: only Keras' own layers, and matrix products with a weight "
+                    f"as it is, have a counting rule ({rule!r})."
+                )
+            owner, use = product_use(product)
+            by_owner.setdefault(id(owner), []).append(use)
 
     def costs(self, masks: Mapping[str, int | None] | None = None) -> list[LayerCost]:
         """Cost of every layer for one example.
@@ -98,6 +134,9 @@ class CostModel:
 
         Raises:
           ValueError: if the masks do not fit the kernels.
+
+        Warns:
+          UserWarning: if a masked kernel has LoRA, which makes it dense.
         """
         masks = masks or {}
         names = [uses[0].name for uses in self._uses]
@@ -107,7 +146,13 @@ class CostModel:
                 f"Masks name {', '.join(unclear)}, but each must name exactly one of the kernels "
                 f"that the model uses: {', '.join(names)}."
             )
-        return [_cost(uses, masks.get(uses[0].name)) for uses in self._uses]
+        dense = [name for name in self._adapted if masks.get(name) is not None]
+        if dense:
+            warnings.warn(
+                f"LoRA adds a dense update to {', '.join(sorted(dense))}, so that these kernels are counted as dense.",
+                stacklevel=2,
+            )
+        return [_cost(uses, None if uses[0].name in dense else masks.get(uses[0].name)) for uses in self._uses]
 
 
 def layer_costs(

@@ -11,6 +11,7 @@ from sparse_lib._keras import layer_types, tracing
 from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
+from sparse_lib.counting.products import Product
 
 _WITH_KERNEL = (
     *layer_types.DENSE_OR_CONVOLUTION,
@@ -23,7 +24,6 @@ _WITH_KERNEL = (
 # Activations per unit and step of a cell: of its gates, and others.
 _CELLS = {keras.layers.GRUCell: (2, 1), keras.layers.LSTMCell: (3, 2), keras.layers.SimpleRNNCell: (0, 1)}
 _NOT_COUNTED = (None, keras.activations.linear, keras.activations.softmax)
-_REPEATING = (keras.layers.RNN, keras.layers.TimeDistributed)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class KernelUse:
         the number of sums.
       activations: evaluations of an activation per example (count).
       weight_bits: size of a weight (bits).
+      other_bits: size beyond weights and biases of `weight_bits` (bits), such as of the scales of int8 kernels.
     """
 
     name: str
@@ -50,6 +51,7 @@ class KernelUse:
     extra_additions: int
     activations: int
     weight_bits: int
+    other_bits: int = 0
 
     def flops(self, nnz: int) -> int:
         """FLOPs of one example.
@@ -72,7 +74,7 @@ class KernelUse:
         Returns:
           Size (bits).
         """
-        return self.weight_bits * (nnz + self.bias) + (self.size if nnz < self.size else 0)
+        return self.weight_bits * (nnz + self.bias) + self.other_bits + (self.size if nnz < self.size else 0)
 
 
 def countable_layers(model: keras.Model) -> list[keras.Layer]:
@@ -85,7 +87,7 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
       Layers with kernels, and activation layers.
 
     Raises:
-      ValueError: if another layer has a kernel, or applies its kernel an unknown number of times.
+      ValueError: if a layer applies its kernel in a loop, an unknown number of times.
     """
     layers = tracing.all_layers(model)
     recurrent = [layer for layer in layers if type(getattr(layer, "cell", None)) in _CELLS]
@@ -97,10 +99,10 @@ def countable_layers(model: keras.Model) -> list[keras.Layer]:
             countable.append(layer)
         elif id(layer) in cells:
             continue
-        elif isinstance(layer, _REPEATING) or getattr(layer, "kernel", None) is not None:
+        elif isinstance(layer, keras.layers.RNN):
             raise InputError(
-                f"Cannot count layer {layer.name!r} of type {type(layer).__name__}: only dense and "
-                "convolution layers that are called directly and Keras' recurrent cells have a counting rule."
+                f"Cannot count layer {layer.name!r} of type {type(layer).__name__}: of recurrent layers only those of "
+                "one of Keras' cells have a counting rule."
             )
     return countable
 
@@ -132,7 +134,42 @@ def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[
             _use(layer.depthwise_kernel, None, applications, middle),
             _use(layer.pointwise_kernel, layer.bias, applications, elements, activations),
         ]
-    return [_use(layer.kernel, layer.bias, applications, elements, activations)]
+    kernel = layer_types.kernel(layer)
+    if layer.quantization_mode is None:
+        return [_use(kernel, layer.bias, applications, elements, activations)]
+    return [(kernel, _quantized_use(layer, kernel, inputs, applications, elements, activations))]
+
+
+def _quantized_use(
+    layer: keras.Layer, kernel: keras.Variable, inputs: Shape, applications: int, sums: int, activations: int
+) -> KernelUse:
+    """The use of a quantized kernel; two int4 weights share a byte."""
+    is_int4 = layer.quantization_mode == "int4"
+    if layer.quantization_mode not in ("int8", "int4", "float8") or (
+        is_int4 and not isinstance(layer, keras.layers.Dense)
+    ):
+        raise InputError(
+            f"Cannot count layer {layer.name!r}: {type(layer).__name__} quantized as {layer.quantization_mode} has no "
+            "counting rule; count the model before it is quantized."
+        )
+    size = inputs[-1] * layer.units if is_int4 else math.prod(kernel.shape)
+    bits = 4 if is_int4 else _bits(kernel)
+    biases = 0 if layer.bias is None else math.prod(layer.bias.shape)
+    others = [v for v in layer.weights if v.name.startswith("kernel_")]
+    extra_bits = sum(_bits(v) * math.prod(v.shape) for v in others) + biases * (32 - bits)
+    return KernelUse(kernel.path, size, biases, applications, 0 if biases else -sums, activations, bits, extra_bits)
+
+
+def product_use(product: Product) -> tuple[object, KernelUse]:
+    """The use of a weight in a product outside of the layers with a rule.
+
+    Args:
+      product: with known applications.
+
+    Returns:
+      The variable and its use, without bias.
+    """
+    return _use(product.variables[0], None, product.applications or 0, product.sums)
 
 
 def _is_counted(function: object) -> bool:
@@ -185,7 +222,8 @@ def _embedding_uses(
 def _applications(layer: keras.Layer, inputs: Shape, outputs: Shape) -> int:
     """Products per weight of a layer in one call (count)."""
     if isinstance(layer, keras.layers.EinsumDense):
-        units = [layer.kernel.shape[axis] for axis in layer_types.output_axes(layer, layer.kernel)]
+        kernel = layer_types.kernel(layer)
+        units = [kernel.shape[axis] for axis in layer_types.output_axes(layer, kernel)]
         return math.prod(outputs) // int(math.prod(units))
     if isinstance(layer, keras.layers.Dense):
         return math.prod(inputs[:-1])
@@ -210,7 +248,7 @@ def published_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tu
     del outputs
     if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         return []
-    kernel: Any = getattr(layer, "kernel", None)
+    kernel: Any = layer_types.kernel(layer)
     if isinstance(layer, keras.layers.Dense) and len(inputs) == 2:
         return [(kernel, LayerShape(kernel.path, tuple(kernel.shape)))]
     is_square = False

@@ -32,6 +32,7 @@ class Batches:
         self._source = source
         self.examples = examples
         self.batch_size = batch_size
+        self._count = math.ceil(examples / batch_size)
 
     @classmethod
     def of(cls, data: Any, batch_size: int) -> Self:
@@ -40,7 +41,8 @@ class Batches:
         Args:
           data: a tuple (x, y) of arrays or nested structures of arrays; a finite `tf.data.Dataset` of such batches; or
             a list or other iterable of such batches, which is read into memory.
-          batch_size: examples per batch (count); the last batch may be smaller.
+          batch_size: examples per batch (count); the last batch may be smaller. Given batches of different shapes, such
+            as sentences padded to the longest in the batch, are not joined, only split.
 
         Returns:
           The batches. A dataset is read once to count its examples, and again in every pass.
@@ -52,10 +54,10 @@ class Batches:
             raise InputError(f"The batch size must be at least 1, got {batch_size}.")
         if isinstance(data, tf.data.Dataset):
             return cls._of_dataset(data, batch_size)
-        if not isinstance(data, tuple):
-            data = _concatenate(data)
-        arrays = _Arrays(data, batch_size)
-        return cls(arrays, arrays.examples, batch_size)
+        parts = [_Arrays(part, batch_size) for part in ([data] if isinstance(data, tuple) else _concatenate(data))]
+        batches = cls(_Chained(parts), sum(part.examples for part in parts), batch_size)
+        batches._count = sum(math.ceil(part.examples / batch_size) for part in parts)
+        return batches
 
     @classmethod
     def _of_dataset(cls, data: tf.data.Dataset, batch_size: int) -> Self:
@@ -63,11 +65,13 @@ class Batches:
             raise InputError("The dataset is infinite: take a finite number of batches of it, `dataset.take(n)`.")
         if not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
             raise InputError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
-        source = data.rebatch(batch_size).prefetch(1)
-        examples = sum(count_examples(x) for x, _ in source)
-        if examples == 0:
+        source = _rebatch(data, batch_size).prefetch(1)
+        counts = [count_examples(x) for x, _ in source]
+        if not sum(counts):
             raise InputError(f"The data set is empty: {_ADVICE}.")
-        return cls(source, examples, batch_size)
+        batches = cls(source, sum(counts), batch_size)
+        batches._count = len(counts)
+        return batches
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Iterates over batches (x, y) of tensors or nested structures of tensors, examples along the first axis."""
@@ -76,7 +80,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Number of batches (count)."""
-        return math.ceil(self.examples / self.batch_size)
+        return self._count
 
 
 def count_examples(x: Any) -> int:
@@ -91,13 +95,36 @@ def count_examples(x: Any) -> int:
     return int(keras.tree.flatten(x)[0].shape[0])
 
 
-def _concatenate(data: Any) -> tuple[Any, Any]:
-    """Concatenates a list of batches to arrays."""
+def _rebatch(data: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Batches of the given size; those of a dataset whose batches may differ in shape are split, not joined."""
+    specs = keras.tree.flatten(data.element_spec)
+    if all(spec.shape.rank and None not in spec.shape[1:] for spec in specs):
+        return data.rebatch(batch_size)
+    return data.flat_map(lambda x, y: tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size))
+
+
+def _concatenate(data: Any) -> list[tuple[Any, Any]]:
+    """Concatenates a list of batches to arrays, one pair; the batches as they are if their shapes do not allow it."""
     pairs = list(data) if isinstance(data, Iterable) else []
     if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise InputError(f"Batches cannot be made of {type(data).__name__}: {_ADVICE}.")
-    batches = [(x, y) for x, y in pairs]
-    return keras.tree.map_structure(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *batches)
+    batches = [keras.tree.map_structure(np.asarray, (x, y)) for x, y in pairs]
+    shapes = {tuple(part.shape[1:] for part in keras.tree.flatten(batch)) for batch in batches}
+    if len(shapes) > 1:
+        return batches
+    joined = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    return [joined]
+
+
+class _Chained:
+    """Iterates over the batches of several parts."""
+
+    def __init__(self, parts: "list[_Arrays]") -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for part in self._parts:
+            yield from part
 
 
 class _Arrays:

@@ -13,7 +13,7 @@ from sparse_lib.curvature.lanczos import lanczos, random_start
 from sparse_lib.curvature.operators import HessianOperator
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.masks import Masks
-from sparse_lib.objective import LossFunction, Objective
+from sparse_lib.objective import Loss, Objective
 
 
 class Sharpness(NamedTuple):
@@ -52,7 +52,7 @@ class TopEigenvalue(keras.callbacks.Callback):
         data: Any,
         *,
         batch_size: int = 1000,
-        loss: LossFunction | None = None,
+        loss: Loss | None = None,
         masks: Masks | None = None,
         share: float = 0.05,
         steps: int = 8,
@@ -63,7 +63,8 @@ class TopEigenvalue(keras.callbacks.Callback):
         Args:
           data: examples in any form that `Batches.of` takes; the same for all measurements.
           batch_size: examples per batch (count).
-          loss: (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels and logits.
+          loss: a Keras loss, or (y_true, outputs) -> one loss per example; None means cross-entropy of integer labels
+            and logits.
           masks: masks of the model's sparse kernels; None means that all weights are active.
           share: largest share of the training time spent on measurements (fraction).
           steps: Lanczos steps per measurement (count); each is a pass over the data.

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -18,6 +18,10 @@ from sparse_lib._keras import tracing
 from sparse_lib._utils.atomic import atomic_path
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.tables import text_table
+from sparse_lib.deployment.sparse_storage import store_cut_blocks_dense
+from sparse_lib.deployment.verification import Arrays, Reference, accept_bundled_interpreter, interpreter
+
+Quantize: TypeAlias = Literal["int8"]
 
 
 @dataclass(frozen=True)
@@ -35,46 +39,134 @@ class Latency:
     fastest: float
 
 
-def convert(model: keras.Model, *, sparse: bool = True, batch: int | None = 1) -> bytes:
-    """Converts a model to LiteRT.
+def convert(
+    model: keras.Model,
+    *,
+    sparse: bool = True,
+    batch: int | None = 1,
+    quantize: Quantize | None = None,
+    representative: Any = None,
+) -> bytes:
+    """Converts a model to LiteRT, and compares the file with the model on a random input.
 
     Args:
       model: built; a subclassed model must have been called once, and keeps a variable batch size.
       sparse: whether kernels are stored as their nonzero weights. Dense layers then also skip the zeros in products,
-        for blocks of four inputs per output or few enough single weights; other kernels are unpacked when the file is
-        loaded, unless XNNPACK has sparse kernels for them.
+        for blocks of four inputs per output (16 in int8) or few enough single weights; other kernels are unpacked when
+        the file is loaded, unless XNNPACK has sparse kernels for them. Kernels of dense layers with another number of
+        inputs than a multiple of the block that the converter chose stay dense.
       batch: number of examples per call (count); None keeps it variable, which recurrent layers do not support.
+      quantize: `int8` stores and multiplies weights and activations in 8 bits; inputs and outputs stay floats. None
+        keeps float32.
+      representative: inputs without targets, about 100 typical ones, from which int8 takes the ranges of activations:
+        an array, or a structure of arrays as the model takes it, [n, ...].
 
     Returns:
       Content of a `.tflite` file.
 
     Raises:
-      ValueError: if the model is not built or LiteRT lacks one of its operations; names the layers.
+      ValueError: if the model is not built, LiteRT lacks one of its operations (names the layers), `quantize` and
+        `representative` do not come together, or the file computes something else than the model.
+
+    Warns:
+      UserWarning: if the sparse file computes something else, and the kernels are stored dense; or if the outputs of
+        the model are random, so that they cannot be compared.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> from sparse_lib import deployment
+      >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(200)])
+      >>> masks = sparse_lib.sparsify(model, 0.9)
+      >>> small, dense = deployment.convert(model), deployment.convert(model, sparse=False)
+      >>> len(small) < len(dense) / 2
+      True
+      >>> typical = np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
+      >>> len(deployment.convert(model, quantize="int8", representative=typical)) < len(small)
+      True
     """
     if not model.built:
         raise InputError(f"Model {model.name!r} is not built: call it on a batch once.")
+    if quantize not in (None, "int8"):
+        raise InputError(f"quantize={quantize!r} is not known: use 'int8', or None for float32.")
+    if (quantize is None) != (representative is None):
+        raise InputError("quantize='int8' needs representative= with typical inputs, and nothing else does.")
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(model, batch))
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        typical = None if representative is None else _split_examples(model, representative, batch)
+        reference = Reference(model, folder, typical)
+
+        def run(sparse: bool) -> bytes:
+            return _run_converter(model, folder, sparse, typical)
+
         if sparse:
-            converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-        try:
+            content = store_cut_blocks_dense(run(True), lambda: run(False))
+            if quantize is None and not reference.reproduces(content):
+                warnings.warn(
+                    f"The sparse LiteRT file of model {model.name!r} computes something else than the model: all "
+                    "kernels are stored dense.",
+                    stacklevel=2,
+                )
+                content = run(False)
+        else:
+            content = run(False)
+        return reference.check(content, is_int8=quantize is not None)
+
+
+def _run_converter(model: keras.Model, folder: str, sparse: bool, typical: list[Arrays] | None) -> bytes:
+    """Runs TensorFlow's converter on an exported model."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    if typical is not None:
+        converter.optimizations.add(tf.lite.Optimize.DEFAULT)
+        converter.representative_dataset = lambda: iter(typical)
+    if sparse:
+        converter.optimizations.add(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    try:
+        with accept_bundled_interpreter():
             return bytes(converter.convert())
-        except Exception as error:
-            # The converter's error class is not public, and its message has many lines.
-            if type(error).__name__ != "ConverterError":
-                raise
-            raise InputError(_conversion_error(model, str(error))) from error
+    except Exception as error:
+        # The converter's error class is not public, and its message has many lines.
+        if type(error).__name__ != "ConverterError":
+            raise
+        raise InputError(_conversion_error(model, str(error))) from error
 
 
-def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = True, batch: int | None = 1) -> int:
-    """Writes a LiteRT file atomically.
+def _split_examples(model: keras.Model, examples: Any, batch: int | None) -> list[Arrays]:
+    """Splits typical inputs into batches of the size of the file, by the names of the inputs."""
+    specs = tracing.input_specs(model)
+    arrays = [np.asarray(each) for each in keras.tree.flatten(examples)]
+    names = ["args_0"] if specs is None else [spec.name for spec in keras.tree.flatten(specs)]
+    size = batch or 1
+    if len(arrays) != len(names) or len({len(array) for array in arrays}) != 1 or len(arrays[0]) < size:
+        raise InputError(
+            f"The representative inputs are {len(arrays)} arrays of {', '.join(str(len(a)) for a in arrays)} examples: "
+            f"give {len(names)} for model {model.name!r}, of one length of at least {size}."
+        )
+    dtypes = ["float32"] if specs is None else [spec.dtype for spec in keras.tree.flatten(specs)]
+    typed = {name: array.astype(dtype) for name, array, dtype in zip(names, arrays, dtypes, strict=True)}
+    starts = range(0, len(arrays[0]) - size + 1, size)
+    return [{name: array[start : start + size] for name, array in typed.items()} for start in starts]
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    sparse: bool = True,
+    batch: int | None = 1,
+    quantize: Quantize | None = None,
+    representative: Any = None,
+) -> int:
+    """Writes a LiteRT file atomically, after comparing it with the model.
 
     Args:
       model: as for `convert`.
       path: of the file, such as `model.tflite`.
       sparse: as for `convert`.
       batch: as for `convert`.
+      quantize: as for `convert`.
+      representative: as for `convert`.
 
     Returns:
       The file size (bytes).
@@ -88,7 +180,7 @@ def export(model: keras.Model, path: str | os.PathLike[str], *, sparse: bool = T
         raise FileNotFoundError(
             f"{folder} does not exist, so {pathlib.Path(path).name} cannot be written there: create the folder first."
         )
-    content = convert(model, sparse=sparse, batch=batch)
+    content = convert(model, sparse=sparse, batch=batch, quantize=quantize, representative=representative)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return len(content)
@@ -107,8 +199,8 @@ def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: if the model has several inputs or outputs, or examples are left over.
     """
-    interpreter = _interpreter(content, threads=1)
-    ends = (interpreter.get_input_details(), interpreter.get_output_details())
+    machine = _interpreter(content, threads=1)
+    ends = (machine.get_input_details(), machine.get_output_details())
     if any(len(end) > 1 for end in ends):
         raise InputError("The model has several inputs or outputs: call a tf.lite.Interpreter yourself.")
     (inputs,), (made,) = ends
@@ -116,9 +208,9 @@ def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
         raise InputError(f"{len(x)} examples do not fill batches of {inputs['shape'][0]}: give a multiple of it.")
     results = []
     for batch in x.reshape(-1, *inputs["shape"]):
-        interpreter.set_tensor(inputs["index"], batch.astype(inputs["dtype"]))
-        interpreter.invoke()
-        results.append(interpreter.get_tensor(made["index"]))
+        machine.set_tensor(inputs["index"], batch.astype(inputs["dtype"]))
+        machine.invoke()
+        results.append(machine.get_tensor(made["index"]))
     return np.concatenate(results)
 
 
@@ -141,12 +233,12 @@ def latency(contents: Mapping[str, bytes], *, runs: int = 50, warmups: int = 5, 
     """
     if not contents or runs < 1:
         raise InputError(f"There is nothing to measure in {len(contents)} models and {runs} runs: give one of each.")
-    interpreters = {name: _prepare(_interpreter(content, threads)) for name, content in contents.items()}
+    machines = {name: _prepare(_interpreter(content, threads)) for name, content in contents.items()}
     times: dict[str, list[float]] = {name: [] for name in contents}
     for _ in range(warmups + runs):
-        for name, interpreter in interpreters.items():
+        for name, machine in machines.items():
             start = time.perf_counter()
-            interpreter.invoke()
+            machine.invoke()
             times[name].append(time.perf_counter() - start)
     return {
         name: Latency(len(contents[name]), float(np.median(taken[warmups:])), min(taken[warmups:]))
@@ -199,22 +291,17 @@ def _conversion_error(model: keras.Model, message: str) -> str:
 
 
 def _interpreter(content: bytes, threads: int) -> Any:
-    with warnings.catch_warnings():
-        # TensorFlow recommends a separate package with the same interpreter; the bundled one reads these files.
-        warnings.filterwarnings(
-            "ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning
-        )
-        interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
-    interpreter.allocate_tensors()
-    return interpreter
+    made = interpreter(content, threads)
+    made.allocate_tensors()
+    return made
 
 
-def _prepare(interpreter: Any) -> Any:
+def _prepare(machine: Any) -> Any:
     """Sets the inputs of an interpreter: random floats, and zeros for integers, which are valid indices."""
     rng = np.random.default_rng(0)
-    for each in interpreter.get_input_details():
+    for each in machine.get_input_details():
         numbers = (
             rng.normal(size=each["shape"]) if np.issubdtype(each["dtype"], np.floating) else np.zeros(each["shape"])
         )
-        interpreter.set_tensor(each["index"], numbers.astype(each["dtype"]))
-    return interpreter
+        machine.set_tensor(each["index"], numbers.astype(each["dtype"]))
+    return machine

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sparse_lib._keras.losses import is_right
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.landscape import batch_norm
-from sparse_lib.objective import LossFunction, Objective, call
+from sparse_lib.objective import Loss, Objective, call
 
 
 class Score(NamedTuple):
@@ -44,7 +45,8 @@ class BatchScore(NamedTuple):
 
     Attributes:
       losses: of each example, [n].
-      is_right: whether the largest output is that of the label, [n].
+      is_right: whether the largest output is that of the label, or a single output on its side, [n]; the share of
+        tokens per example where there are several.
       outputs: of the model, [n, classes].
     """
 
@@ -63,7 +65,7 @@ def evaluate_batch(
     """Evaluates a classifier on a batch in inference mode; moves no state.
 
     Args:
-      objective: the model, which returns one score per class, and its loss.
+      objective: the model, which returns one score per class (or one for two classes), and its loss.
       x: inputs with n examples.
       y: integer labels with n examples.
       variables: of the model, to be replaced by `values`; all others are read from the model.
@@ -74,7 +76,7 @@ def evaluate_batch(
     """
     outputs = call(objective.model, variables, values, x)
     losses = objective.losses_of(outputs, y)
-    return BatchScore(losses, tf.argmax(outputs, -1, tf.int32) == tf.cast(tf.reshape(y, [-1]), tf.int32), outputs)
+    return BatchScore(losses, is_right(objective.loss, objective.model, y, outputs), outputs)
 
 
 Scores = Mapping[str, Score]
@@ -103,7 +105,7 @@ class ModelEvaluator:
         model: keras.Model,
         data: Mapping[str, tuple[Any, Any]],
         *,
-        loss: LossFunction | None = None,
+        loss: Loss | None = None,
         batch_size: int = 1000,
     ) -> None:
         """Checks the data; tracing happens on the first call.
@@ -111,7 +113,7 @@ class ModelEvaluator:
         Args:
           model: a built model that returns one score per class, [n, classes].
           data: inputs and integer labels of each split, arrays with the same number of examples.
-          loss: (labels, scores) -> one loss per example; None means cross-entropy of logits.
+          loss: a Keras loss, or (labels, scores) -> one loss per example; None means cross-entropy of logits.
           batch_size: examples per forward pass (count).
 
         Raises:
@@ -170,9 +172,9 @@ class ModelEvaluator:
             # Idle replicas repeat a batch, whose result is dropped.
             idle = parts[:1] * (replicas - len(parts))
             found = self._batches(tensors, *distribute.share_out(self._strategy, [*parts, *idle]))
-            for loss, is_right in found[: len(parts)]:
+            for loss, correct in found[: len(parts)]:
                 losses.append(loss.numpy())
-                right.append(is_right.numpy())
+                right.append(correct.numpy())
         return Score.of(np.concatenate(losses), np.concatenate(right))
 
 

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import distributions, selection
+from sparse_lib._keras.losses import keep_mask
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
@@ -152,6 +153,11 @@ class OneShot(abc.ABC):
           >>> SNIP(sparsity=0.5).masks(Objective(model), kernels, batches)[0].numpy().tolist()
           [[True, True], [False, False]]
         """
+        if not isinstance(objective, Objective) or not isinstance(kernels, Mapping):
+            raise InputError(
+                "Masks are of an Objective and kernels by name, as in masks(Objective(model), sparse_kernels(model)); "
+                f"got {type(objective).__name__} and {type(kernels).__name__}."
+            )
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         rules = [UNSTRUCTURED] * len(kernels) if structures is None else list(structures)
@@ -361,7 +367,8 @@ def with_temperature(objective: Objective, temperature: float) -> Objective:
     """
 
     def loss_at_temperature(y_true: Any, outputs: Any) -> tf.Tensor:
-        return objective.losses_of(tf.nest.map_structure(lambda z: z / temperature, outputs), y_true)
+        cooled = tf.nest.map_structure(lambda z: keep_mask(z, z / temperature), outputs)
+        return objective.losses_of(cooled, y_true)
 
     return dataclasses.replace(objective, loss=loss_at_temperature)
 

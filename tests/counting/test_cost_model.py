@@ -195,9 +195,6 @@ def test_bad_input_is_refused():
         layer_costs(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(ValueError, match="pass input_shape"):
         layer_costs(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)]))
-    repeated = keras.Sequential([keras.Input((4, 3)), layers.TimeDistributed(layers.Dense(2))])
-    with pytest.raises(ValueError, match="of type TimeDistributed"):
-        layer_costs(repeated)
     stacked = keras.Sequential([keras.Input((4, 3)), layers.RNN([layers.GRUCell(2), layers.GRUCell(2)])])
     with pytest.raises(ValueError, match="of type RNN"):
         layer_costs(stacked)

@@ -171,7 +171,7 @@ def test_unusable_options(options):
 
 def test_losses_that_are_averaged():
     model = network(SMALL)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True).__call__
     with pytest.raises(ValueError, match="one value per example"):
         build(GaussNewtonOperator, model, examples(model), loss=loss).matvec(np.zeros(39))
 

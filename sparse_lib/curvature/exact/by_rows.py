@@ -88,7 +88,7 @@ def _check_float64(objective: Objective, params: Sequence[tf.Tensor], batches: B
         function = gradient.get_concrete_function(list(params), x, y)
     except (TypeError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"The model fails in float64: {reason} Pass dtype='float32'.") from error
+        raise InputError(f"The model or its loss fails in float64: {reason} Pass dtype='float32'.") from error
     precision.check_float64(function)
 
 

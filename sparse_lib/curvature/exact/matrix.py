@@ -126,6 +126,8 @@ def hessian(
         if store is None:
             return Parts(None)
         loss = getattr(objective.loss, "__qualname__", type(objective.loss).__name__)
+        if isinstance(objective.loss, keras.losses.Loss):
+            loss += repr(sorted(objective.loss.get_config().items()))
         words = (dtype, training, objective.model.name, loss)
         # Separate folders: a failed structured attempt must not delete row results.
         return Parts(pathlib.Path(store) / method, fingerprint(words, _arrays(objective, values, batches, subspace)))
