@@ -101,7 +101,7 @@ class Settings:
         hints = typing.get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(typing.cast(Any, self)):
             value = getattr(self, field.name)
-            demand = _find_demand(value, hints[field.name])
+            demand = find_demand(value, hints[field.name])
             self.require(demand is None, field.name, f"must be {demand}")
 
     def require(self, is_met: bool, field: str, demand: str) -> None:
@@ -128,13 +128,21 @@ def _format(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _find_demand(value: Any, hint: Any) -> str | None:
-    """Describes what a value has to be; None if it is valid."""
+def find_demand(value: Any, hint: Any) -> str | None:
+    """Describes what a value has to be.
+
+    Args:
+      value: to check.
+      hint: annotated type: a plain type, a literal, a union, a sequence, a mapping, or one of these with a `Range`.
+
+    Returns:
+      The end of a message, such as `at least 1`; None if the value is valid.
+    """
     return _FINDERS.get(typing.get_origin(hint), _find_plain_demand)(value, hint)
 
 
 def _find_union_demand(value: Any, hint: Any) -> str | None:
-    demands = {_describe(argument): _find_demand(value, argument) for argument in typing.get_args(hint)}
+    demands = {_describe(argument): find_demand(value, argument) for argument in typing.get_args(hint)}
     if None in demands.values():
         return None
     # A value of one of the types is out of the range of that type.
@@ -145,7 +153,7 @@ def _find_union_demand(value: Any, hint: Any) -> str | None:
 
 def _find_range_demand(value: Any, hint: Any) -> str | None:
     kind, *limits = typing.get_args(hint)
-    demand = _find_demand(value, kind)
+    demand = find_demand(value, kind)
     # The declared range says more than that of the type.
     return demand if demand == _describe(kind) else _demand_range(value, limits) or demand
 
@@ -166,13 +174,13 @@ def _find_list_demand(value: Any, hint: Any) -> str | None:
 
 def _find_dict_demand(value: Any, hint: Any) -> str | None:
     of_keys, of_values = typing.get_args(hint)
-    if not isinstance(value, dict) or any(_find_demand(key, of_keys) for key in value):
+    if not isinstance(value, dict) or any(find_demand(key, of_keys) for key in value):
         return _describe(hint)
     return _find_item_demand(list(value.values()), of_values, "a dict in which each value is")
 
 
 def _find_item_demand(values: Sequence[Any], hint: Any, words: str) -> str | None:
-    demands = [demand for value in values if (demand := _find_demand(value, hint))]
+    demands = [demand for value in values if (demand := find_demand(value, hint))]
     return f"{words} {demands[0]}" if demands else None
 
 

@@ -155,6 +155,9 @@ def test_every_field_of_every_setting_takes_a_value_or_refuses_it_in_one_line(na
         (TrainingSettings, {"seed": 2**70}, "must be at most 2,147,483,647."),
         (TrainingSettings, {"batch_size": 10**22}, "must be at least 1 and at most 1,000,000."),
         (PruningSettings, {"final_sparsity": 1.0}, "pruning.final_sparsity=1.0 must be at least 0 and below 1."),
+        (UpdaterSettings, {"update_alg": "rigl(frequency='x')"}, "sets frequency, which must be an integer."),
+        (UpdaterSettings, {"update_alg": "rigl(frequency=nan)"}, "cannot be read; write it like"),
+        (UpdaterSettings, {"update_alg": "rigle"}, "(did you mean 'rigl'?)"),
         (PruningSettings, {"power": float("nan")}, "pruning.power=nan must be above 0 and at most 100."),
     ],
 )

@@ -1,15 +1,17 @@
 """Settings of mask updates: `pruning.*` and `mask_updater.*`."""
 
 import ast
+import contextlib
 import dataclasses
 import importlib
+import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from sparse_lib import schedules, updaters
 from sparse_lib._utils.did_you_mean import suggest
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.experiment.settings import Count, Fraction, NonNegative, Range, Settings, Share, Step
+from sparse_lib.experiment.settings import Count, Fraction, NonNegative, Range, Settings, Share, Step, find_demand
 
 _Exponent = Annotated[float, Range(above=0, at_most=100)]
 
@@ -137,6 +139,12 @@ class UpdaterSettings(Settings, name="mask_updater"):
             fields = _field_names(updaters.REGISTRY[self.method])
             has_fields = f"sets a field that the method does not have; it has {', '.join(fields)}"
             self.require(self._options.keys() <= set(fields), "update_alg", has_fields)
+            hints = typing.get_type_hints(updaters.REGISTRY[self.method])
+            for name, value in self._options.items():
+                # A type that gin cannot write, such as that of a function, is left to the method.
+                with contextlib.suppress(KeyError, TypeError):
+                    demand = find_demand(value, hints[name])
+                    self.require(demand is None, "update_alg", f"sets {name}, which must be {demand}")
 
     @property
     def method(self) -> str:
@@ -153,7 +161,7 @@ class UpdaterSettings(Settings, name="mask_updater"):
             call: Any = ast.parse(self.update_alg.strip(), mode="eval").body
             options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
             is_valid = isinstance(call.func, ast.Name) and not call.args and None not in options
-        except (SyntaxError, ValueError, AttributeError):
+        except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
             is_valid = False
         self.require(is_valid, "update_alg", "cannot be read; write it like 'rigl(reinit_regrown=True)'")
         return options

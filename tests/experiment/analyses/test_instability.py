@@ -300,10 +300,10 @@ def test_what_cannot_be_copied(parents, tmp_path):
     ("settings", "message"),
     [
         ({"steps": ()}, "must name checkpoints"),
-        ({"steps": (0, -5)}, "must name checkpoints"),
+        ({"steps": (0, -5)}, "must be a list in which each is at least 0, or None"),
         ({"data_seeds": (1,)}, "two or more different seeds"),
         ({"data_seeds": (1, 1)}, "two or more different seeds"),
-        ({"data_seeds": (1, -1)}, "two or more different seeds"),
+        ({"data_seeds": (1, -1)}, "must be a list in which each is at least 0"),
         ({"points": 1}, "must be at least 2"),
     ],
 )

@@ -504,7 +504,7 @@ def test_a_checkpoint_with_numbers_that_are_none(pair, tmp_path, monkeypatch):
         ({"i_start": 1.5}, "interpolate.i_start=1.5 must be below interpolate.i_end"),
         ({"path": "quartic"}, "interpolate.path='quartic' must be 'line' or 'quadratic' or 'cubic'"),
         ({"masks": "both"}, "interpolate.masks='both' must be 'own' or"),
-        ({"steps": 0}, "interpolate.steps=0 must be at least 1, or None"),
+        ({"steps": 0}, "interpolate.steps=0 must be at least 1 and at most 1,000,000,000, or None"),
         ({"batch_size": 0}, "interpolate.batch_size=0 must be at least 1"),
         ({"batch_norm_batches": 0}, "interpolate.batch_norm_batches=0 must be at least 1"),
         ({"learning_rate": 0.0}, "interpolate.learning_rate=0.0 must be above 0"),
