@@ -83,7 +83,7 @@ def convert(
       >>> len(small) < len(dense) / 2
       True
       >>> typical = np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
-      >>> len(deployment.convert(model, quantize="int8", representative=typical)) < len(small)
+      >>> len(deployment.convert(model, quantize="int8", representative=typical)) < len(dense) / 2
       True
     """
     if not model.built:
