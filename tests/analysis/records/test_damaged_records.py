@@ -9,7 +9,8 @@ from analysis.records import landscapes, spectra
 from analysis.records.runs import load_runs
 from tests.experiment.mutations import mutations
 
-COUNTS = [12, pytest.param(1000, marks=pytest.mark.slow)]
+# Each copy is read with everything beside it; test_damaged_files.py gives each reader a thousand.
+COUNTS = [12, pytest.param(60, marks=pytest.mark.slow)]
 BARRIER = {"loss": {"above_line": {"height": 0.5, "coefficient": 0.5}}}
 SUMMARY = {"lambda_max": 1.5, "lambda_min": -1.0, "negative": 3, "trace": 2.0, "method": "exact"}
 
