@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from sparse_lib import landscape
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.analyses import curves, solutions
 from sparse_lib.experiment.analyses.solutions import PointEvaluator, Solution
 from sparse_lib.experiment.config.analyses import InterpolateSettings
@@ -277,9 +278,9 @@ def read_table(path: pathlib.Path) -> Points:
             scores = points.setdefault(float(row["coefficient"]), {})
             scores[row["split"]] = Score(float(row["loss"]), float(row["accuracy"]))
         if not points or any(scores.keys() - set(SPLITS) or not math.isfinite(a) for a, scores in points.items()):
-            raise ValueError("it is no table of a path")
+            raise InputError("it is no table of a path")
         if len({frozenset(scores) for scores in points.values()}) > 1:
-            raise ValueError("some points lack a split")
+            raise InputError("some points lack a split")
     return points
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparse_lib._utils import atomic
 from sparse_lib._utils.damage import DAMAGE
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import RunError
 
 OPERATIVE_CONFIG = "operative_config.gin"
@@ -154,9 +155,9 @@ def read_json(path: pathlib.Path, remedy: str, required: Collection[str] = ()) -
     with report_damage(path, remedy):
         value = json.loads(path.read_text(encoding="utf8"))
         if not isinstance(value, dict):
-            raise ValueError(f"it holds a {type(value).__name__}, not an object")
+            raise InputError(f"it holds a {type(value).__name__}, not an object")
         if missing := [name for name in required if name not in value]:
-            raise ValueError(f"it has no {missing[0]!r}")
+            raise InputError(f"it has no {missing[0]!r}")
         return value
 
 
@@ -172,7 +173,7 @@ def require_numbers(values: Mapping[str, Any], names: Collection[str]) -> None:
     """
     for name in names:
         if name not in values or not isinstance(values[name], int | float | None):
-            raise ValueError(f"its {name!r} is no number")
+            raise InputError(f"its {name!r} is no number")
 
 
 def read_arrays(path: pathlib.Path, remedy: str, required: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -192,11 +193,11 @@ def read_arrays(path: pathlib.Path, remedy: str, required: Collection[str] = ())
     with report_damage(path, remedy):
         stored = np.load(path, allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it is no archive of arrays")
+            raise InputError("it is no archive of arrays")
         with stored:
             arrays = {name: stored[name] for name in stored.files}
         if missing := [name for name in required if name not in arrays]:
-            raise ValueError(f"it has no array {missing[0]!r}")
+            raise InputError(f"it has no array {missing[0]!r}")
         return arrays
 
 
@@ -295,7 +296,7 @@ def _parse_record(line: str) -> dict[str, Any]:
     record = json.loads(line)
     step = record["step"]
     if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
-        raise ValueError("its step is no step")
+        raise InputError("its step is no step")
     if bad := [name for name, value in record.items() if not isinstance(value, int | float | str | None)]:
-        raise ValueError(f"its {bad[0]!r} is no number")
+        raise InputError(f"its {bad[0]!r} is no number")
     return record

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 
@@ -67,7 +68,7 @@ def claim(
     with files.report_damage(path, repair):
         settings = dict(stored["settings"])
         if stored.get("complete", True) and (missing := [name for name in required if name not in stored]):
-            raise ValueError(f"it has no {missing[0]!r}")
+            raise InputError(f"it has no {missing[0]!r}")
     for name, value in identity.items():
         old = settings.get(name)
         if old != value:

@@ -445,8 +445,8 @@ def test_impossible_sizes_are_refused():
         ResNet(depth=51).build(*CIFAR, Style())
     with pytest.raises(ValueError, match=r"vit\.patch_size=16 does not divide images of 28x28"):
         ViT().build((28, 28, 1), 10, Style())
-    with pytest.raises(ValueError, match=r"dropout is 1\.0; give a fraction"):
-        WideResNet(depth=10, dropout=1.0).build(*CIFAR, Style())
+    with pytest.raises(SettingError, match=r"wide_resnet\.dropout=1\.0 must be at least 0 and below 1"):
+        WideResNet(depth=10, dropout=1.0)
     with pytest.raises(SettingError, match=r"resnet\.width=0\.0 must be above 0"):
         ResNet(width=0.0)
     with pytest.raises(SettingError, match=r"mobilenet\.version=3 must be 1 or 2"):
