@@ -170,3 +170,8 @@ def assign(strategy: tf.distribute.Strategy, variable: tf.Variable, value: Any) 
 def owner(variable: tf.Variable) -> tf.distribute.Strategy | None:
     """Returns the strategy that a variable was created under; None for a plain variable, which has no copies."""
     return getattr(variable, "distribute_strategy", None)
+
+
+def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:
+    """Returns the copies of a variable, one per replica; a variable of no strategy is its only copy."""
+    return tuple(variable.values) if isinstance(variable, tf.distribute.DistributedValues) else (variable,)

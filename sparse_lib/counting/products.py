@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib import objective
+from sparse_lib._utils import distribute
 
 _MATRIX_PRODUCTS = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
 _PRODUCTS = frozenset(
@@ -52,7 +53,7 @@ def weight_products(model: keras.Model, example: Any) -> list[Product]:
     except Exception:
         # A model that runs eagerly alone may fail in any way.
         return []
-    by_handle = {id(getattr(variable.value, "handle", None)): variable for variable in model.variables}
+    by_handle = {id(copy.handle): v for v in model.variables for copy in distribute.copies(v.value)}
     captured = {inside.op.name: by_handle.get(id(outside)) for outside, inside in graph.captures}
     inputs = {tensor.op.name for tensor in graph.inputs} - set(captured)
     origins = _Origins(inputs, captured)

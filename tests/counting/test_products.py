@@ -8,6 +8,7 @@ import tensorflow as tf
 import sparse_lib
 from sparse_lib import measure
 from sparse_lib.counting import layer_costs
+from tests.replicas import two_replicas
 
 L = keras.layers
 
@@ -140,3 +141,9 @@ def test_layers_with_inner_products_are_counted_once():
     looped = keras.Model(inputs, L.Dense(2)(L.Bidirectional(L.LSTM(3))(L.MultiHeadAttention(2, 4)(inputs, inputs))))
     assert measure.cost(model) == measure.cost(looped)
     assert measure.cost(model).weights == sum(v.numpy().size for v in model.weights if v.name.endswith("kernel"))
+
+
+def test_replicas_count_as_one_device():
+    alone = measure.cost(plain((7,), Mixing()))
+    with two_replicas().scope():
+        assert measure.cost(plain((7,), Mixing())) == alone
