@@ -84,7 +84,7 @@ def check_same_kernels(
 
     Raises:
       InputError: names the first kernel that differs, or the numbers of kernels. Names may differ in the numbers that
-        Keras appends to repeated ones, as in `dense_3/kernel`.
+        Keras appends to repeated ones, as in `dense_3/kernel`, and one may be the end of the other's path.
     """
     if len(names) != len(own):
         raise InputError(
@@ -99,16 +99,18 @@ def check_same_kernels(
             )
     is_reordered = sorted(names) == sorted(own)
     for name, own_name in zip(names, own, strict=True):
-        if name != own_name and (is_reordered or _without_numbers(name) != _without_numbers(own_name)):
+        if name != own_name and (is_reordered or not _may_be_same_layer(name, own_name)):
             raise InputError(
                 f"The mask of {name} from {source} would be put on kernel {own_name}: build the network with the same "
                 "layers in the same order, and give them the same names."
             )
 
 
-def _without_numbers(name: str) -> str:
-    """A kernel's name without the numbers that Keras appends to repeated names of layers."""
-    return re.sub(r"_\d+(?=/|$)", "", name)
+def _may_be_same_layer(name: str, other: str) -> bool:
+    """Compares names without the numbers that Keras appends to repeated ones; a short name is the end of a path."""
+    one, two = (re.sub(r"_\d+(?=/|$)", "", text).split("/") for text in (name, other))
+    shared = min(len(one), len(two))
+    return one[-shared:] == two[-shared:]
 
 
 def _unpack(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:

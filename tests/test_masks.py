@@ -266,3 +266,21 @@ def test_a_mirrored_model_has_mirrored_masks(inside):
         assert np.count_nonzero(copy) == 3
     masks.check()
     assert masks.active() == [3]
+
+
+@pytest.mark.parametrize(
+    ("stored", "own", "fits"),
+    [
+        ("dense/kernel", "encoder/dense_1/kernel", True),
+        ("block_2/dense_7/kernel", "dense/kernel", True),
+        ("dense/kernel", "encoder/conv/kernel", False),
+        ("a/dense/kernel", "b/dense/kernel", False),
+    ],
+)
+def test_names_of_masks_fit_with_other_numbers_and_as_ends_of_paths(stored, own, fits):
+    arguments = ("a file", [stored], [(2, 3)], [own], [(2, 3)])
+    if fits:
+        mask_files.check_same_kernels(*arguments)
+    else:
+        with pytest.raises(ValueError, match=f"The mask of {stored} from a file would be put on kernel {own}"):
+            mask_files.check_same_kernels(*arguments)
