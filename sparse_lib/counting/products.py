@@ -53,7 +53,9 @@ def weight_products(model: keras.Model, example: Any) -> list[Product]:
     except Exception:
         # A model that runs eagerly alone may fail in any way.
         return []
-    by_handle = {id(copy.handle): v for v in model.variables for copy in distribute.copies(v.value)}
+    # In a stateless scope the values of variables are tensors, which have no handle.
+    copies = ((copy, v) for v in model.variables for copy in distribute.copies(v.value))
+    by_handle = {id(copy.handle): variable for copy, variable in copies if hasattr(copy, "handle")}
     captured = {inside.op.name: by_handle.get(id(outside)) for outside, inside in graph.captures}
     inputs = {tensor.op.name for tensor in graph.inputs} - set(captured)
     origins = _Origins(inputs, captured)
