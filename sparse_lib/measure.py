@@ -2,10 +2,9 @@
 
 `data` is a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or a list of batches. `loss` is a Keras loss, of any
 reduction, or a function (y_true, outputs) -> one loss per example or token, which are averaged as in training; None
-means cross-entropy of integer labels and logits. `masks` are
-those of the model's sparse kernels; None means that all weights are active. `batch_size` is the number of examples per
-pass, which bounds the memory and does not change the result. No measurement changes the model: its weights, batch-norm
-averages, seeds and masks stay as they are.
+means cross-entropy of integer labels and logits. `masks` are those of the model's sparse kernels; None means that all
+weights are active. `batch_size` is the number of examples per pass, which bounds the memory and does not change the
+result. No measurement changes the model: its weights, batch-norm averages, seeds and masks stay as they are.
 """
 
 import functools
