@@ -190,7 +190,7 @@ def test_commands_ask_for_what_there_is(document, tmp_path, monkeypatch):
 
 def test_the_first_screen_has_the_two_commands():
     top = (ROOT / "README.md").read_text(encoding="utf8").split("\n## ")[0]
-    assert top.index("$ make demo") < top.index("$ make test")
+    assert top.index("$ make demo") < top.index("$ make quick")
 
 
 def check_printed(printed: str, shown: str) -> None:
