@@ -85,7 +85,7 @@ def sparsities(
     """
     _check_known("distribution", distribution, _DISTRIBUTIONS)
     _check_known("rounding", rounding, _ROUNDINGS)
-    _check_sparsity("The overall sparsity", sparsity)
+    check_sparsity("The overall sparsity", sparsity)
     for name, shape in shapes.items():
         if not shape or min(shape) < 1:
             raise InputError(f"Kernel {name!r} has shape {shape}; give at least one weight.")
@@ -186,7 +186,16 @@ def _check_known(what: str, name: str, known: Mapping[str, object]) -> None:
         raise InputError(f"Unknown {what} {name!r}; use one of {sorted(known)}.")
 
 
-def _check_sparsity(what: str, value: float) -> None:
+def check_sparsity(what: str, value: float) -> None:
+    """Checks that a sparsity is a fraction of zeros in [0, 1).
+
+    Args:
+      what: the sparsity, the subject of the error.
+      value: the sparsity (fraction).
+
+    Raises:
+      ValueError: if it is out of range.
+    """
     if not 0 <= value < 1:
         raise InputError(f"{what} is {value}; give a fraction of zeros in [0, 1).")
 
@@ -198,7 +207,7 @@ def _fixed_sparsities(
     if unknown:
         raise InputError(f"Custom sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
     for name, value in custom.items():
-        _check_sparsity(f"The custom sparsity of {name!r}", value)
+        check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}
     if first_layer_dense and shapes:
         first = next(iter(shapes))

@@ -2,17 +2,17 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import mask_files, selection
+from sparse_lib import distributions, mask_files, mask_report, selection
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
-from sparse_lib._utils.tables import text_table
-from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
+from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured, select_globally
 
 
 def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Variable:
@@ -69,6 +69,14 @@ def _noise(rng: np.random.Generator, shape: Sequence[int]) -> tf.Tensor:
     return tf.constant(rng.random(tuple(shape), np.float32))
 
 
+def _check_shrinks(name: str, active: int, kept: int) -> None:
+    if kept > active:
+        raise InputError(
+            f"At this sparsity {name} would keep {kept:,} weights, and {active:,} are left: give a higher sparsity, or "
+            "restore the masks first."
+        )
+
+
 class Masks(tf.Module):
     """Boolean masks bound to the kernels of a model, in the order of `model.trainable_variables`.
 
@@ -102,6 +110,9 @@ class Masks(tf.Module):
         values: Sequence[tf.Tensor] | None = None,
         names: Sequence[str] | None = None,
         structures: Sequence[Structure] | None = None,
+        *,
+        model: keras.Model | None = None,
+        keep: "Masks | None" = None,
     ) -> None:
         """Creates the masks and zeroes the inactive weights.
 
@@ -110,11 +121,16 @@ class Masks(tf.Module):
           values: boolean tensors of the kernels' shapes; None means all active.
           names: one name per kernel; None takes the variables' paths.
           structures: one per kernel, see `sparse_lib.structures`; None means unstructured.
+          model: of the kernels, whose other weights `report` lists; it is not kept alive.
+          keep: earlier masks, which share their variables with these: a kernel that is in both keeps its mask, its
+            initial values and what it has explored.
 
         Raises:
           ValueError: for a repeated kernel, or a mask that has the wrong dtype or shape or violates its structure.
         """
         super().__init__(name="masks")
+        # No strong reference: a checkpoint of the masks would contain the model.
+        self._model = None if model is None else weakref.ref(model)
         self.kernels = list(kernels)
         self.names = list(names) if names is not None else [k.path for k in self.kernels]
         if len({id(k) for k in self.kernels}) != len(self.kernels):
@@ -125,7 +141,17 @@ class Masks(tf.Module):
         parts = list(zip(self.kernels, values, self.names, strict=True))
         self.variables_by_kernel = [_mask_variable(k, v, f"{n}/mask") for k, v, n in parts]
         self.explored = [_mask_variable(k, v, f"{n}/explored") for k, v, n in parts]
+        if keep is not None:
+            self._share(keep)
         self.project()
+
+    def _share(self, keep: "Masks") -> None:
+        places = {id(kernel): index for index, kernel in enumerate(keep.kernels)}
+        for mine, kernel in enumerate(self.kernels):
+            if (theirs := places.get(id(kernel))) is not None:
+                self.initial[mine] = keep.initial[theirs]
+                self.variables_by_kernel[mine] = keep.variables_by_kernel[theirs]
+                self.explored[mine] = keep.explored[theirs]
 
     def _validate(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         if len(values) != len(self.kernels):
@@ -184,6 +210,44 @@ class Masks(tf.Module):
         for mask, explored, value in zip(self.variables_by_kernel, self.explored, values, strict=True):
             mask.assign(value)
             explored.assign(value)
+        self.project()
+
+    def prune(self, sparsity: float, distribution: str = "global") -> None:
+        """Removes the active weights of smallest magnitude, in place, until the masks have a sparsity.
+
+        Weights that were removed before stay removed: the step of iterative magnitude pruning (Frankle & Carbin 2019),
+        between two rounds of training. Like `assign`, it leaves the slots of an optimizer as they are.
+
+        Args:
+          sparsity: share of zeros over all sparse kernels (fraction), in [0, 1).
+          distribution: `global` ranks the weights of all kernels together; `uniform`, `erk` and the others of
+            `sparse_lib.distributions` rank each kernel by itself, to its own sparsity.
+
+        Raises:
+          ValueError: for a sparsity out of range, or a kernel that has fewer active weights than it is to keep.
+        """
+        shapes = {name: tuple(kernel.shape) for name, kernel in zip(self.names, self.kernels, strict=True)}
+        scores, among = [tf.abs(tf.convert_to_tensor(kernel)) for kernel in self.kernels], self.values()
+        there = [int(structure.count(mask)) for structure, mask in zip(self.structures, among, strict=True)]
+        if distribution == "global":
+            distributions.check_sparsity("The sparsity", sparsity)
+            size = sum(s.size(shape) for s, shape in zip(self.structures, shapes.values(), strict=True))
+            kept = size - distributions.n_zeros(size, sparsity)
+            _check_shrinks("all kernels together", sum(there), kept)
+            self._shrink(select_globally(self.structures, scores, kept, among))
+            return
+        counts = distributions.nnz(shapes, sparsity, distribution=distribution)
+        units = [
+            s.budget(shape, counts[name]) for s, (name, shape) in zip(self.structures, shapes.items(), strict=True)
+        ]
+        for name, before, kept in zip(shapes, there, units, strict=True):
+            _check_shrinks(name, before, kept)
+        parts = zip(self.structures, scores, units, among, strict=True)
+        self._shrink([structure.select(score, kept, mask) for structure, score, kept, mask in parts])
+
+    def _shrink(self, values: Sequence[tf.Tensor]) -> None:
+        for mask, value in zip(self.variables_by_kernel, self._validate(values), strict=True):
+            mask.assign(value)
         self.project()
 
     def project(self) -> None:
@@ -283,7 +347,10 @@ class Masks(tf.Module):
             )
 
     def report(self) -> str:
-        """Formats a table of kernels: shape, active weights, sparsity and structure, if any.
+        """Formats a table of the weights: kernels with masks, then what stays dense and why, and the total of both.
+
+        A kernel that LoRA makes dense in effect counts as dense. Masks that were created without their model
+        (`Masks(kernels)`) list the kernels alone.
 
         Examples:
           >>> import keras
@@ -291,15 +358,17 @@ class Masks(tf.Module):
           >>> layers = [keras.layers.Dense(50, name="hidden"), keras.layers.Dense(10, name="logits")]
           >>> model = keras.Sequential([keras.Input((100,)), *layers])
           >>> print(sparse_lib.sparsify(model, 0.9).report())
-          kernel          shape       active           of  sparsity
-          hidden/kernel  100x50          393        5,000    0.9214
-          logits/kernel   50x10          158          500    0.6840
-          total                          551        5,500    0.8998
+          kernel           shape       active           of  sparsity  dense because
+          hidden/kernel   100x50          393        5,000    0.9214
+          logits/kernel    50x10          158          500    0.6840
+          sparse kernels                  551        5,500    0.8998
+          biases                           60           60    0.0000  no matrix
+          total                           611        5,560    0.8901
         """
-        shapes = ["x".join(map(str, kernel.shape)) for kernel in self.kernels]
-        rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
-        rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))
-        rows.append(("total", "", sum(self.active()), sum(self.sizes()), ""))
-        header = ("kernel", "shape", f"{'active':>11}", f"{'of':>11}", "sparsity", "structure" if any(rules) else "")
-        cells = [(n, s, f"{k:,}", f"{size:,}", f"{1 - k / max(size, 1):.4f}", rule) for n, s, k, size, rule in rows]
-        return text_table([header], cells, left=(0, 5))
+        rows = [
+            mask_report.Row(name, tuple(kernel.shape), active, size, structure)
+            for name, kernel, active, size, structure in zip(
+                self.names, self.kernels, self.active(), self.sizes(), self.structures, strict=True
+            )
+        ]
+        return mask_report.format_table(rows, self.kernels, None if self._model is None else self._model())

@@ -57,6 +57,25 @@ def variable_owners(model: keras.Model) -> dict[int, keras.Layer]:
     return owners
 
 
+def parameters(model: keras.Layer) -> list[tuple[keras.Layer, keras.Variable]]:
+    """Every parameter of a model with the layer that owns it, frozen ones included.
+
+    Args:
+      model: a built model.
+
+    Returns:
+      Pairs of the innermost layer and a variable that was made to train, or is a matrix; no averages, no seeds.
+    """
+    found: dict[int, tuple[keras.Layer, keras.Variable]] = {}
+    # Inner layers first: a model also lists variables of layers that Keras tracks in other ways.
+    for layer in (*reversed(all_layers(model)), model):
+        fixed = [v for v in layer._non_trainable_variables if len(v.shape) > 1]
+        for variable in (*layer._trainable_variables, *fixed):
+            found.setdefault(id(variable), (layer, variable))
+    order = {id(v): i for i, v in enumerate(model.weights)}
+    return sorted((pair for key, pair in found.items() if key in order), key=lambda pair: order[id(pair[1])])
+
+
 def input_specs(model: keras.Model) -> Any:
     """Shapes and dtypes of the inputs, in the structure that the model takes.
 

@@ -5,8 +5,8 @@ matrix-free scipy `LinearOperator`s on them; eigenvalues, spectral density and t
 operator and know nothing of models. `sparse_lib.curvature.exact` computes the Hessian as a matrix.
 """
 
+from sparse_lib.batches import Batches
 from sparse_lib.curvature import exact
-from sparse_lib.curvature.batches import Batches
 from sparse_lib.curvature.callback import Sharpness, TopEigenvalue
 from sparse_lib.curvature.determinism import consistency
 from sparse_lib.curvature.eigenpairs import Eigenpairs, both_ends, extreme

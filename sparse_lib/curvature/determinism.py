@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.objective import Objective
 

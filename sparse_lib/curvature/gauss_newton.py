@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pull_back
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective

@@ -12,7 +12,7 @@ from scipy.sparse import eye_array
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective

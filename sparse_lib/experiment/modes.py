@@ -80,10 +80,7 @@ def initialize_weights(experiment: Experiment, model: keras.Model, masks: Masks)
     """
     seed, variables = experiment.training.seed * 1_000, model.trainable_variables
     if experiment.initializer is not None:
-        axes = api.kernel_axes(model, masks.kernels)
-        for index, ((kernel, mask), (inputs, outputs)) in enumerate(zip(masks, axes, strict=True)):
-            draw = {"seed": seed + index, "inputs": inputs, "outputs": outputs}
-            kernel.assign(experiment.initializer(tf.convert_to_tensor(mask), **draw))
+        api.draw_kernels(model, masks, experiment.initializer, seed=seed)
     if stddev := experiment.network.noise_stddev:
         # The seeds after those of the kernels.
         for index, variable in enumerate(variables, start=seed + len(variables)):
