@@ -44,7 +44,7 @@ FIRST_CALLS = (
     "landscape.evaluation.ModelEvaluator",
     "landscape.matching.match",
     "objective.Objective",
-    "oneshot.methods.OneShot.masks",
+    "oneshot.base.OneShot.masks",
     "optimizer.sparse_optimizer.SparseOptimizer",
     "updaters.rigl.RigL",
     "updaters.rigl.SET",
