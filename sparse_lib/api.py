@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions, initializers, mask_sources
 from sparse_lib._keras import fitting
+from sparse_lib._keras.optimizers import unwrap
 from sparse_lib._utils.errors import InputError
 from sparse_lib.kernels import (
     KernelFilter,
@@ -113,6 +114,7 @@ def sparsify(
 
     Examples:
       >>> import keras
+      >>> import numpy as np
       >>> import sparse_lib
       >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(50), keras.layers.Dense(10)])
       >>> masks = sparse_lib.sparsify(model, sparsity=0.9)
@@ -124,7 +126,7 @@ def sparsify(
       A trained model keeps its largest weights:
 
       >>> trained = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
-      >>> trained.set_weights([[[0.5, -2.0], [3.0, 0.25]]])
+      >>> trained.set_weights([np.array([[0.5, -2.0], [3.0, 0.25]])])
       >>> masks = sparse_lib.sparsify(trained, 0.5, masks="magnitude")
       >>> trained.get_weights()[0].tolist()
       [[0.0, -2.0], [3.0, 0.0]]
@@ -209,8 +211,7 @@ def _default_distribution(distribution: str | None, masks: Any, structure: Struc
 
 
 def _is_sparse_optimizer(optimizer: Any) -> bool:
-    # Under mixed_float16 Keras puts a LossScaleOptimizer around it.
-    return isinstance(getattr(optimizer, "inner_optimizer", optimizer), SparseOptimizer)
+    return isinstance(unwrap(optimizer), SparseOptimizer)
 
 
 def _join(

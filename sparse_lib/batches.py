@@ -10,7 +10,10 @@ import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
 
-_ADVICE = "pass a tuple (x, y) of arrays, a tf.data.Dataset of (x, y) batches, or a list of (x, y) batches"
+_ADVICE = "pass (x, y) arrays, a tf.data.Dataset of (x, y) batches, or a list of (x, y) batches"
+
+# Examples per pass of every measurement that is not told otherwise (count).
+BATCH_SIZE = 1000
 
 
 class Batches:
@@ -35,7 +38,7 @@ class Batches:
         self._count = math.ceil(examples / batch_size)
 
     @classmethod
-    def of(cls, data: Any, batch_size: int) -> Self:
+    def of(cls, data: Any, batch_size: int = BATCH_SIZE) -> Self:
         """Batches of arrays, of a dataset, or of other batches.
 
         Args:

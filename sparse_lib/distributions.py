@@ -9,12 +9,13 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 
 Shape = tuple[int, ...]
+Value = TypeVar("Value")
 
 # Accepted names, including those of the original RigL code.
 _DISTRIBUTIONS = {
@@ -153,19 +154,19 @@ def nnz(
     return {name: sizes[name] - n_zeros(sizes[name], layers[name], rounding) for name in shapes}
 
 
-def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None) -> dict[str, float]:
+def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, Value] | None) -> dict[str, Value]:
     """Resolves layer names and patterns in custom sparsities to kernel names.
 
     Args:
       kernels: kernel names such as `conv1/kernel`.
-      custom: sparsity (fraction) by kernel name, layer name, or pattern of either such as `conv*`; the last match of
-        a kernel wins.
+      custom: sparsity (fraction), or a schedule of it, by kernel name, layer name, or pattern of either such as
+        `conv*`; the last match of a kernel wins.
 
     Returns:
       Sparsity by kernel name. Names without a match are kept, so that `sparsities` can report them.
     """
     names = list(kernels)
-    by_kernel: dict[str, float] = {}
+    by_kernel: dict[str, Value] = {}
     for name, value in (custom or {}).items():
         fitting = [k for k in names if any(fnmatch.fnmatchcase(n, name) for n in (k, k.rpartition("/")[0]))]
         by_kernel |= dict.fromkeys(fitting or [name], value)

@@ -25,7 +25,7 @@ CORE = (
     "updaters initializers objective",
     "gradient_flow metainit dead_neurons counting",
     "oneshot optimizer",
-    "mask_sources rewinding",
+    "mask_sources rewinding stripping",
     "api",
 )
 EXPERIMENT = (
@@ -56,7 +56,7 @@ BESIDE_CORE = {
     "measure": {"_keras", "_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "batches", "masks", "objective"},
-    "landscape": {"_keras", "_utils", "masks", "objective", "selection"},
+    "landscape": {"_keras", "_utils", "batches", "masks", "objective", "selection"},
 }
 SURFACE = "__init__"
 RANKS = {

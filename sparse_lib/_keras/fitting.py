@@ -76,6 +76,16 @@ def warn_unless(model: keras.Layer, is_fit: Callable[[Any], bool], message: str)
         model.__dict__[name] = wrap(name)
 
 
+def compile_again(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Compiles a model with another optimizer and all else as it was.
+
+    Args:
+      model: a compiled model.
+      optimizer: the new one.
+    """
+    model.compile(**{**model._compile_config.config, "optimizer": optimizer})
+
+
 def forget(model: keras.Layer) -> None:
     """Undoes `warn_unless`.
 

@@ -4,7 +4,7 @@ import abc
 import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -41,7 +41,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         self,
         objective: Objective,
         params: Tensors,
-        batches: Batches,
+        batches: Any,
         subspace: Subspace,
         *,
         training: bool = False,
@@ -51,7 +51,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         Args:
           objective: the loss.
           params: trainable values at which the matrix is taken, as from `objective.params()`.
-          batches: the data set.
+          batches: the data set, in any form that `Batches.of` takes.
           subspace: coordinates of the matrix; all other weights are constants.
           training: whether layers run in training mode; batch norm then uses the statistics of each batch.
 
@@ -62,7 +62,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         self.objective = objective
         self.subspace = subspace
         self._params = _check_shapes(params, subspace)
-        self._batches = batches
+        self._batches = Batches.of(batches)
         self._training = training
         self._mean = DataMean(self._products, objective.model)
 
@@ -80,9 +80,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
           Function from a vector to its product, both as one tensor per parameter; it can be called repeatedly.
         """
 
-    def at(
-        self, params: Tensors | None = None, *, batches: Batches | None = None, subspace: Subspace | None = None
-    ) -> Self:
+    def at(self, params: Tensors | None = None, *, batches: Any = None, subspace: Subspace | None = None) -> Self:
         """Copies the operator to other weights, data or coordinates, reusing its compiled graph.
 
         Args:
@@ -99,7 +97,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         other = copy.copy(self)
         other.subspace = self.subspace if subspace is None else subspace
         other._params = _check_shapes(self._params if params is None else params, other.subspace)
-        other._batches = self._batches if batches is None else batches
+        other._batches = self._batches if batches is None else Batches.of(batches)
         other.shape = (other.subspace.size, other.subspace.size)
         return other
 

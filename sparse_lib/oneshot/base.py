@@ -23,9 +23,6 @@ from sparse_lib.objective import Objective
 from sparse_lib.oneshot.scores import Batch, Tensors
 from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
 
-# Examples per pass; the scores do not depend on it.
-_BATCH_SIZE = 1000
-
 Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
@@ -52,9 +49,9 @@ class Problem:
           ValueError: if there are none, or they are not pairs.
         """
         if self.batches is None:
-            raise InputError("This method scores weights with data: give it (x, y), or batches of it.")
+            raise InputError("This method scores weights with data: give it batches of (x, y), or (x, y).")
         if isinstance(self.batches, Batches | tf.data.Dataset | tuple | keras.utils.PyDataset):
-            return list(Batches.of(self.batches, _BATCH_SIZE))
+            return list(Batches.of(self.batches))
         batches = list(self.batches)
         if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
             raise InputError("Batches are pairs: give [(x, y)] for a single batch.")

@@ -12,8 +12,9 @@ from sparse_lib._keras.optimizers import creation_strategy, register_variables, 
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
-from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner
+from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner, check_masks_and_updater
 from sparse_lib.optimizer.growth import Growth, GrowthSource
+from sparse_lib.optimizer.restart import FreshState
 from sparse_lib.optimizer.steps import Steps
 from sparse_lib.optimizer.tracked import TrackedKernel, state_initializer
 from sparse_lib.updaters import Static, Updater
@@ -77,9 +78,11 @@ class SparseOptimizer(DelegatingOptimizer):
             Hessian-gradient product without a function that computes it or cannot keep to the structure of the masks.
         """
         check_inner(inner)
+        check_masks_and_updater(masks, updater)
         super().__init__(inner, name)
         self.updater = Static() if updater is None else updater
         self.updater.check_structures(masks.structures)
+        self.updater.check_names(masks.names)
         self.masks = masks
         self._growth = GrowthSource(growth_gradient, self.updater)
         self._seed = seed
@@ -104,6 +107,7 @@ class SparseOptimizer(DelegatingOptimizer):
         # Variables built while a graph is traced must outlive it.
         with tf.init_scope():
             self._slots_by_name = self._build_inner(variables)
+            self._fresh = FreshState(self.inner)
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
         self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
@@ -160,6 +164,8 @@ class SparseOptimizer(DelegatingOptimizer):
             growth=state("growth") if self._growth.batches > 1 else None,
             position=position,
             structure=self.masks.structures[index],
+            initial=initial,
+            title=self.masks.names[index],
         )
 
     @property
@@ -278,6 +284,20 @@ class SparseOptimizer(DelegatingOptimizer):
             with restrict_averages(self.inner, positions):
                 self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
+
+    def restart(self, step: int = 0) -> None:
+        """Gives slots and the state of the updater the values of a new optimizer; masks and learning rate stay.
+
+        Compiled graphs go on as they are: see `sparse_lib.rewind`.
+
+        Args:
+          step: the step count afterwards, where schedules go on (step).
+
+        Raises:
+          ValueError: if the optimizer is not built.
+        """
+        self._check_built("optimizer.restart")
+        self._fresh.restore(self._kernels, step)
 
     def copy_masks(self) -> list[np.ndarray]:
         """Copies the masks and the state of the updater, which belong to the weights of this moment.

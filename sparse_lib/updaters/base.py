@@ -26,6 +26,7 @@ class Kernel(NamedTuple):
       state: the entries of `Updater.state_specs`, tensors of the kernel's shape.
       hessian_gradient: the Hessian times the masked gradient; None unless `Updater.needs_hessian`.
       structure: which weights may be active together; all selecting goes through it.
+      name: of the kernel, such as `conv1/kernel`; empty where it has none.
     """
 
     mask: tf.Tensor
@@ -34,6 +35,7 @@ class Kernel(NamedTuple):
     state: State
     hessian_gradient: tf.Tensor | None = None
     structure: Structure = UNSTRUCTURED
+    name: str = ""
 
 
 class Update(NamedTuple):
@@ -201,6 +203,17 @@ class Updater:
           ValueError: if it cannot keep to one of them.
         """
         del structures
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Checks settings that name kernels.
+
+        Args:
+          names: one per sparse kernel.
+
+        Raises:
+          ValueError: if there is no such kernel.
+        """
+        del names
 
     def accumulate(self, state: State, gradient: tf.Tensor) -> State:
         """Updates the state at an optimizer step.

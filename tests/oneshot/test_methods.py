@@ -429,7 +429,7 @@ def test_bad_calls():
     with pytest.raises(ValueError, match="at least one batch"):
         SNIP(sparsity=0.5).masks(objective, kernels, [])
     with pytest.raises(ValueError, match="Batches are pairs"):
-        SNIP(sparsity=0.5).masks(objective, kernels, (x, y))
+        SNIP(sparsity=0.5).masks(objective, kernels, [x, y])
     with pytest.raises(ValueError, match="No kernels"):
         Magnitude(sparsity=0.5).masks(objective, {})
     with pytest.raises(ValueError, match="'dense0/kernel'.*cannot be pruned"):

@@ -69,7 +69,7 @@ def memory_needed(parameters: int, dtype: Dtype = "float64") -> int:
 def hessian(
     objective: Objective,
     params: Sequence[tf.Tensor],
-    batches: Batches,
+    batches: Any,
     subspace: Subspace,
     *,
     dtype: Dtype = "float64",
@@ -88,7 +88,7 @@ def hessian(
     Args:
       objective: the loss.
       params: trainable values at which to differentiate, as from `objective.params()`.
-      batches: the data.
+      batches: the data, in any form that `Batches.of` takes.
       subspace: the n coordinates.
       dtype: dtype of the model and of the sums over a batch, whatever the model's own is; float32 takes half the time,
         with an error of about 1e-7 of the largest eigenvalue.
@@ -120,6 +120,7 @@ def hessian(
       ('rows', [[5.0]])
     """
     _check(subspace.size, dtype, structure, rows_at_once, limit)
+    batches = Batches.of(batches)
     values = [tf.cast(p, dtype) for p in params]
 
     def parts(method: str) -> Parts:
