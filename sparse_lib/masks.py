@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import distributions, mask_files, mask_report, selection
+from sparse_lib import mask_files, mask_report, selection
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
-from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured, select_globally
+from sparse_lib.magnitude import keep_largest
+from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
 def _mask_variable(kernel: keras.Variable, value: tf.Tensor, name: str) -> tf.Variable:
@@ -67,14 +68,6 @@ def _shuffle(rng: np.random.Generator, shape: Sequence[int], count: int) -> np.n
 
 def _noise(rng: np.random.Generator, shape: Sequence[int]) -> tf.Tensor:
     return tf.constant(rng.random(tuple(shape), np.float32))
-
-
-def _check_shrinks(name: str, active: int, kept: int) -> None:
-    if kept > active:
-        raise InputError(
-            f"At this sparsity {name} would keep {kept:,} weights, and {active:,} are left: give a higher sparsity, or "
-            "restore the masks first."
-        )
 
 
 class Masks(tf.Module):
@@ -226,27 +219,9 @@ class Masks(tf.Module):
         Raises:
           ValueError: for a sparsity out of range, or a kernel that has fewer active weights than it is to keep.
         """
-        shapes = {name: tuple(kernel.shape) for name, kernel in zip(self.names, self.kernels, strict=True)}
-        scores, among = [tf.abs(tf.convert_to_tensor(kernel)) for kernel in self.kernels], self.values()
-        there = [int(structure.count(mask)) for structure, mask in zip(self.structures, among, strict=True)]
-        if distribution == "global":
-            distributions.check_sparsity("The sparsity", sparsity)
-            size = sum(s.size(shape) for s, shape in zip(self.structures, shapes.values(), strict=True))
-            kept = size - distributions.n_zeros(size, sparsity)
-            _check_shrinks("all kernels together", sum(there), kept)
-            self._shrink(select_globally(self.structures, scores, kept, among))
-            return
-        counts = distributions.nnz(shapes, sparsity, distribution=distribution)
-        units = [
-            s.budget(shape, counts[name]) for s, (name, shape) in zip(self.structures, shapes.items(), strict=True)
-        ]
-        for name, before, kept in zip(shapes, there, units, strict=True):
-            _check_shrinks(name, before, kept)
-        parts = zip(self.structures, scores, units, among, strict=True)
-        self._shrink([structure.select(score, kept, mask) for structure, score, kept, mask in parts])
-
-    def _shrink(self, values: Sequence[tf.Tensor]) -> None:
-        for mask, value in zip(self.variables_by_kernel, self._validate(values), strict=True):
+        weights = [tf.convert_to_tensor(kernel) for kernel in self.kernels]
+        candidates = dict(zip(self.names, zip(weights, self.values(), self.structures, strict=True), strict=True))
+        for mask, value in zip(self.variables_by_kernel, keep_largest(candidates, sparsity, distribution), strict=True):
             mask.assign(value)
         self.project()
 

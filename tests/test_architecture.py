@@ -19,7 +19,7 @@ CORE = (
     "_utils _keras",
     "selection distributions schedules learning_rates mask_files mask_checkpoints structures batches",
     "kernels",
-    "dense_weights",
+    "dense_weights magnitude",
     "mask_report",
     "masks",
     "updaters initializers objective",

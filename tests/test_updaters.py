@@ -336,6 +336,21 @@ def test_global_pruning_ranks_all_kernels():
     assert not np.any(updates[1].weight[2])
 
 
+def test_pruning_by_a_schedule_per_kernel():
+    weights = np.arange(1.0, 11.0)
+    kernels = [
+        kernel(np.ones(10, bool), weights)._replace(name=name)
+        for name in ("conv1/kernel", "conv2/kernel", "head/kernel")
+    ]
+    ramp = schedules.PolynomialSparsity(0.0, 0.8, begin=0, end=10, power=1.0)
+    pruning = updaters.Prune(sparsity={"conv*": ramp, "conv2": 0.2}, frequency=5)
+    for step, counts in ((0, [10, 8, 10]), (5, [6, 8, 10]), (10, [2, 8, 10])):
+        updates = pruning.update(kernels, CONTEXT._replace(step=tf.constant(step, tf.int64)))
+        assert [int(np.sum(update.mask)) for update in updates] == counts
+        for update, count in zip(updates, counts, strict=True):
+            np.testing.assert_array_equal(update.mask, weights > 10 - count)
+
+
 def test_pruned_weights_never_come_back():
     before = kernel([1, 1, 0, 0], [1, 2, 0, 0])
     update = one(updaters.Prune(sparsity=schedules.Constant(0.1)), before)
@@ -442,6 +457,12 @@ def test_number_as_drop_fraction_anneals_to_the_end():
         (lambda: updaters.GraNet(sparsity=HALF), "GraNet anneals its drop fraction"),
         (lambda: updaters.SET(end_step=10, drop_fraction=1.3), "drop fraction is 1.3"),
         (lambda: updaters.RigL(end_step=10, growth_init="ones"), "growth_init='ones' is not known; use zeros, random"),
+        (lambda: updaters.Prune(sparsity={"a": HALF}, scope="global"), "one target for all kernels: give one schedule"),
+        (lambda: updaters.Prune(sparsity={"a": 1.5}), "The sparsity of 'a' is 1.5"),
+        (
+            lambda: updaters.Prune(sparsity={"b*": HALF}).check_names(["a/kernel"]),
+            r"names \['b\*'\]; the kernels are a",
+        ),
         (lambda: updaters.Prune(sparsity=HALF, scope="model"), "scope='model' is not known; use layer or global"),
         (lambda: updaters.TopKAST(extra_density=2), "extra_density is 2; give a fraction"),
         (lambda: updaters.MEST(end_step=9, soft_bound=True, redistribute=True), "leave redistribute out"),
