@@ -266,6 +266,7 @@ def test_averages_are_those_of_keras():
     results = []
     for wrap in (False, True):
         model, optimizer = make(SGD(0.1, use_ema=True, ema_momentum=0.5), sparsity=0.0)
+        sparse_lib.strip(model)
         model.compile(optimizer if wrap else SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
         x, y = data()
         callbacks = [keras.callbacks.SwapEMAWeights()]
