@@ -20,7 +20,7 @@ CORE = (
     "selection distributions schedules learning_rates mask_files structures",
     "masks",
     "updaters initializers objective",
-    "gradient_flow metainit dead_neurons counting",
+    "gradient_flow metainit dead_neurons mask_symmetry counting",
     "oneshot optimizer",
     "api",
 )
