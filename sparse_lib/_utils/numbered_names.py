@@ -15,6 +15,7 @@ def split_number(token: str) -> tuple[str, float | None]:
       The name and the number; None without one.
 
     Examples:
+      >>> from sparse_lib._utils.numbered_names import split_number
       >>> split_number("grad_scale_.5"), split_number("zeros")
       (('grad_scale', 0.5), ('zeros', None))
     """

@@ -110,7 +110,8 @@ class NetworkSettings(Settings, name="network"):
         """Checks the name of the network, and that no setting would be ignored.
 
         Raises:
-          SettingError: for an unknown network or activation, a shuffle without masks, or two sources of weights.
+          SettingError: for an unknown network or activation, a shuffle without masks, a warm-up without weight decay,
+            or two sources of weights.
         """
         super().__post_init__()
         known = f"is not known; use one of {', '.join(NETWORKS)}{suggest(self.network_name, NETWORKS)}"
@@ -119,6 +120,8 @@ class NetworkSettings(Settings, name="network"):
         self.require(_is_activation(self.activation), "activation", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
+        decays = bool(self.weight_decay) or not self.weight_decay_warmup
+        self.require(decays, "weight_decay_warmup", "warms up network.weight_decay; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
         self.require(
             one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"

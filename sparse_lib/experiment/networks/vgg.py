@@ -22,7 +22,7 @@ class VGG16(ScalableNetwork, name="vgg16"):
       width: factor on all channels and units.
       classifier: `dense` has two hidden layers of 4,096 units. `pooled` has none: as in the published code of the RigL
         and gradient-flow papers, the last group is averaged over the image instead of max-pooled, and there are no
-        biases: 15,222,464 parameters.
+        biases: 15,222,464 parameters of VGG16.
       dropout: share of the values dropped after each hidden dense layer (fraction); 0.5 in the paper, section 3.1.
       use_batch_norm: whether a batch normalisation follows each convolution.
       convolutions: in each of the five groups (Simonyan & Zisserman 2015, table 1).

@@ -57,12 +57,11 @@ class MaskLogs:
         """
         if not self._settings.log_mask_images:
             return {}
-        drawn = {}
-        for name, tensor in zip(self._masks.names, self._masks.values(), strict=True):
-            mask = tensor.numpy()
-            drawn[f"mask/{name}"] = np.uint8(255) * mask.reshape(-1, mask.shape[-1])
-            if len(mask) == math.prod(self._input_shape) and mask.ndim == 2:
-                drawn[f"input_pixels/{name}"] = _draw_pixels(mask, self._input_shape)
+        masks = dict(zip(self._masks.names, (mask.numpy() for mask in self._masks.values()), strict=True))
+        drawn = {f"mask/{name}": np.uint8(255) * mask.reshape(-1, mask.shape[-1]) for name, mask in masks.items()}
+        name, mask = next(iter(masks.items()))
+        if mask.ndim == 2 and len(mask) == math.prod(self._input_shape) and min(self._input_shape[:2]) > 1:
+            drawn[f"input_pixels/{name}"] = _draw_pixels(mask, self._input_shape)
         return drawn
 
 

@@ -191,6 +191,7 @@ SHARED = {
     "training.log_freq": 200,
     "optimizer.name": "momentum",
     "optimizer.momentum": 0.9,
+    "oneshot.examples": 1000,
     "unit_scaled_init.method": "fanin_normal",
     "unit_scaled_init.scale": 2.0,
 }
