@@ -21,6 +21,7 @@ CUBIC = schedules.PolynomialSparsity(initial=0.3, final=0.8, begin=2, end=8)
 EVERY_2 = {"end_step": 10, "frequency": 2}
 UPDATERS = {
     "static": updaters.Static(),
+    "static_reinit": updaters.StaticReinit(**EVERY_2, growth_init="initial_dist_2"),
     "prune": updaters.Prune(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
     "prune_global": updaters.Prune(sparsity=CUBIC, scope="global", begin_step=2, end_step=8, frequency=2),
     "set": updaters.SET(**EVERY_2),

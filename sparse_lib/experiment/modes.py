@@ -55,7 +55,8 @@ def _initial_masks(
         return [tf.constant(stored[name]) for name in kernels]
     if sparsity := experiment.training.oneshot_prune_fraction:
         oneshot = experiment.oneshot.build(sparsity, experiment.mask_updater.update_alg)
-        batches = _oneshot_batches(experiment.dataset.train, experiment.oneshot.examples, seed)
+        examples = experiment.oneshot.count_examples(experiment.training.val_batch_size)
+        batches = _oneshot_batches(experiment.dataset.train, examples, seed)
         return oneshot.masks(Objective(model), kernels, batches, structures=structures, seed=seed)
     if experiment.masks.sparsity:
         counts = experiment.masks.counts(kernels)

@@ -124,6 +124,7 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         augmentation=experiment.dataset.augmentation,
         label_smoothing=training.label_smoothing,
         gradient_regularization=training.gradient_regularization,
+        weight_decay_warmup=experiment.network.weight_decay_warmup,
         jit_compile=training.jit_compile,
     )
     return Built(model, optimizer, steps, experiment.dataset, training)

@@ -66,6 +66,7 @@ class Steps:
         augmentation: str | None = None,
         label_smoothing: float = 0.0,
         gradient_regularization: float = 0.0,
+        weight_decay_warmup: int = 0,
         jit_compile: bool | None = None,
     ) -> None:
         """Moves data in memory to the device; nothing is traced yet.
@@ -79,6 +80,7 @@ class Steps:
           augmentation: of the images, as in `Dataset`.
           label_smoothing: share of the target distributed evenly over all classes (fraction).
           gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
+          weight_decay_warmup: steps over which the L2 term rises linearly from 0 (step); 0 has no warm-up.
           jit_compile: whether XLA compiles the loop; None means `wants_xla(model)`.
 
         Raises:
@@ -93,7 +95,7 @@ class Steps:
         self._model, self._optimizer = model, optimizer
         self._examples = len(train)
         self._batch_size, self._seed, self._penalty = batch_size, seed, gradient_regularization
-        self._smoothing = label_smoothing
+        self._smoothing, self._decay_warmup = label_smoothing, weight_decay_warmup
         self._resident: Resident | None = None
         if isinstance(train.images, EncodedImages):
             self._stream = TrainingStream(
@@ -216,7 +218,7 @@ class Steps:
             if self._penalty:
                 objective += self._gradient_penalty(images, labels)
             if self._model.losses:
-                objective += tf.add_n(self._model.losses)
+                objective += self._warm_up(tf.add_n(self._model.losses))
             share = objective / self._replicas
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
         return loss / self._replicas, correct, tape.gradient(share, variables)
@@ -228,6 +230,13 @@ class Steps:
         logits = tf.cast(logits, loss.dtype)
         uniform = tf.reduce_mean(tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1))
         return (1 - self._smoothing) * loss + self._smoothing * uniform
+
+    def _warm_up(self, penalty: tf.Tensor) -> tf.Tensor:
+        """L2 term times min(1, step / warm-up)."""
+        if not self._decay_warmup:
+            return penalty
+        step = tf.cast(self._optimizer.iterations, penalty.dtype)
+        return penalty * tf.minimum(step / self._decay_warmup, 1.0)
 
     def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = self._model.trainable_variables

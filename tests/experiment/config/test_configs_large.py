@@ -43,6 +43,7 @@ UPDATERS = {
     "snfs": updaters.SNFS,
     "snfs_redistributed": updaters.SNFS,
     "srigl": updaters.SRigL,
+    "static_reinit": updaters.StaticReinit,
     "topkast": updaters.TopKAST,
 }
 
@@ -79,7 +80,7 @@ def settings(network, method="dense", *bindings):
 def test_every_network_and_method_has_its_file():
     assert {*UPDATERS, *FROM_PRUNING, *FROM_DENSE, "static"} == set(METHODS)
     named = {settings(network)["network"].network_name for network in NETWORKS}
-    assert named == {"wide_resnet", "resnet", "vgg16", "mobilenet", "vit", "gru"}
+    assert named == {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
