@@ -61,7 +61,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         super().__init__(np.float64, (subspace.size, subspace.size))
         self.objective = objective
         self.subspace = subspace
-        self._params = _check_shapes(params, subspace)
+        self._params = check_shapes(params, subspace)
         self._batches = Batches.of(batches)
         self._training = training
         self._mean = DataMean(self._products, objective.model)
@@ -96,7 +96,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         """
         other = copy.copy(self)
         other.subspace = self.subspace if subspace is None else subspace
-        other._params = _check_shapes(self._params if params is None else params, other.subspace)
+        other._params = check_shapes(self._params if params is None else params, other.subspace)
         other._batches = self._batches if batches is None else Batches.of(batches)
         other.shape = (other.subspace.size, other.subspace.size)
         return other
@@ -173,7 +173,19 @@ def pull_back(tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tenso
     return [tf.convert_to_tensor(g) for g in gradient]
 
 
-def _check_shapes(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
+def check_shapes(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
+    """Checks that parameters are those of a subspace.
+
+    Args:
+      params: trainable values.
+      subspace: coordinates among them.
+
+    Returns:
+      The values as tensors.
+
+    Raises:
+      InputError: if their shapes differ.
+    """
     tensors = [tf.convert_to_tensor(p) for p in params]
     if [tuple(t.shape) for t in tensors] != list(subspace.shapes):
         raise InputError(
