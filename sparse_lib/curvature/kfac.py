@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature import output_factors
 from sparse_lib.batches import Batches
+from sparse_lib.curvature import output_factors
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.kronecker import Block, BlockOperator, DiagonalBlock, KroneckerBlock
 from sparse_lib.curvature.linear_layers import LinearLayer, Pass, linear_layers
