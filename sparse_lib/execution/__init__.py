@@ -1,0 +1,1 @@
+"""Execution of sparse layers on their active weights."""
