@@ -16,7 +16,9 @@ from sparse_lib._keras.layer_types import DEPTHWISE_CONVOLUTIONS, input_axes, is
 from sparse_lib._keras.tracing import variable_owners
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
+from sparse_lib.execution import Execution, Mode
 from sparse_lib.masks import Masks, random_masks
+from sparse_lib.optimizer import execute_model_steps
 from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
 _DENSE_LAYERS = (*DEPTHWISE_CONVOLUTIONS, keras.layers.Embedding)
@@ -146,6 +148,7 @@ def sparsify(
     include: Rules = is_weight_matrix,
     exclude: Rules = (),
     seed: int = 0,
+    execution: Mode = "auto",
 ) -> Masks:
     """Makes a model sparse: creates random masks for its kernels and zeroes the inactive weights.
 
@@ -165,6 +168,9 @@ def sparsify(
       include: rules for the sparse kernels, see `sparse_kernels`.
       exclude: rules for kernels to leave dense.
       seed: random seed of the masks.
+      execution: whether layers multiply by their active weights alone in `fit`, `evaluate`, `predict` and inside of
+        `SparseOptimizer.execute`: `sparse` where there is such a product, `auto` where it pays on this machine, `dense`
+        nowhere.
 
     Returns:
       The masks, an argument of `SparseOptimizer`.
@@ -209,7 +215,14 @@ def sparsify(
         first_layer_dense=first_layer_dense,
     )
     values = random_masks(list(shapes.values()), [counts[name] for name in shapes], seed, structures)
-    return Masks(list(kernels.values()), [tf.constant(v) for v in values], list(kernels), structures)
+    masks = Masks(list(kernels.values()), [tf.constant(v) for v in values], list(kernels), structures)
+    _execute(model, masks, execution)
+    return masks
+
+
+def _execute(model: keras.Model, masks: Masks, mode: Mode) -> None:
+    masks.execution = Execution(model, masks, mode)
+    execute_model_steps(model, masks.execution)
 
 
 def _require_kernels(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
@@ -224,6 +237,7 @@ def transfer_masks(
     *,
     include: Rules = is_weight_matrix,
     exclude: Rules = (),
+    execution: Mode = "auto",
 ) -> Masks:
     """Transfers masks from another model or a file to a model of the same architecture.
 
@@ -232,6 +246,7 @@ def transfer_masks(
       model: a built model whose sparse kernels have the same order and shapes as those of the source.
       include: rules for the sparse kernels, as when the masks were made.
       exclude: rules for kernels to leave dense.
+      execution: as in `sparsify`.
 
     Returns:
       Masks of the model's kernels, with the same structures; inactive weights are zero.
@@ -263,4 +278,6 @@ def transfer_masks(
         kernel_structures(model, [kernel], parse(text))[0]
         for kernel, text in zip(kernels.values(), stored.structures, strict=True)
     ]
-    return Masks(list(kernels.values()), stored.values, list(kernels), structures)
+    masks = Masks(list(kernels.values()), stored.values, list(kernels), structures)
+    _execute(model, masks, execution)
+    return masks

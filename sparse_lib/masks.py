@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -83,6 +84,7 @@ class Masks(tf.Module):
       initial: NumPy values of the kernels before masking, for methods that grow weights back to them.
       explored: one boolean variable per kernel, True for weights that were ever active (in-time over-parameterisation,
         ITOP).
+      execution: the `Execution` of the model, from `sparsify`; None where all products are dense.
 
     Examples:
       >>> import keras
@@ -125,6 +127,7 @@ class Masks(tf.Module):
         parts = list(zip(self.kernels, values, self.names, strict=True))
         self.variables_by_kernel = [_mask_variable(k, v, f"{n}/mask") for k, v, n in parts]
         self.explored = [_mask_variable(k, v, f"{n}/explored") for k, v, n in parts]
+        self.execution: Any = None
         self.project()
 
     def _validate(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:

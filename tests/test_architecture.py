@@ -20,7 +20,7 @@ CORE = (
     "selection distributions schedules learning_rates mask_files structures",
     "masks",
     "updaters initializers objective",
-    "gradient_flow metainit dead_neurons counting",
+    "execution gradient_flow metainit dead_neurons counting",
     "oneshot optimizer",
     "api",
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sparse_lib.execution import Mode
 from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
 
 
@@ -27,6 +28,9 @@ class TrainingSettings(Settings, name="training"):
       keep_checkpoints: checkpoints that are kept, beside the first (count); None keeps all.
       save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
+      execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
+        such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
+        and a run may go on with another execution.
     """
 
     seed: Seed = 0
@@ -43,3 +47,4 @@ class TrainingSettings(Settings, name="training"):
     keep_checkpoints: Count | None = 25
     save_update_pairs: bool = False
     jit_compile: bool | None = None
+    execution: Mode = "auto"
