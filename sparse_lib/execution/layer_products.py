@@ -127,16 +127,12 @@ class ConvolutionProduct(LayerProduct):
         )
 
     def find_dense_gradient(self, inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-        """Correlates inputs and upstream gradient."""
-        geometry = self._geometry()
-        return tf.raw_ops.Conv2DBackpropFilter(
-            input=inputs,
-            filter_sizes=tf.constant(kernel(self.layer).shape.as_list()),
-            out_backprop=upstream,
-            strides=[1, *geometry["strides"], 1],
-            padding=geometry["padding"].upper(),
-            dilations=[1, *geometry["dilations"], 1],
-        )
+        """Differentiates the dense convolution, which a graph does not compute."""
+        weights = tf.zeros(kernel(self.layer).shape, inputs.dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs = self.layer.convolution_op(inputs, weights)
+        return tape.gradient(outputs, weights, output_gradients=upstream)
 
     def _geometry(self) -> dict[str, Any]:
         layer = self.layer
