@@ -15,6 +15,7 @@ from sparse_lib import distributions, initializers, mask_sources
 from sparse_lib._keras import fitting
 from sparse_lib._keras.optimizers import unwrap
 from sparse_lib._utils.errors import InputError
+from sparse_lib.execution import Execution, Mode
 from sparse_lib.kernels import (
     KernelFilter,
     Rule,
@@ -27,7 +28,7 @@ from sparse_lib.kernels import (
 )
 from sparse_lib.masks import Masks
 from sparse_lib.objective import Loss
-from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.optimizer import SparseOptimizer, execute_model_steps
 from sparse_lib.structures import UNSTRUCTURED, Structure
 
 __all__ = [
@@ -72,6 +73,7 @@ def sparsify(
     include: Rules = is_weight_matrix,
     exclude: Rules = (),
     seed: int = 0,
+    execution: Mode = "auto",
 ) -> Masks:
     """Makes a model sparse: chooses the active weights of its kernels and zeroes all others.
 
@@ -101,6 +103,9 @@ def sparsify(
       include: rules for the sparse kernels, see `sparse_kernels`.
       exclude: rules for kernels to leave dense.
       seed: random seed of the masks.
+      execution: whether layers multiply by their active weights alone in `fit`, `evaluate`, `predict` and inside of
+        `SparseOptimizer.execute`: `sparse` where there is such a product, `auto` where it pays on this machine, `dense`
+        nowhere.
 
     Returns:
       The masks, an argument of `SparseOptimizer`. Training under another optimizer warns once, since nothing would keep
@@ -157,8 +162,8 @@ def sparsify(
             warnings.warn(_TRAINED.format(model.name), stacklevel=2)
     fitting.warn_unless(model, _is_sparse_optimizer, _PLAIN.format(model.name))
     if keep is not None:
-        return _join(model, keep, new, values, structures)
-    return Masks(list(new.values()), values, list(new), structures, model=model)
+        return _execute(model, _join(model, keep, new, values, structures), execution)
+    return _execute(model, Masks(list(new.values()), values, list(new), structures, model=model), execution)
 
 
 def _check_types(sparsity: Any, structure: Any, keep: Any) -> None:
@@ -168,6 +173,12 @@ def _check_types(sparsity: Any, structure: Any, keep: Any) -> None:
         raise InputError(f"The sparsity is {sparsity!r}: give a fraction of zeros in [0, 1), or a mapping from names.")
     if keep is not None and not isinstance(keep, Masks):
         raise InputError(f"keep= takes the masks of an earlier sparsify(model), got {keep!r}.")
+
+
+def _execute(model: keras.Model, masks: Masks, mode: Mode) -> Masks:
+    masks.execution = Execution(model, masks, mode)
+    execute_model_steps(model, masks.execution)
+    return masks
 
 
 def _require_kernels(model: keras.Model, kernels: dict[str, keras.Variable]) -> dict[str, keras.Variable]:
@@ -237,6 +248,7 @@ def transfer_masks(
     *,
     include: Rules = is_weight_matrix,
     exclude: Rules = (),
+    execution: Mode = "auto",
 ) -> Masks:
     """Transfers masks from another model or a file to a model of the same architecture.
 
@@ -245,6 +257,7 @@ def transfer_masks(
       model: a built model whose sparse kernels have the same order and shapes as those of the source.
       include: rules for the sparse kernels, as when the masks were made.
       exclude: rules for kernels to leave dense.
+      execution: as in `sparsify`.
 
     Returns:
       Masks of the model's kernels, with the same structures; inactive weights are zero.
@@ -267,7 +280,7 @@ def transfer_masks(
     kernels = _require_kernels(model, sparse_kernels(model, include, exclude))
     values, structures = mask_sources.read(source, model, kernels)
     fitting.warn_unless(model, _is_sparse_optimizer, _PLAIN.format(model.name))
-    return Masks(list(kernels.values()), values, list(kernels), structures, model=model)
+    return _execute(model, Masks(list(kernels.values()), values, list(kernels), structures, model=model), execution)
 
 
 def initialize(

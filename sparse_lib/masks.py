@@ -4,6 +4,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -84,6 +85,7 @@ class Masks(tf.Module):
       initial: NumPy values of the kernels before masking, for methods that grow weights back to them.
       explored: one boolean variable per kernel, True for weights that were ever active (in-time over-parameterisation,
         ITOP).
+      execution: the `Execution` of the model, from `sparsify`; None where all products are dense.
 
     Examples:
       >>> import keras
@@ -134,6 +136,7 @@ class Masks(tf.Module):
         parts = list(zip(self.kernels, values, self.names, strict=True))
         self.variables_by_kernel = [_mask_variable(k, v, f"{n}/mask") for k, v, n in parts]
         self.explored = [_mask_variable(k, v, f"{n}/explored") for k, v, n in parts]
+        self.execution: Any = None
         if keep is not None:
             self._share(keep)
         self.project()

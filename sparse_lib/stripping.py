@@ -5,7 +5,7 @@ import keras
 from sparse_lib._keras import fitting, graph_cache
 from sparse_lib._keras.optimizers import restore_gradient_sum, unwrap
 from sparse_lib.kernels import check_model
-from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.optimizer import SparseOptimizer, restore_model_steps
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -36,6 +36,7 @@ def strip(model: keras.Model) -> keras.Model:
     """
     check_model(model)
     fitting.forget(model)
+    restore_model_steps(model)
     graph_cache.forget(model)
     optimizer = unwrap(getattr(model, "optimizer", None))
     if isinstance(optimizer, SparseOptimizer):

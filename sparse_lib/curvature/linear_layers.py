@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import layer_types, tracing
+from sparse_lib._keras.stand_ins import replace_attributes
 from sparse_lib.curvature.operators import Tensors, pull_back
 from sparse_lib.curvature.output_factors import at_least_float32, require_tensor
 from sparse_lib.objective import Objective
@@ -178,15 +179,8 @@ def _record_sums(layers: Sequence[keras.Layer]) -> Iterator[dict[int, list[tf.Te
 
         return activate
 
-    # Past Keras' __setattr__, which tracks attributes.
-    before = [layer.activation for layer in layers]
-    for layer, activation in zip(layers, before, strict=True):
-        layer.__dict__["activation"] = record(layer, activation)
-    try:
+    with replace_attributes([(layer, {"activation": record(layer, layer.activation)}) for layer in layers]):
         yield sums
-    finally:
-        for layer, activation in zip(layers, before, strict=True):
-            layer.__dict__["activation"] = activation
 
 
 def _read(layer: Any, numbers: dict[int, int]) -> LinearLayer | None:

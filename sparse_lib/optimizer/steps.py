@@ -9,6 +9,7 @@ import tensorflow as tf
 from sparse_lib._keras.optimizers import batch_counter, restrict_averages
 from sparse_lib._utils import distribute
 from sparse_lib.optimizer.growth import Growth, GrowthSource
+from sparse_lib.optimizer.packed import PackedKernels
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import State, UpdateContext, Updater
 
@@ -96,6 +97,18 @@ class Steps:
                 if self._updater.has_reserve:
                     tracked.split_reserve(strategy)
                 tracked.project(strategy)
+
+    def train_packed(self, packed: PackedKernels, grads: list[Any]) -> None:
+        """Lets the inner optimizer step where some kernels and their slots are packed, on one replica.
+
+        Args:
+          packed: of the kernels whose gradients are vectors.
+          grads: of all variables.
+        """
+        pairs = [(i, g) for i, g in enumerate(grads) if g is not None]
+        averages = restrict_averages(self._inner, [i for i, _ in pairs])
+        with _after(tf.distribute.get_strategy(), grads), packed.in_place(), averages:
+            self._inner.apply([g for _, g in pairs], [self._variables[i] for i, _ in pairs])
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         """Changes masks, weights, slots and state; counts as a step if it replaces one.

@@ -158,6 +158,13 @@ class Updater:
         return False
 
     @property
+    def trains_off_mask(self) -> bool:
+        """Whether a step without a mask update uses gradients of weights off the mask."""
+        return self.has_reserve or any(
+            getattr(type(self), name) is not getattr(Updater, name) for name in ("training_gradient", "accumulate")
+        )
+
+    @property
     def state_specs(self) -> tuple[str, ...]:
         """Names of the float tensors to be kept between steps, each of its kernel's shape.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sparse_lib.execution import Mode
 from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
 
 
@@ -33,6 +34,9 @@ class TrainingSettings(Settings, name="training"):
       log_mask_symmetry: whether a log step counts the permutations of neurons that leave the masks as they are, and the
         unique and the zeroed neurons; for networks whose layers form a chain.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
+      execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
+        such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
+        and a run may go on with another execution.
     """
 
     seed: Seed = 0
@@ -51,3 +55,4 @@ class TrainingSettings(Settings, name="training"):
     log_mask_images: bool = False
     log_mask_symmetry: bool = False
     jit_compile: bool | None = None
+    execution: Mode = "auto"

@@ -264,6 +264,7 @@ class Loop:
             "seed": self._settings.seed,
             "sparsity": self._masks.sparsity(),
             **self._cost.sizes(),
+            "execution": self._steps.explain_execution(),
             "training_flops": self._tally.flops,
             "steps_per_second": self._settings.total_steps / seconds if seconds else math.nan,
             "wall_seconds": seconds,
