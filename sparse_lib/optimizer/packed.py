@@ -34,6 +34,9 @@ class PackedKernels:
 
     `pack` fills them, steps inside of `in_place` change them, and `unpack` writes them back. Kernels and slots are out
     of date in between.
+
+    Attributes:
+      tracked: the kernels.
     """
 
     def __init__(self, tracked: Sequence[TrackedKernel]) -> None:
@@ -42,6 +45,7 @@ class PackedKernels:
         Args:
           tracked: the kernels.
         """
+        self.tracked = list(tracked)
         self._variables = [[t.kernel, *t.slots] for t in tracked]
         self._vectors = [[_make_vector(v) for v in variables] for variables in self._variables]
 

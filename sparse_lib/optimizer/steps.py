@@ -105,10 +105,14 @@ class Steps:
           packed: of the kernels whose gradients are vectors.
           grads: of all variables.
         """
-        pairs = [(i, g) for i, g in enumerate(grads) if g is not None]
-        averages = restrict_averages(self._inner, [i for i, _ in pairs])
-        with _after(tf.distribute.get_strategy(), grads), packed.in_place(), averages:
-            self._inner.apply([g for _, g in pairs], [self._variables[i] for i, _ in pairs])
+        strategy = tf.distribute.get_strategy()
+        present = [i for i, g in enumerate(grads) if g is not None]
+        dense = [t for t in self._tracked if grads[t.position] is not None and t not in packed.tracked]
+        with _after(strategy, grads), packed.in_place(), restrict_averages(self._inner, present):
+            masked = {t.position: t.training_gradient(self._updater, grads[t.position]) for t in dense}
+            self._inner.apply([masked.get(i, grads[i]) for i in present], [self._variables[i] for i in present])
+            for tracked in dense:
+                tracked.project(strategy)
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         """Changes masks, weights, slots and state; counts as a step if it replaces one.

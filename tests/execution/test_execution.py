@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import sparse_lib
-from sparse_lib.execution import Execution
+from sparse_lib.execution import Execution, rule
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.training.steps import Steps
 
@@ -82,7 +82,7 @@ def train(name: str, modes: tuple[str, str], inner: keras.optimizers.Optimizer, 
                 losses += result.losses.tolist()
                 step += taken
         masks.check()
-        assert len(execution.plan(33)) == (len(masks) if modes[-1] == "sparse" else 0)
+        assert len(execution.plan(33)) in {"sparse": [len(masks)], "dense": [0], "auto": [1, 2, 3]}[modes[-1]]
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
         return np.array(losses), variables, [mask.numpy() for mask in masks.values()]
     finally:
@@ -104,6 +104,14 @@ def test_training_equals_dense_training(name):
     assert_same(dense, train(name, ("dense", "sparse"), inner()), 2e-5)
     if name == "rigl":
         assert_same(dense, train(name, ("sparse", "dense"), inner()), 2e-5)
+
+
+def test_kernels_outside_of_the_plan_stay_masked(monkeypatch):
+    inner = lambda: keras.optimizers.SGD(0.05, momentum=0.9)  # noqa: E731
+    dense = train("rigl", ("dense", "dense"), inner())
+    limits = [0.9, 0.0, 0.0, 0.9]
+    monkeypatch.setattr(rule, "find_limit", lambda product, shape, *_: limits[len(shape) - 2 + (shape[-1] == 4)])
+    assert_same(dense, train("rigl", ("auto", "auto"), inner()), 2e-5)
 
 
 @pytest.mark.slow
