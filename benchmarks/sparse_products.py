@@ -56,7 +56,9 @@ PRODUCTS = ("outputs", "inputs", "weights")
 def make_products(layer: Layer, density: float) -> tuple[dict[str, Callable[[], tf.Tensor]], ...]:
     """Returns the three sparse and the three dense products of a layer, by name."""
     rng = np.random.default_rng(0)
-    shape = [layer.kernel, layer.kernel, layer.channels, layer.outputs] if layer.size else [layer.channels, layer.outputs]
+    shape = (
+        [layer.kernel, layer.kernel, layer.channels, layer.outputs] if layer.size else [layer.channels, layer.outputs]
+    )
     structure = products.find_structure(rng.random(shape) < density)
     kernel = tf.constant(rng.normal(size=shape), tf.float32)
     values = tf.gather(tf.reshape(kernel, [-1]), structure.index)
@@ -87,9 +89,7 @@ def make_products(layer: Layer, density: float) -> tuple[dict[str, Callable[[], 
         "inputs": lambda: tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **dense
         ),
-        "weights": lambda: tf.raw_ops.Conv2DBackpropFilter(
-            input=x, filter_sizes=shape, out_backprop=dy, **dense
-        ),
+        "weights": lambda: tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=shape, out_backprop=dy, **dense),
     }
 
 

@@ -206,7 +206,7 @@ def conv2d_transposed(
         dy: gradient of the outputs [batch, out height, out width, outputs].
         values: active weights of the kernel [nnz].
         structure: of the kernel.
-        input_size: height and width of the images (int32 [2]).
+        input_size: height and width of the images (int32 [2], or a list of numbers and tensors).
         kernel_size: kernel height and width.
         strides: vertical and horizontal stride.
         padding: "same" or "valid".
@@ -257,16 +257,9 @@ def conv2d_values(
     return dvalues
 
 
-class _Read(NamedTuple):
-    """What the products read of a structure."""
-
-    row_pointers: tf.Tensor
-    row_outputs: tf.Tensor
-    column_pointers: tf.Tensor
-
-
-def _structure_of(op: tf.Operation) -> _Read:
-    return _Read(*op.inputs[2:5])
+def _structure_of(op: tf.Operation) -> Structure:
+    """Returns what an operation was given of a structure, which is all that its gradients need."""
+    return Structure(None, *op.inputs[2:5], None, None)
 
 
 def _conv_options(op: tf.Operation) -> dict[str, Any]:
@@ -278,8 +271,9 @@ def _conv_options(op: tf.Operation) -> dict[str, Any]:
     }
 
 
-def _size_of(x: tf.Tensor) -> tf.Tensor:
-    return tf.shape(x)[1:3]
+def _size_of(x: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns height and width of images: numbers where they are known, so that shapes stay static."""
+    return [x.shape[i] if x.shape.rank and x.shape[i] is not None else tf.shape(x)[i] for i in (1, 2)]
 
 
 @tf.RegisterGradient("SparseLibMatmul")

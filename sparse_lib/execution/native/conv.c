@@ -11,6 +11,8 @@
 
 /* The packed rows of a group shall stay in the second-level cache; groups are enough for some threads. */
 enum { PACKED_BYTES = 384 << 10, LEAST_GROUPS = 4, MOST_PARTS = 16 };
+/* How many numbers ahead a row is fetched. */
+enum { FETCHED = 64 };
 
 typedef struct {
   const Plan *plan;
@@ -58,7 +60,7 @@ static void divide(Plan *plan) {
   plan->band = divide_up(y->points, plan->bands);
   plan->bands = divide_up(y->points, plan->band);
   plan->groups = divide_up(images * plan->bands, lanes);
-  plan->units_a_task = plan->key.wanted == VALUES ? divide_up(plan->groups, MOST_PARTS) : 1;
+  plan->units_a_task = plan->key.wanted == VALUES ? most(1, divide_up(plan->groups, MOST_PARTS)) : 1;
   plan->tasks = divide_up(plan->groups, plan->units_a_task);
   plan->width = (int)divide_up(x->points, divide_up(x->points, plan->kernels->width));
   plan->phases = y->out_step * x->out_step;
@@ -148,7 +150,7 @@ static void pack_group(const Job *job, int64_t group, char *packed) {
       found |= is_inside;
     }
     if (found)
-      plan->kernels->pack(sources, count, plan->in_places, packed);
+      plan->kernels->pack(sources, count, plan->in_places, packed, FETCHED);
     else
       memset(packed, 0, (size_t)(plan->row_size * size));
   }
@@ -195,7 +197,8 @@ static void run_value_tile(const Job *job, int64_t group, int64_t row, int64_t s
   const Plan *plan = job->plan;
   void *rows[MOST_LANES];
   if (!find_out_rows(plan, job->second, group, row, 0, start, plan->zeros, rows)) return;
-  plan->kernels->pack((const void *const *)rows, tile->width * plan->out_channels, plan->out_places, tile->output);
+  plan->kernels->pack((const void *const *)rows, tile->width * plan->out_channels, plan->out_places, tile->output,
+                      FETCHED);
   run_blocks(plan, 0, tile);
 }
 

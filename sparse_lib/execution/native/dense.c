@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-/* Multiplications that are worth a task; the most parts of a sum over the batch; numbers of a row packed at a time. */
-enum { LEAST_WORK = 1 << 17, MOST_PARTS = 16, PIECE = 64 };
+/* Multiplications that are worth a task, and the most parts of a sum over the batch. */
+enum { LEAST_WORK = 1 << 17, MOST_PARTS = 16 };
 
 typedef struct {
   const Plan *plan;
@@ -63,33 +63,29 @@ int prepare_dense(Plan *plan) {
   return !plan->in_places || !plan->out_places || !plan->zeros;
 }
 
-/* Both ways a piece of the rows is done for all vectors of the tile before the next, so that the packed piece stays in
-   the first-level cache. */
 static void pack_tile(const Plan *plan, const char *source, int64_t features, const int32_t *places, int64_t tile,
                       char *packed) {
   int64_t lanes = plan->kernels->lanes, size = (int64_t)plan->kernels->size, rows = plan->key.sizes.images;
-  for (int64_t begin = 0; begin < features; begin += PIECE)
-    for (int64_t i = 0; i < plan->width; i++) {
-      const void *from[MOST_LANES];
-      int64_t row = (tile * plan->width + i) * lanes;
-      for (int64_t lane = 0; lane < lanes; lane++, row++)
-        from[lane] = row < rows ? source + (row * features + begin) * size : plan->zeros;
-      plan->kernels->pack(from, least(PIECE, features - begin), places + begin, packed + i * lanes * size);
-    }
+  for (int64_t i = 0; i < plan->width; i++) {
+    const void *from[MOST_LANES];
+    int64_t row = (tile * plan->width + i) * lanes;
+    for (int64_t lane = 0; lane < lanes; lane++, row++)
+      from[lane] = row < rows ? source + row * features * size : plan->zeros;
+    /* A row ends before the processor notices where it leads to: the next vector's rows are fetched meanwhile. */
+    plan->kernels->pack(from, features, places, packed + i * lanes * size, lanes * features);
+  }
 }
 
 static void unpack_tile(const Plan *plan, const char *packed, int64_t tile, char *result, char *spare) {
   int64_t lanes = plan->kernels->lanes, size = (int64_t)plan->kernels->size, rows = plan->key.sizes.images;
-  int64_t features = plan->out_channels;
-  for (int64_t begin = 0; begin < features; begin += PIECE)
-    for (int64_t i = 0; i < plan->width; i++) {
-      void *to[MOST_LANES];
-      int64_t row = (tile * plan->width + i) * lanes;
-      if (row >= rows) break;
-      for (int64_t lane = 0; lane < lanes; lane++, row++)
-        to[lane] = row < rows ? result + (row * features + begin) * size : spare;
-      plan->kernels->unpack(packed + i * lanes * size, plan->out_places + begin, least(PIECE, features - begin), to);
-    }
+  for (int64_t i = 0; i < plan->width; i++) {
+    void *to[MOST_LANES];
+    int64_t row = (tile * plan->width + i) * lanes;
+    if (row >= rows) return;
+    for (int64_t lane = 0; lane < lanes; lane++, row++)
+      to[lane] = row < rows ? result + row * plan->out_channels * size : spare;
+    plan->kernels->unpack(packed + i * lanes * size, plan->out_places, plan->out_channels, to);
+  }
 }
 
 static void run_task(void *argument, int64_t index) {

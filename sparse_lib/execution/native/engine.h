@@ -45,8 +45,8 @@ typedef struct {
 typedef struct {
   int lanes, width; /* numbers in a vector; most vectors in a tile */
   size_t size;      /* bytes of a number */
-  /* Transposes `count` numbers of each lane: number i goes to packed[places[i] + lane]. */
-  void (*pack)(const void *const *lanes, int64_t count, const int32_t *places, void *packed);
+  /* Transposes `count` numbers of each lane: number i goes to packed[places[i] + lane]. Fetches number i + `ahead`. */
+  void (*pack)(const void *const *lanes, int64_t count, const int32_t *places, void *packed, int64_t ahead);
   /* The way back: number i of each lane comes from packed[places[i] + lane]. */
   void (*unpack)(const void *packed, const int32_t *places, int64_t count, void *const *lanes);
   /* output[o, i] = sum over the entries e of list o of weights[e] input[offsets[e], i] */

@@ -36,19 +36,26 @@ INLINE void NAME(transpose)(VECTOR *rows) {
 }
 
 /* A vector of which part b comes from lane b * PART + j: after the transposition the lanes stand in order. */
-TARGET static void NAME(pack)(const void *const *sources, int64_t count, const int32_t *places, void *packed) {
+INLINE void NAME(pack_part)(const REAL *const *lanes, int64_t i, const int32_t *places, REAL *target) {
+  VECTOR rows[PART];
+  UNROLL for (int j = 0; j < PART; j++) JOIN(rows[j], lanes, i, j, PART);
+  NAME(transpose)(rows);
+  UNROLL for (int j = 0; j < PART; j++) *(VECTOR *)(target + places[i + j]) = rows[j];
+}
+
+TARGET static void NAME(pack)(const void *const *sources, int64_t count, const int32_t *places, void *packed,
+                              int64_t ahead) {
+  enum { LINE = 64 / sizeof(REAL) };
   const REAL *lanes[LANES];
   for (int lane = 0; lane < LANES; lane++) lanes[lane] = sources[lane];
-  REAL *target = packed;
   int64_t i = 0;
-  for (; i + PART <= count; i += PART) {
-    VECTOR rows[PART];
-    for (int j = 0; j < PART; j++) JOIN(rows[j], lanes, i, j, PART);
-    NAME(transpose)(rows);
-    for (int j = 0; j < PART; j++) *(VECTOR *)(target + places[i + j]) = rows[j];
+  for (; i + LINE <= count; i += LINE) {
+    UNROLL for (int lane = 0; lane < LANES; lane++) __builtin_prefetch(lanes[lane] + i + ahead);
+    UNROLL for (int j = 0; j < LINE; j += PART) NAME(pack_part)(lanes, i + j, places, packed);
   }
+  for (; i + PART <= count; i += PART) NAME(pack_part)(lanes, i, places, packed);
   for (; i < count; i++)
-    for (int lane = 0; lane < LANES; lane++) target[places[i] + lane] = lanes[lane][i];
+    for (int lane = 0; lane < LANES; lane++) ((REAL *)packed)[places[i] + lane] = lanes[lane][i];
 }
 
 /* Numbers LANES at a time: part b of a vector comes from number b * PART + j, so that after the transposition each
