@@ -259,7 +259,8 @@ def conv2d_values(
 
 def _structure_of(op: tf.Operation) -> Structure:
     """Returns what an operation was given of a structure, which is all that its gradients need."""
-    return Structure(None, *op.inputs[2:5], None, None)
+    row_pointers, row_outputs, column_pointers = op.inputs[2:5]
+    return Structure(None, row_pointers, row_outputs, column_pointers, None, None)
 
 
 def _conv_options(op: tf.Operation) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "sparse_products.so"
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden")
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-s")
 # The glibc that zig links against: that of manylinux2014, so the binary runs on every Linux of the last ten years.
 ZIG_GLIBC = "2.17"
-ZIG = "ziglang==0.15.1"
+ZIG = "ziglang==0.17.1"
 
 
 class BuildError(Exception):
