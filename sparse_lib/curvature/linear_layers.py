@@ -240,7 +240,7 @@ def _einsum(layer: keras.Layer, kernel: int, bias: int | None) -> LinearLayer | 
         bias = None
     sizes = dict(zip(weights, layer.kernel.shape, strict=True))
 
-    def arranged(source: str, last: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def make_arrange(source: str, last: str) -> Callable[[tf.Tensor], tf.Tensor]:
         order = [source.index(axis) for axis in places + last]
         count = int(np.prod([sizes[axis] for axis in last]))
 
@@ -252,7 +252,7 @@ def _einsum(layer: keras.Layer, kernel: int, bias: int | None) -> LinearLayer | 
 
     axes = tuple(weights.index(axis) for axis in rows + columns)
     height, width = (int(np.prod([sizes[axis] for axis in side])) for side in (rows, columns))
-    return LinearLayer(layer, kernel, bias, axes, height, width, arranged(inputs, rows), arranged(outputs, columns))
+    return LinearLayer(layer, kernel, bias, axes, height, width, make_arrange(inputs, rows), make_arrange(outputs, columns))
 
 
 _READERS: dict[type, Callable[..., LinearLayer | None]] = {

@@ -180,14 +180,14 @@ def fisher_factor(objective: Objective, labels: Labels, samples: int, seed: int)
 
         return tf.map_fn(weigh, tf.range(outputs.shape[-1]), fn_output_signature=outputs.dtype)
 
-    def drawn(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def sample_labels(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         return sampled_scores(objective, outputs, y, draw(outputs, index, samples, seed)) / samples**0.5
 
-    def given(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def take_labels(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         del index
         return output_gradient(objective, outputs, y)[None]
 
-    return {"model": all_classes, "sampled": drawn, "data": given}[labels]
+    return {"model": all_classes, "sampled": sample_labels, "data": take_labels}[labels]
 
 
 def draw(outputs: tf.Tensor, index: tf.Tensor, samples: int, seed: int) -> tf.Tensor:
