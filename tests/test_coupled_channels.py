@@ -135,6 +135,21 @@ def test_transformer_with_layer_norm_keeps_its_stream():
     assert f"embedding: 8 of 8: {name!r}" in remove_dead_channels(model).report()
 
 
+def test_separable_and_transposed_convolutions():
+    image = keras.Input((8, 8, 3))
+    x = L.ReLU()(L.Conv2D(6, 3, name="stem")(image))
+    x = L.SeparableConv2D(5, 3, depth_multiplier=2, activation="relu", padding="same", name="separable")(x)
+    x = L.Conv2DTranspose(4, 3, strides=2, activation="relu", name="up")(x)
+    x = L.SeparableConv1D(4, 2, name="line")(L.Reshape((-1, 4))(x))
+    model = keras.Model(image, L.Conv1DTranspose(2, 3, padding="same", name="out")(x))
+    widths = pruned(model).widths
+    assert widths == {"stem": (6, 3), "separable": (5, 3), "up": (4, 2), "line": (4, 2)}
+    # A constant other than 0 has another sum at every phase of the stride.
+    kernel, *rest = model.get_layer("line").get_weights()
+    model.get_layer("line").set_weights([kernel, *rest[:-1], rest[-1] + 1])
+    assert remove_dead_channels(model).widths == {name: both for name, both in widths.items() if name != "line"}
+
+
 def attention(*, use_bias=True, dropout=0.0, value_dim=3, output=4, **call):
     """Attention between two sequences, with layers around it."""
     queries, values = keras.Input((4, 5)), keras.Input((6, 5))

@@ -9,67 +9,10 @@ import numpy as np
 from sparse_lib._keras import layer_types
 from sparse_lib._keras.graph import Shape
 from sparse_lib.deployment.attention import Attention
-from sparse_lib.deployment.rule import Constants, Masks, Pairs, Rule, no_constants
+from sparse_lib.deployment.rule import Constants, Masks, Pairs, Rule
+from sparse_lib.deployment.sums import EinsumSums, SeparableSums, Sums, TransposedSums, apply, kernel_and_bias, pads
 
 _layers = keras.layers
-
-
-class _Sums(Rule):
-    """Dense and convolution layers: every output channel sums over all input channels."""
-
-    reads_all = False
-    sized = True
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer)
-        # A softmax mixes channels.
-        self.makes = layer_types.is_elementwise(layer.activation)
-        self.kernel, self.bias = _kernel_and_bias(layer)
-        windows = self.kernel.reshape(-1, *self.kernel.shape[-2:])
-        self.summed = windows.sum(0, dtype=np.float64)
-        self.read: np.ndarray = np.any(windows, axis=0)
-
-    def _is_foldable(self, inputs: Constants) -> np.ndarray:
-        """Input channels whose contribution is constant, at the borders too."""
-        return inputs.known & ((inputs.values == 0) | (not _pads(self.layer)))
-
-    def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        if not self.makes:
-            return no_constants(width)
-        known = ~self.read[~self._is_foldable(inputs[0])].any(0)
-        sums = inputs[0].values @ self.summed + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
-
-    def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
-        return [self.read[:, ~dropped].any(1) & ~self._is_foldable(inputs[0])]
-
-    def _fold(self, kept_inputs: np.ndarray, inputs: Constants) -> np.ndarray:
-        """The contribution of dropped input channels to the bias, [outputs]."""
-        gone = self._is_foldable(inputs) & ~kept_inputs
-        return inputs.values[gone] @ self.summed[gone]
-
-    def config(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> dict[str, Any]:
-        size = "units" if isinstance(self.layer, _layers.Dense) else "filters"
-        return {size: int(kept.sum()), "use_bias": self._has_bias(kept_inputs, kept, inputs)}
-
-    def _has_bias(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> bool:
-        return self.bias is not None or bool(self._fold(kept_inputs[0], inputs[0])[kept].any())
-
-    def weights(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> list[np.ndarray]:
-        kernel = self.kernel[..., kept_inputs[0], :][..., kept]
-        if not self._has_bias(kept_inputs, kept, inputs):
-            return [kernel]
-        folded = self._fold(kept_inputs[0], inputs[0]) + (0 if self.bias is None else self.bias)
-        return [kernel, folded[kept].astype(kernel.dtype)]
-
-
-class _EinsumSums(_Sums):
-    """EinsumDense layers that compute what a dense layer computes."""
-
-    def config(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> dict[str, Any]:
-        has_bias = self._has_bias(kept_inputs, kept, inputs)
-        shape = (*self.layer.partial_output_shape[:-1], int(kept.sum()))
-        return {"output_shape": shape, "bias_axes": self.layer.equation[-1] if has_bias else None}
 
 
 class _Embedding(Rule):
@@ -111,15 +54,15 @@ class _Depthwise(_Tied):
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
-        self.kernel, self.bias = _kernel_and_bias(layer)
+        self.kernel, self.bias = kernel_and_bias(layer)
         self.multiplier = self.kernel.shape[-1]
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         windows = self.kernel.reshape(-1, width)
         known, values = (np.repeat(each, self.multiplier) for each in inputs[0])
-        known = (known & ((values == 0) | (not _pads(self.layer)))) | ~windows.any(0)
+        known = (known & ((values == 0) | (not pads(self.layer)))) | ~windows.any(0)
         sums = values * windows.sum(0, dtype=np.float64) + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
+        return Constants(known, np.where(known, apply(self.layer.activation, sums), 0.0))
 
     def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
         return [(np.repeat(inputs[0], self.multiplier), output)]
@@ -188,7 +131,7 @@ class _Elementwise(_Tied):
     """Activations: map constants to constants."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        return Constants(inputs[0].known, np.where(inputs[0].known, _apply(self.layer, inputs[0].values), 0.0))
+        return Constants(inputs[0].known, np.where(inputs[0].known, apply(self.layer, inputs[0].values), 0.0))
 
 
 class _Same(_Tied):
@@ -281,14 +224,16 @@ def _is_plain_and_elementwise(layer: Any, *_: Shape) -> bool:
 _Fits = Callable[[Any, Shape, Shape], bool]
 # For each type of layer with one input: a test on layer, input and output shape, and the rule if it passes.
 _SINGLE: dict[type, tuple[_Fits, type[Rule]]] = {
-    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, _Sums)),
+    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, Sums)),
+    **dict.fromkeys(layer_types.SEPARABLE_CONVOLUTIONS, (_is_plain, SeparableSums)),
+    **dict.fromkeys(layer_types.TRANSPOSED_CONVOLUTIONS, (_is_plain, TransposedSums)),
     **dict.fromkeys(layer_types.DEPTHWISE_CONVOLUTIONS, (_is_plain_and_elementwise, _Depthwise)),
     **dict.fromkeys(layer_types.ELEMENTWISE_LAYERS, (_always, _Elementwise)),
     **dict.fromkeys(layer_types.CONSTANT_PRESERVING, (_always, _Same)),
     **dict.fromkeys(layer_types.PADDINGS, (_always, _Padding)),
     _layers.Activation: (lambda layer, *_: layer_types.is_elementwise(layer.activation), _Elementwise),
     _layers.BatchNormalization: (lambda layer, x, _: layer.axis in (-1, len(x) - 1), _Norm),
-    _layers.EinsumDense: (_is_dense_einsum, _EinsumSums),
+    _layers.EinsumDense: (_is_dense_einsum, EinsumSums),
     _layers.Flatten: (_always, _Flatten),
     _layers.RMSNormalization: (lambda layer, x, _: layer.axis in ([-1], [len(x) - 1]), _RootMeanSquare),
     _layers.Reshape: (lambda _, x, y: len(y) == 2 or y[-1] == x[-1], _Reshape),
@@ -322,20 +267,3 @@ def rule(layer: Any, inputs: Sequence[Shape], output: Shape) -> Rule:
         return _Concatenate(layer) if layer.axis in (-1, len(output) - 1) else Rule(layer)
     fits, made = _SINGLE.get(kind, (None, Rule))
     return made(layer) if fits and len(inputs) == 1 and fits(layer, inputs[0], output) else Rule(layer)
-
-
-def _pads(layer: Any) -> bool:
-    """Whether windows at the borders include padded zeros."""
-    return getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
-
-
-def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    kernel, *bias = layer.get_weights()
-    return kernel, bias[0] if bias else None
-
-
-def _apply(activation: Any, values: np.ndarray) -> np.ndarray:
-    """Applies an elementwise function to constants, in float32."""
-    if activation is None:
-        return values
-    return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(values[None], "float32")))[0]
