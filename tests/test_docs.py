@@ -7,8 +7,8 @@ import re
 import gin
 import pytest
 
-from docs import make_configuration, make_pictures
 import sparse_lib
+from docs import make_configuration, make_pictures
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.training import run

@@ -197,3 +197,33 @@ def watch(layers: Sequence[keras.Layer]) -> Iterator[list[LayerCall]]:
                 del layer.__dict__[name]
             else:
                 layer.__dict__[name] = own_call
+
+
+@contextmanager
+def watch_activations(layers: Sequence[keras.Layer]) -> Iterator[dict[int, list[tf.Tensor]]]:
+    """Records what the activations of some layers are called on while the context lasts.
+
+    Args:
+      layers: layers with a callable `activation`, each at most once; one thread at a time may watch a layer.
+
+    Yields:
+      The inputs of each activation in the order of the calls, by the `id` of the layer.
+    """
+    found: dict[int, list[tf.Tensor]] = {id(layer): [] for layer in layers}
+
+    def record(inputs: list[tf.Tensor], activation: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., tf.Tensor]:
+        def activate(x: tf.Tensor) -> tf.Tensor:
+            inputs.append(x)
+            return activation(x)
+
+        return activate
+
+    # Past Keras' __setattr__, which tracks attributes.
+    before = [layer.activation for layer in layers]
+    for layer, activation in zip(layers, before, strict=True):
+        layer.__dict__["activation"] = record(found[id(layer)], activation)
+    try:
+        yield found
+    finally:
+        for layer, activation in zip(layers, before, strict=True):
+            layer.__dict__["activation"] = activation

@@ -1,8 +1,7 @@
 """Layers that multiply their inputs by a matrix of weights: what they multiply, and the gradients of their sums."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras import layer_types, tracing
-from sparse_lib._keras.stand_ins import replace_attributes
 from sparse_lib.curvature.operators import Tensors, pull_back
 from sparse_lib.curvature.output_factors import at_least_float32, require_tensor
 from sparse_lib.objective import Objective
@@ -91,7 +89,7 @@ class Pass:
         wanted = [each.layer for each in layers]
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as self._tape:
             self._tape.watch(params)
-            with _record_sums(wanted) as sums, tracing.watch(wanted) as calls:
+            with tracing.watch_activations(wanted) as sums, tracing.watch(wanted) as calls:
                 self.outputs = require_tensor(objective.outputs(params, x, training=False))
         inputs: dict[int, list[tf.Tensor]] = {id(layer): [] for layer in wanted}
         for call in calls:
@@ -167,22 +165,6 @@ def _agrees(found: dict[int, tf.Tensor], expected: Sequence[tf.Tensor]) -> bool:
     return float(error) <= tolerance * scale
 
 
-@contextmanager
-def _record_sums(layers: Sequence[keras.Layer]) -> Iterator[dict[int, list[tf.Tensor]]]:
-    """Records what the activations of some layers are called on, by the `id` of the layer."""
-    sums: dict[int, list[tf.Tensor]] = {id(layer): [] for layer in layers}
-
-    def record(layer: keras.Layer, activation: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        def activate(x: tf.Tensor) -> tf.Tensor:
-            sums[id(layer)].append(x)
-            return activation(x)
-
-        return activate
-
-    with replace_attributes([(layer, {"activation": record(layer, layer.activation)}) for layer in layers]):
-        yield sums
-
-
 def _read(layer: Any, numbers: dict[int, int]) -> LinearLayer | None:
     """The linear map of a layer, or None if it has none."""
     reader = next((read for kind, read in _READERS.items() if isinstance(layer, kind)), None)
@@ -240,7 +222,7 @@ def _einsum(layer: keras.Layer, kernel: int, bias: int | None) -> LinearLayer | 
         bias = None
     sizes = dict(zip(weights, layer.kernel.shape, strict=True))
 
-    def make_arrange(source: str, last: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def arrange_as(source: str, last: str) -> Callable[[tf.Tensor], tf.Tensor]:
         order = [source.index(axis) for axis in places + last]
         count = int(np.prod([sizes[axis] for axis in last]))
 
@@ -252,7 +234,7 @@ def _einsum(layer: keras.Layer, kernel: int, bias: int | None) -> LinearLayer | 
 
     axes = tuple(weights.index(axis) for axis in rows + columns)
     height, width = (int(np.prod([sizes[axis] for axis in side])) for side in (rows, columns))
-    return LinearLayer(layer, kernel, bias, axes, height, width, make_arrange(inputs, rows), make_arrange(outputs, columns))
+    return LinearLayer(layer, kernel, bias, axes, height, width, arrange_as(inputs, rows), arrange_as(outputs, columns))
 
 
 _READERS: dict[type, Callable[..., LinearLayer | None]] = {

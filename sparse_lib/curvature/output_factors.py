@@ -170,7 +170,7 @@ def fisher_factor(objective: Objective, labels: Labels, samples: int, seed: int)
       The factor.
     """
 
-    def all_classes(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def weigh_classes(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         del index
         roots = tf.sqrt(tf.nn.softmax(outputs))
 
@@ -180,14 +180,14 @@ def fisher_factor(objective: Objective, labels: Labels, samples: int, seed: int)
 
         return tf.map_fn(weigh, tf.range(outputs.shape[-1]), fn_output_signature=outputs.dtype)
 
-    def sample_labels(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def draw_labels(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         return sampled_scores(objective, outputs, y, draw(outputs, index, samples, seed)) / samples**0.5
 
-    def take_labels(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    def take_data(outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         del index
         return output_gradient(objective, outputs, y)[None]
 
-    return {"model": all_classes, "sampled": sample_labels, "data": take_labels}[labels]
+    return {"model": weigh_classes, "sampled": draw_labels, "data": take_data}[labels]
 
 
 def draw(outputs: tf.Tensor, index: tf.Tensor, samples: int, seed: int) -> tf.Tensor:
