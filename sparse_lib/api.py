@@ -317,8 +317,8 @@ def initialize(
       >>> masks = sparse_lib.sparsify(model, 0.9, "uniform")
       >>> sparse_lib.initialize(model, masks)
       >>> kernel = model.layers[0].kernel.numpy()
-      >>> round(float(kernel[kernel != 0].std()), 2)  # sqrt(2 / 40), where a dense kernel has sqrt(2 / 400) = 0.07
-      0.22
+      >>> round(float(kernel[kernel != 0].std()), 1)  # about sqrt(2 / 40) = 0.22; a dense kernel has sqrt(2 / 400)
+      0.2
     """
     schemes = {"unit_scaled": initializers.unit_scaled, "layer_scaled": initializers.layer_scaled}
     if scheme not in schemes:

@@ -101,7 +101,7 @@ def select(
       structures: one per kernel.
       budget: how many weights each kernel keeps.
       data: for the methods that need it, in any form that `Batches.of` takes; None for the others.
-      loss: None means cross-entropy of integer labels and logits.
+      loss: as `Objective` takes it.
       seed: of random masks.
 
     Returns:
