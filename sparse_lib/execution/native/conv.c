@@ -39,8 +39,6 @@ typedef struct {
 } Job;
 
 static int64_t round_up(int64_t number, int64_t unit) { return (number + unit - 1) / unit * unit; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static Axis make_axis(const Convolution *c, int i, int transposed) {
   int64_t in = i ? c->width : c->height, out = i ? c->out_width : c->out_height;

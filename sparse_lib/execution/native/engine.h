@@ -92,4 +92,8 @@ int convolve_transposed(const Kernels *, const Structure *, const Convolution *,
 int convolve_values(const Kernels *, const Structure *, const Convolution *, const void *x, const void *dy,
                     void *dvalues);
 
+static inline int64_t divide_up(int64_t number, int64_t unit) { return (number + unit - 1) / unit; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 #endif

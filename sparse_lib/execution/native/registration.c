@@ -1,12 +1,12 @@
 /* The operations as TensorFlow sees them: names, inputs, checks, outputs. */
 #include "engine.h"
-#include "tensorflow.h"
+#include "operation.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_INPUTS = 8, STRUCTURE_TENSORS = 5, OUTPUTS_OF_STRUCTURE = 6 };
+enum { STRUCTURE_TENSORS = 5, OUTPUTS_OF_STRUCTURE = 6 };
 typedef enum { OUTPUTS, INPUTS, VALUES } Wanted;
 
 /* The attributes of a convolution. */
@@ -15,44 +15,8 @@ typedef struct {
   unsigned char is_same;
 } Attributes;
 
-/* A call: its inputs, and the first thing that is wrong with them. */
-typedef struct {
-  TF_OpKernelContext *context;
-  TF_Status *status;
-  TF_Tensor *inputs[MOST_INPUTS];
-  int count;
-} Call;
-
-static int fail(Call *call, int code, const char *message) {
-  TF_SetStatus(call->status, code, message);
-  return 0;
-}
-
-static int refuse(Call *call, const char *message) { return fail(call, TF_INVALID_ARGUMENT, message); }
-
-static int begin(Call *call, TF_OpKernelContext *context, int count) {
-  *call = (Call){.context = context, .status = TF_NewStatus()};
-  for (int i = 0; i < count; i++, call->count++) {
-    TF_GetInput(context, i, &call->inputs[i], call->status);
-    if (TF_GetCode(call->status) != TF_OK) return 0;
-  }
-  return 1;
-}
-
-static void end(Call *call) {
-  if (TF_GetCode(call->status) != TF_OK) TF_OpKernelContext_Failure(call->context, call->status);
-  for (int i = 0; i < call->count; i++) TF_DeleteTensor(call->inputs[i]);
-  TF_DeleteStatus(call->status);
-}
-
-static size_t size_of(const TF_Tensor *tensor) {
-  return TF_TensorType(tensor) == TF_DOUBLE ? sizeof(double) : sizeof(float);
-}
-
 static TF_Tensor *allocate_output(Call *call, const int64_t *shape, int rank) {
-  size_t bytes = size_of(call->inputs[0]);
-  for (int i = 0; i < rank; i++) bytes *= (size_t)shape[i];
-  return TF_AllocateOutput(call->context, 0, TF_TensorType(call->inputs[0]), shape, rank, bytes, call->status);
+  return allocate_output_at(call, 0, shape, rank);
 }
 
 /* Reads and checks the structure, which follows the first two inputs. */
@@ -125,14 +89,7 @@ static void fill_sizes(Convolution *c, const Attributes *a) {
     c->kernel[i] = a->kernel[i];
     c->stride[i] = a->stride[i];
     c->dilation[i] = a->dilation[i];
-    c->before[i] = 0;
-    if (a->is_same) {
-      out[i] = (in[i] + a->stride[i] - 1) / a->stride[i];
-      int64_t zeros = (out[i] - 1) * a->stride[i] + span - in[i];
-      if (zeros > 0) c->before[i] = zeros / 2;
-    } else {
-      out[i] = in[i] < span ? 0 : (in[i] - span) / a->stride[i] + 1;
-    }
+    out[i] = count_windows(in[i], span, a->stride[i], a->is_same, &c->before[i]);
   }
   c->out_height = out[0];
   c->out_width = out[1];
@@ -309,19 +266,6 @@ static void *create_nothing(TF_OpKernelConstruction *context) {
 }
 
 static void delete_nothing(void *kernel) { (void)kernel; }
-
-static void leave_unknown(TF_ShapeInferenceContext *context, TF_Status *status) {
-  TF_ShapeInferenceContextSetUnknownShape(context, status);
-}
-
-static void register_kernel(const char *name, int type, void *(*create)(TF_OpKernelConstruction *),
-                            void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *)) {
-  TF_Status *status = TF_NewStatus();
-  TF_KernelBuilder *builder = TF_NewKernelBuilder(name, "CPU", create, compute, destroy);
-  if (type) TF_KernelBuilder_TypeConstraint(builder, "T", type, status);
-  TF_RegisterKernelBuilder(name, builder, status);
-  TF_DeleteStatus(status);
-}
 
 static void register_product(const char *name, const char *first, const char *second, int is_conv, int is_sized,
                              void (*compute)(void *, TF_OpKernelContext *)) {
