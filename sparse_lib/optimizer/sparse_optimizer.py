@@ -265,8 +265,9 @@ class SparseOptimizer(DelegatingOptimizer):
         if execution is None or self.find_dense_need():
             yield
             return
-        plan = execution.plan()
-        with execution.scope(plan, execution.structures(plan), dense_gradients=self._needs_dense_gradients()):
+        with execution.at_masks(
+            dense_gradients=self._needs_dense_gradients(), changes_density=self.updater.changes_density
+        ):
             yield
 
     def _needs_dense_gradients(self) -> tf.Tensor | bool:
