@@ -472,6 +472,6 @@ class SparseOptimizer(DelegatingOptimizer):
         """
         raise InputError(
             "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
-            "masks on it with sparse_lib.transfer_masks, from masks at hand or a file of masks.save, and compile with "
-            "a new SparseOptimizer."
+            "masks on it with sparse_lib.sparsify(model, masks=path), from the same file, one of masks.save or masks "
+            "at hand, and compile with a new SparseOptimizer."
         )
