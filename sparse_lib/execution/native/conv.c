@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-/* The packed rows of a group shall stay in the second-level cache; groups are enough for some threads. */
+/* The packed rows of a group shall stay in the second-level cache; two groups a thread even out the threads' ends. */
 enum { PACKED_BYTES = 384 << 10, LEAST_GROUPS = 4, MOST_PARTS = 16 };
 /* How many numbers ahead a row is fetched. */
 enum { FETCHED = 64 };
@@ -55,7 +55,8 @@ static void divide(Plan *plan) {
   plan->row_size = plan->in_channels * plan->channel_size + lanes; /* the last vector takes what no tap reads */
   int64_t rows = PACKED_BYTES / (plan->row_size * size);
   int64_t band = most(1, least(y->points, (rows - y->span) / y->in_step + 1));
-  while (band > 1 && images * divide_up(y->points, band) < LEAST_GROUPS * lanes) band = divide_up(band, 2);
+  int64_t groups = most(LEAST_GROUPS, 2 * plan->key.threads);
+  while (band > 1 && images * divide_up(y->points, band) < groups * lanes) band = divide_up(band, 2);
   plan->bands = divide_up(y->points, band);
   plan->band = divide_up(y->points, plan->bands);
   plan->bands = divide_up(y->points, plan->band);

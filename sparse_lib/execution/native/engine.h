@@ -71,6 +71,7 @@ typedef struct {
 /* What two calls have to have in common to share a plan. Compared byte by byte, so it is zeroed first. */
 typedef struct {
   int64_t wanted, size, is_dense;
+  int64_t threads; /* outputs and inputs may be divided between threads at will; sums over the batch may not */
   Convolution sizes;
 } Key;
 
