@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ALIGNMENT = 64, MOST_LANES = 16 };
+enum { ALIGNMENT = 64, MOST_LANES = 16, ALIKE = 4 };
 
 /* What a product is wanted for: the trilinear form's derivative by dy, by x, or by the weights. */
 typedef enum { OUTPUTS, INPUTS, VALUES } Wanted;
@@ -31,6 +31,7 @@ typedef struct {
   int width;
   int adds; /* outputs: whether to add to what is there */
   int32_t outputs;
+  const uint8_t *are_alike; /* outputs: whether lists o to o + ALIKE - 1 read the same inputs; NULL: none do */
   const int32_t *pointers; /* entries of list o: pointers[o] to pointers[o + 1] */
   const int32_t *offsets;  /* of an entry's input vector from `input` */
   const void *weights;     /* outputs: one number an entry */
@@ -85,6 +86,8 @@ typedef struct {
   /* The entries in the order in which they are read: by phase of the outputs, block of input channels, and output.
      Entry k has the value order[k] of the structure. */
   int32_t *pointers, *offsets, *order;
+  uint8_t *are_alike; /* see Tile; one a list, if `has_alike` */
+  int has_alike;
   int64_t phases, blocks, longest;
   int32_t *in_places, *out_places;
   void *zeros; /* what is read where a lane has nothing */
