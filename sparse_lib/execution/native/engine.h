@@ -54,7 +54,7 @@ typedef struct {
   void (*outputs)(const Tile *);
   /* sums[e] += sum over i and lanes of input[offsets[e], i] output[o, i] */
   void (*values)(const Tile *);
-  /* target[k] = source[order[k]], and target[order[k]] += source[k] */
+  /* target[k] = source[order[k]], and target[order[k]] = source[k] */
   void (*gather)(const void *source, const int32_t *order, int64_t count, void *target);
   void (*scatter)(const void *source, const int32_t *order, int64_t count, void *target);
 } Kernels;
@@ -123,9 +123,9 @@ int64_t find_block(const Plan *, int64_t channel);
 /* Runs all blocks of a phase on a tile. */
 void run_blocks(const Plan *, int64_t phase, Tile *);
 
-/* The weights in the order of the entries, or the sums of the parts in the order of the values. */
+/* The weights in the order of the entries; the sum of the parts' sums, which it overwrites, in that of the values. */
 void *gather_weights(const Plan *, const void *values, void *memory);
-void add_parts(const Plan *, const void *sums, int64_t parts, void *dvalues);
+void add_parts(const Plan *, void *sums, int64_t parts, void *dvalues);
 
 /* dense.c and conv.c; zero where it worked, and otherwise there was no memory. */
 int prepare_dense(Plan *);

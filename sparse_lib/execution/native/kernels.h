@@ -209,7 +209,7 @@ TARGET static void NAME(gather)(const void *source, const int32_t *order, int64_
 TARGET static void NAME(scatter)(const void *source, const int32_t *order, int64_t count, void *target) {
   const REAL *from = source;
   REAL *to = target;
-  for (int64_t k = 0; k < count; k++) to[order[k]] += from[k];
+  for (int64_t k = 0; k < count; k++) to[order[k]] = from[k];
 }
 
 /* The loops over the vectors of a tile are unrolled, so each width is a function of its own. */

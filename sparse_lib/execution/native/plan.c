@@ -185,9 +185,18 @@ void *gather_weights(const Plan *plan, const void *values, void *memory) {
   return memory;
 }
 
-void add_parts(const Plan *plan, const void *sums, int64_t parts, void *dvalues) {
-  size_t bytes = (size_t)plan->structure.count * plan->kernels->size;
-  memset(dvalues, 0, bytes);
-  for (int64_t part = 0; part < parts; part++)
-    plan->kernels->scatter((const char *)sums + (size_t)part * bytes, plan->order, plan->structure.count, dvalues);
+static void add_numbers(const Kernels *kernels, const char *numbers, int64_t count, char *sums) {
+  if (kernels->size == sizeof(float))
+    for (int64_t k = 0; k < count; k++) ((float *)sums)[k] += ((const float *)numbers)[k];
+  else
+    for (int64_t k = 0; k < count; k++) ((double *)sums)[k] += ((const double *)numbers)[k];
+}
+
+void add_parts(const Plan *plan, void *sums, int64_t parts, void *dvalues) {
+  int64_t count = plan->structure.count;
+  char *part = sums;
+  if (!parts) memset(dvalues, 0, (size_t)count * plan->kernels->size);
+  for (int64_t i = 1; i < parts; i++)
+    add_numbers(plan->kernels, part + (size_t)(i * count) * plan->kernels->size, count, part);
+  if (parts) plan->kernels->scatter(part, plan->order, count, dvalues);
 }
