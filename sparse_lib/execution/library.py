@@ -16,7 +16,7 @@ from sparse_lib.execution.native.build import LIBRARY
 def _load(path: Path) -> tuple[ModuleType | None, str]:
     """Returns the operations, or the reason why there are none."""
     if not path.exists():
-        return None, "The library of sparse products is not built: run `make setup`."
+        return None, "The library of sparse products is not built: run `python -m sparse_lib.execution.native.build`."
     try:
         return tf.load_op_library(str(path)), ""
     except (tf.errors.OpError, OSError, RuntimeError) as error:
@@ -43,13 +43,23 @@ def operations() -> ModuleType:
     module, why_not = _load(LIBRARY)
     if module is None:
         raise InputError(why_not)
-    use_threads(tf.config.threading.get_intra_op_parallelism_threads())
+    _follow_tensorflow()
     return module
 
 
 @functools.cache
 def _symbols() -> ctypes.CDLL:
     return ctypes.CDLL(str(LIBRARY))
+
+
+@functools.cache
+def _follow_tensorflow() -> None:
+    """Takes over TensorFlow's number of threads at the first product; TensorFlow cannot change it afterwards either."""
+    _set_threads(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def _set_threads(count: int) -> None:
+    _symbols().sparse_set_threads(count or len(os.sched_getaffinity(0)))
 
 
 def use_threads(count: int) -> None:
@@ -60,5 +70,5 @@ def use_threads(count: int) -> None:
     """
     if count < 0:
         raise InputError(f"The number of threads must not be negative, but it is {count}.")
-    if available():
-        _symbols().sparse_set_threads(count or len(os.sched_getaffinity(0)))
+    operations()
+    _set_threads(count)

@@ -69,14 +69,16 @@ def _nnz(structure: Structure) -> int | None:
     return structure.row_outputs.shape[0] if structure.row_outputs.shape.rank else None
 
 
+# Of column_pointers the operations read the length alone.
+_READ = ("row_pointers", "row_outputs", "column_pointers")
 _OPERANDS = {"": ("x", "values"), "_transposed": ("dy", "values"), "_values": ("x", "dy")}
 
 
 def _run(family: str, kind: str, first: Any, second: Any, structure: Structure, **others: Any) -> tf.Tensor:
-    """Runs the operation `family` + `kind`; neither wrapper nor kernel need the flat index."""
+    """Runs the operation `family` + `kind`, which orders the entries as it likes."""
     operation = getattr(library.operations(), f"sparse_lib_{family}{kind}")
     operands = dict(zip(_OPERANDS[kind], (first, second), strict=True))
-    tensors = dict(zip(Structure._fields[1:], structure[1:], strict=True))
+    tensors = {name: getattr(structure, name) for name in _READ}
     return operation(**operands, **tensors, **others)
 
 
@@ -204,7 +206,7 @@ def conv2d_transposed(
         dy: gradient of the outputs [batch, out height, out width, outputs].
         values: active weights of the kernel [nnz].
         structure: of the kernel.
-        input_size: height and width of the images (int32 [2]).
+        input_size: height and width of the images (int32 [2], or a list of numbers and tensors).
         kernel_size: kernel height and width.
         strides: vertical and horizontal stride.
         padding: "same" or "valid".
@@ -256,8 +258,9 @@ def conv2d_values(
 
 
 def _structure_of(op: tf.Operation) -> Structure:
-    # The flat index is of no use to a product.
-    return Structure(op.inputs[3], *op.inputs[2:7])
+    """Returns what an operation was given of a structure, which is all that its gradients need."""
+    row_pointers, row_outputs, column_pointers = op.inputs[2:5]
+    return Structure(None, row_pointers, row_outputs, column_pointers, None, None)
 
 
 def _conv_options(op: tf.Operation) -> dict[str, Any]:
@@ -269,43 +272,44 @@ def _conv_options(op: tf.Operation) -> dict[str, Any]:
     }
 
 
-def _size_of(x: tf.Tensor) -> tf.Tensor:
-    return tf.shape(x)[1:3]
+def _size_of(x: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns height and width of images: numbers where they are known, so that shapes stay static."""
+    return [x.shape[i] if x.shape.rank and x.shape[i] is not None else tf.shape(x)[i] for i in (1, 2)]
 
 
 @tf.RegisterGradient("SparseLibMatmul")
 def _differentiate_matmul(op: tf.Operation, dy: tf.Tensor) -> list[tf.Tensor | None]:
     (x, values), structure = op.inputs[:2], _structure_of(op)
-    return [matmul_transposed(dy, values, structure), matmul_values(x, dy, structure), *[None] * 5]
+    return [matmul_transposed(dy, values, structure), matmul_values(x, dy, structure), *[None] * 3]
 
 
 @tf.RegisterGradient("SparseLibMatmulTransposed")
 def _differentiate_matmul_transposed(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor | None]:
     (dy, values), structure = op.inputs[:2], _structure_of(op)
-    return [matmul(x, values, structure), matmul_values(x, dy, structure), *[None] * 5]
+    return [matmul(x, values, structure), matmul_values(x, dy, structure), *[None] * 3]
 
 
 @tf.RegisterGradient("SparseLibMatmulValues")
 def _differentiate_matmul_values(op: tf.Operation, values: tf.Tensor) -> list[tf.Tensor | None]:
     (x, dy), structure = op.inputs[:2], _structure_of(op)
-    return [matmul_transposed(dy, values, structure), matmul(x, values, structure), *[None] * 5]
+    return [matmul_transposed(dy, values, structure), matmul(x, values, structure), *[None] * 3]
 
 
 @tf.RegisterGradient("SparseLibConv")
 def _differentiate_conv2d(op: tf.Operation, dy: tf.Tensor) -> list[tf.Tensor | None]:
     (x, values), structure, options = op.inputs[:2], _structure_of(op), _conv_options(op)
     dx = conv2d_transposed(dy, values, structure, _size_of(x), **options)
-    return [dx, conv2d_values(x, dy, structure, **options), *[None] * 5]
+    return [dx, conv2d_values(x, dy, structure, **options), *[None] * 3]
 
 
 @tf.RegisterGradient("SparseLibConvTransposed")
 def _differentiate_conv2d_transposed(op: tf.Operation, x: tf.Tensor) -> list[tf.Tensor | None]:
     (dy, values), structure, options = op.inputs[:2], _structure_of(op), _conv_options(op)
-    return [conv2d(x, values, structure, **options), conv2d_values(x, dy, structure, **options), *[None] * 6]
+    return [conv2d(x, values, structure, **options), conv2d_values(x, dy, structure, **options), *[None] * 4]
 
 
 @tf.RegisterGradient("SparseLibConvValues")
 def _differentiate_conv2d_values(op: tf.Operation, values: tf.Tensor) -> list[tf.Tensor | None]:
     (x, dy), structure, options = op.inputs[:2], _structure_of(op), _conv_options(op)
     dx = conv2d_transposed(dy, values, structure, _size_of(x), **options)
-    return [dx, conv2d(x, values, structure, **options), *[None] * 5]
+    return [dx, conv2d(x, values, structure, **options), *[None] * 3]

@@ -4,6 +4,7 @@ Nothing but the standard library is imported, so that setup.py can use it, too. 
 cc, gcc and clang, or the PyPI package `ziglang`. Symbols of TensorFlow are found when TensorFlow loads the library.
 """
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -15,9 +16,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 LIBRARY = FOLDER / "sparse_products.so"
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden")
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-s")
 # The glibc that zig links against: that of manylinux2014, so the binary runs on every Linux of the last ten years.
 ZIG_GLIBC = "2.17"
+ZIG = "ziglang==0.17.1"
 
 
 class BuildError(Exception):
@@ -37,7 +39,18 @@ def find_compiler() -> list[str]:
             return [found]
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-gnu.{ZIG_GLIBC}"]
-    raise BuildError("No C compiler: install one, or `pip install ziglang`.")
+    raise BuildError("There is no C compiler: install gcc or clang, or `pip install ziglang`.")
+
+
+def install_compiler() -> None:
+    """Installs the C compiler of PyPI into this environment, if it is a virtual one and has none."""
+    with contextlib.suppress(BuildError):
+        find_compiler()
+        return
+    if sys.prefix != sys.base_prefix:
+        command = [sys.executable, "-m", "pip", "--quiet", "--quiet", "install", "--no-input", ZIG]
+        subprocess.run(command, check=False, capture_output=True)
+        importlib.invalidate_caches()
 
 
 def is_current() -> bool:
@@ -70,9 +83,11 @@ def build(library: Path = LIBRARY) -> None:
 
 
 def main() -> None:
-    """Builds the library unless it is there and current. A machine that cannot build it runs dense: that is no error."""
+    """Builds the library unless it is there and current; where that cannot be, layers run dense, which is no error."""
     if is_current():
         return
+    if sys.argv[1:] == ["--install-compiler"]:
+        install_compiler()
     try:
         build()
         sys.stdout.write(f"Built {LIBRARY.name}: sparse layers run on their active weights.\n")

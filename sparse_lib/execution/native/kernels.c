@@ -2,6 +2,7 @@
 #include "engine.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define HAS_X86 1
 #else
@@ -27,7 +28,6 @@ typedef int64_t long2 __attribute__((vector_size(16)));
 #define HIGH2(a, b) SHUFFLE(a, b, long2, 1, 3)
 
 #define JOIN1(row, lanes, i, j, part) __builtin_memcpy(&(row), lanes[j] + (i), 16)
-#define SPLIT1(row, lanes, i, j, part) __builtin_memcpy(lanes[j] + (i), &(row), 16)
 
 #define REAL float
 #define PART_OF_TWO 0
@@ -37,7 +37,6 @@ typedef int64_t long2 __attribute__((vector_size(16)));
 #define BLOCKS 1
 #define WIDTH 12
 #define JOIN JOIN1
-#define SPLIT SPLIT1
 #define LOW LOW4
 #define HIGH HIGH4
 #define LOW_HALF LOW_HALF4
@@ -54,7 +53,6 @@ typedef int64_t long2 __attribute__((vector_size(16)));
 #define BLOCKS 1
 #define WIDTH 12
 #define JOIN JOIN1
-#define SPLIT SPLIT1
 #define LOW LOW2
 #define HIGH HIGH2
 #include "kernels.h"
@@ -80,24 +78,15 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #define HIGH8D(a, b) SHUFFLE(a, b, long8, 1, 9, 3, 11, 5, 13, 7, 15)
 
 #define LOAD_PART(lanes, i, lane) _mm_loadu_ps((const float *)(lanes[lane] + (i)))
-#define STORE_PART(lanes, i, lane, value) _mm_storeu_ps((float *)(lanes[lane] + (i)), value)
 #define JOIN2(row, lanes, i, j, part)                                                                  \
   (row) = (__typeof__(row))_mm256_insertf128_ps(_mm256_castps128_ps256(LOAD_PART(lanes, i, j)),         \
                                                 LOAD_PART(lanes, i, (part) + (j)), 1)
-#define SPLIT2(row, lanes, i, j, part)                                                                 \
-  (STORE_PART(lanes, i, j, _mm256_castps256_ps128((__m256)(row))),                                     \
-   STORE_PART(lanes, i, (part) + (j), _mm256_extractf128_ps((__m256)(row), 1)))
 #define JOIN4(row, lanes, i, j, part)                                                                  \
   (row) = (__typeof__(row))_mm512_insertf32x4(                                                         \
       _mm512_insertf32x4(_mm512_insertf32x4(_mm512_castps128_ps512(LOAD_PART(lanes, i, j)),            \
                                             LOAD_PART(lanes, i, (part) + (j)), 1),                     \
                          LOAD_PART(lanes, i, 2 * (part) + (j)), 2),                                    \
       LOAD_PART(lanes, i, 3 * (part) + (j)), 3)
-#define SPLIT4(row, lanes, i, j, part)                                                                 \
-  (STORE_PART(lanes, i, j, _mm512_castps512_ps128((__m512)(row))),                                     \
-   STORE_PART(lanes, i, (part) + (j), _mm512_extractf32x4_ps((__m512)(row), 1)),                       \
-   STORE_PART(lanes, i, 2 * (part) + (j), _mm512_extractf32x4_ps((__m512)(row), 2)),                   \
-   STORE_PART(lanes, i, 3 * (part) + (j), _mm512_extractf32x4_ps((__m512)(row), 3)))
 
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f,avx2,fma")))
@@ -110,7 +99,6 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #define BLOCKS 2
 #define WIDTH 12
 #define JOIN JOIN2
-#define SPLIT SPLIT2
 #define LOW LOW8
 #define HIGH HIGH8
 #define LOW_HALF LOW_HALF8
@@ -123,7 +111,6 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #define BLOCKS 4
 #define WIDTH 12
 #define JOIN JOIN4
-#define SPLIT SPLIT4
 #define LOW LOW16
 #define HIGH HIGH16
 #define LOW_HALF LOW_HALF16
@@ -140,7 +127,6 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #define BLOCKS 2
 #define WIDTH 12
 #define JOIN JOIN2
-#define SPLIT SPLIT2
 #define LOW LOW4D
 #define HIGH HIGH4D
 #include "kernels.h"
@@ -151,7 +137,6 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #define BLOCKS 4
 #define WIDTH 12
 #define JOIN JOIN4
-#define SPLIT SPLIT4
 #define LOW LOW8D
 #define HIGH HIGH8D
 #include "kernels.h"
@@ -159,12 +144,36 @@ typedef int64_t long8 __attribute__((vector_size(64)));
 #undef PART_OF_TWO
 #endif
 
-const Kernels *find_kernels(size_t size) {
 #if HAS_X86
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return size == sizeof(float) ? &kernels_f32_avx512 : &kernels_f64_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return size == sizeof(float) ? &kernels_f32_avx2 : &kernels_f64_avx2;
+/* Whether processor and operating system have the vectors. Asked by hand: zig's __builtin_cpu_supports knows of none. */
+static int find_bytes_of_vectors(void) {
+  unsigned a, b, c, d, low, high;
+  const unsigned fma = 1u << 12, saves = 1u << 27, avx2 = 1u << 5, avx512 = 1u << 16;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & fma) || !(c & saves)) return 16;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2) || (low & 0x06) != 0x06) return 16;
+  return b & avx512 && (low & 0xe6) == 0xe6 ? 64 : 32;
+}
 #endif
-  return size == sizeof(float) ? &kernels_f32 : &kernels_f64;
+
+int count_vector_bytes(void) {
+  int bytes = 16;
+#if HAS_X86
+  /* Remembered: a virtual machine takes long to answer. */
+  static int found;
+  bytes = __atomic_load_n(&found, __ATOMIC_RELAXED);
+  if (!bytes) bytes = find_bytes_of_vectors();
+  __atomic_store_n(&found, bytes, __ATOMIC_RELAXED);
+#endif
+  return bytes;
+}
+
+const Kernels *find_kernels(size_t size) {
+  int is_single = size == sizeof(float);
+#if HAS_X86
+  int bytes = count_vector_bytes();
+  if (bytes == 64) return is_single ? &kernels_f32_avx512 : &kernels_f64_avx512;
+  if (bytes == 32) return is_single ? &kernels_f32_avx2 : &kernels_f64_avx2;
+#endif
+  return is_single ? &kernels_f32 : &kernels_f64;
 }

@@ -10,9 +10,11 @@
 enum { NAME(part) = 16 / sizeof(REAL) };
 
 typedef REAL NAME(vector) __attribute__((vector_size(LANES * sizeof(REAL)), may_alias));
+typedef REAL NAME(loose_vector) __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 typedef REAL NAME(vector_part) __attribute__((vector_size(16), aligned(sizeof(REAL)), may_alias));
 
 #define VECTOR NAME(vector)
+#define LOOSE_VECTOR NAME(loose_vector)
 #define PART NAME(part)
 #define VECTOR_PART NAME(vector_part)
 #define INLINE TARGET static inline __attribute__((always_inline))
@@ -34,31 +36,58 @@ INLINE void NAME(transpose)(VECTOR *rows) {
 }
 
 /* A vector of which part b comes from lane b * PART + j: after the transposition the lanes stand in order. */
-TARGET static void NAME(pack)(const void *const *sources, int64_t count, const int32_t *places, void *packed) {
+INLINE void NAME(pack_part)(const REAL *const *lanes, int64_t i, const int32_t *places, REAL *target) {
+  VECTOR rows[PART];
+  UNROLL for (int j = 0; j < PART; j++) JOIN(rows[j], lanes, i, j, PART);
+  NAME(transpose)(rows);
+  UNROLL for (int j = 0; j < PART; j++) *(VECTOR *)(target + places[i + j]) = rows[j];
+}
+
+TARGET static void NAME(pack)(const void *const *sources, int64_t count, const int32_t *places, void *packed,
+                              int64_t ahead) {
+  enum { LINE = 64 / sizeof(REAL) };
   const REAL *lanes[LANES];
   for (int lane = 0; lane < LANES; lane++) lanes[lane] = sources[lane];
-  REAL *target = packed;
   int64_t i = 0;
-  for (; i + PART <= count; i += PART) {
-    VECTOR rows[PART];
-    for (int j = 0; j < PART; j++) JOIN(rows[j], lanes, i, j, PART);
-    NAME(transpose)(rows);
-    for (int j = 0; j < PART; j++) *(VECTOR *)(target + places[i + j]) = rows[j];
+  for (; i + LINE <= count; i += LINE) {
+    UNROLL for (int lane = 0; lane < LANES; lane++) __builtin_prefetch(lanes[lane] + i + ahead);
+    UNROLL for (int j = 0; j < LINE; j += PART) NAME(pack_part)(lanes, i + j, places, packed);
   }
+  for (; i + PART <= count; i += PART) NAME(pack_part)(lanes, i, places, packed);
   for (; i < count; i++)
-    for (int lane = 0; lane < LANES; lane++) target[places[i] + lane] = lanes[lane][i];
+    for (int lane = 0; lane < LANES; lane++) ((REAL *)packed)[places[i] + lane] = lanes[lane][i];
+}
+
+/* Numbers LANES at a time: part b of a vector comes from number b * PART + j, so that after the transposition each
+   vector holds neighbouring numbers of one lane. A cache line is written at once: lanes lie far apart, often by a power
+   of two, and drive each other's half-written lines out of the cache. */
+INLINE void NAME(unpack_vectors)(const REAL *source, const int32_t *places, VECTOR *lanes) {
+  const REAL *numbers[LANES];
+  UNROLL for (int i = 0; i < LANES; i++) numbers[i] = source + places[i];
+  UNROLL for (int part = 0; part < BLOCKS; part++) {
+    VECTOR rows[PART];
+    UNROLL for (int j = 0; j < PART; j++) JOIN(rows[j], numbers, part * PART, j, PART);
+    NAME(transpose)(rows);
+    UNROLL for (int j = 0; j < PART; j++) lanes[part * PART + j] = rows[j];
+  }
 }
 
 TARGET static void NAME(unpack)(const void *packed, const int32_t *places, int64_t count, void *const *targets) {
+  enum { VECTORS = 64 / sizeof(VECTOR) };
   REAL *lanes[LANES];
   for (int lane = 0; lane < LANES; lane++) lanes[lane] = targets[lane];
   const REAL *source = packed;
   int64_t i = 0;
-  for (; i + PART <= count; i += PART) {
-    VECTOR rows[PART];
-    for (int j = 0; j < PART; j++) rows[j] = *(const VECTOR *)(source + places[i + j]);
-    NAME(transpose)(rows);
-    for (int j = 0; j < PART; j++) SPLIT(rows[j], lanes, i, j, PART);
+  for (; i + VECTORS * LANES <= count; i += VECTORS * LANES) {
+    VECTOR line[VECTORS][LANES];
+    for (int v = 0; v < VECTORS; v++) NAME(unpack_vectors)(source, places + i + v * LANES, line[v]);
+    for (int lane = 0; lane < LANES; lane++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(LOOSE_VECTOR *)(lanes[lane] + i + v * LANES) = line[v][lane];
+  }
+  for (; i + LANES <= count; i += LANES) {
+    VECTOR line[LANES];
+    NAME(unpack_vectors)(source, places + i, line);
+    for (int lane = 0; lane < LANES; lane++) *(LOOSE_VECTOR *)(lanes[lane] + i) = line[lane];
   }
   for (; i < count; i++)
     for (int lane = 0; lane < LANES; lane++) lanes[lane][i] = source[places[i] + lane];
@@ -67,17 +96,23 @@ TARGET static void NAME(unpack)(const void *packed, const int32_t *places, int64
 INLINE void NAME(outputs_of_width)(const Tile *tile, const int width) {
   const REAL *weights = tile->weights, *input = tile->input;
   const int32_t *offsets = tile->offsets;
-  for (int32_t o = tile->first; o < tile->last; o++) {
+  const ptrdiff_t stride = tile->position_stride;
+  for (int32_t o = 0; o < tile->outputs; o++) {
+    int32_t begin = tile->pointers[o], end = tile->pointers[o + 1];
+    REAL *output = (REAL *)tile->output + o * tile->output_stride;
     VECTOR sums[WIDTH];
-    UNROLL for (int i = 0; i < width; i++) sums[i] = (VECTOR){0};
-    int32_t end = tile->pointers[o + 1];
-    for (int32_t k = tile->pointers[o]; k < end; k++) {
+    if (tile->adds) {
+      if (begin == end) continue;
+      UNROLL for (int i = 0; i < width; i++) sums[i] = *(const VECTOR *)(output + i * stride);
+    } else {
+      UNROLL for (int i = 0; i < width; i++) sums[i] = (VECTOR){0};
+    }
+    for (int32_t k = begin; k < end; k++) {
       const VECTOR *source = (const VECTOR *)(input + offsets[k]);
       REAL weight = weights[k];
       UNROLL for (int i = 0; i < width; i++) sums[i] += weight * source[i];
     }
-    REAL *output = (REAL *)tile->output + o * tile->output_stride;
-    UNROLL for (int i = 0; i < width; i++) *(VECTOR *)(output + i * tile->position_stride) = sums[i];
+    UNROLL for (int i = 0; i < width; i++) *(VECTOR *)(output + i * stride) = sums[i];
   }
 }
 
@@ -108,7 +143,7 @@ INLINE void NAME(values_of_width)(const Tile *tile, const int width) {
   const REAL *input = tile->input;
   const int32_t *offsets = tile->offsets;
   VECTOR *products = tile->products;
-  for (int32_t o = tile->first; o < tile->last; o++) {
+  for (int32_t o = 0; o < tile->outputs; o++) {
     int32_t begin = tile->pointers[o], end = tile->pointers[o + 1];
     if (begin == end) continue;
     const REAL *output = (const REAL *)tile->output + o * tile->output_stride;
@@ -123,6 +158,18 @@ INLINE void NAME(values_of_width)(const Tile *tile, const int width) {
     }
     NAME(add_lanes)(products, end - begin, (REAL *)tile->sums + begin);
   }
+}
+
+TARGET static void NAME(gather)(const void *source, const int32_t *order, int64_t count, void *target) {
+  const REAL *from = source;
+  REAL *to = target;
+  for (int64_t k = 0; k < count; k++) to[k] = from[order[k]];
+}
+
+TARGET static void NAME(scatter)(const void *source, const int32_t *order, int64_t count, void *target) {
+  const REAL *from = source;
+  REAL *to = target;
+  for (int64_t k = 0; k < count; k++) to[order[k]] += from[k];
 }
 
 /* The loops over the vectors of a tile are unrolled, so each width is a function of its own. */
@@ -149,11 +196,12 @@ static void NAME(values)(const Tile *tile) {
   functions[tile->width](tile);
 }
 
-static const Kernels NAME(kernels) = {LANES,        WIDTH,         sizeof(REAL), NAME(pack),
-                                      NAME(unpack), NAME(outputs), NAME(values)};
+static const Kernels NAME(kernels) = {LANES,         WIDTH,        sizeof(REAL), NAME(pack),   NAME(unpack),
+                                      NAME(outputs), NAME(values), NAME(gather), NAME(scatter)};
 
 #undef EACH_WIDTH
 #undef VECTOR
+#undef LOOSE_VECTOR
 #undef PART
 #undef VECTOR_PART
 #undef INLINE
@@ -163,7 +211,6 @@ static const Kernels NAME(kernels) = {LANES,        WIDTH,         sizeof(REAL),
 #undef TARGET
 #undef NAME
 #undef JOIN
-#undef SPLIT
 #undef LOW
 #undef HIGH
 #undef LOW_HALF

@@ -6,20 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STRUCTURE_TENSORS = 5, OUTPUTS_OF_STRUCTURE = 6 };
-typedef enum { OUTPUTS, INPUTS, VALUES } Wanted;
+enum { STRUCTURE_TENSORS = 3, OUTPUTS_OF_STRUCTURE = 6 };
 
-/* The attributes of a convolution. */
+/* A product in a graph: the attributes of a convolution, and the plan of its last call. */
 typedef struct {
   int64_t kernel[2], stride[2], dilation[2];
   unsigned char is_same;
-} Attributes;
+  Cache *cache;
+} Product;
 
 static TF_Tensor *allocate_output(Call *call, const int64_t *shape, int rank) {
   return allocate_output_at(call, 0, shape, rank);
 }
 
-/* Reads and checks the structure, which follows the first two inputs. */
+/* Reads the structure, which follows the first two inputs. Of column_pointers only the length matters. */
 static int read_structure(Call *call, Structure *s) {
   const int32_t *data[STRUCTURE_TENSORS];
   int64_t length[STRUCTURE_TENSORS];
@@ -30,11 +30,8 @@ static int read_structure(Call *call, Structure *s) {
     length[i] = TF_Dim(tensor, 0);
   }
   if (length[0] < 1 || length[2] < 1) return refuse(call, "row_pointers and column_pointers must not be empty.");
-  if (length[1] != length[3] || length[1] != length[4])
-    return refuse(call, "row_outputs, column_rows and column_values must be of one length.");
-  *s = (Structure){length[0] - 1, length[2] - 1, length[1], data[0], data[1], data[2], data[3], data[4]};
-  const char *wrong = check_structure(s);
-  return wrong ? refuse(call, wrong) : 1;
+  *s = (Structure){length[0] - 1, length[2] - 1, length[1], data[0], data[1]};
+  return 1;
 }
 
 static int check_values(Call *call, const TF_Tensor *values, const Structure *s) {
@@ -43,62 +40,69 @@ static int check_values(Call *call, const TF_Tensor *values, const Structure *s)
   return 1;
 }
 
-static int check_worked(Call *call, int failed) {
-  return failed ? fail(call, TF_RESOURCE_EXHAUSTED, "There is not enough memory for a sparse product.") : 1;
-}
-
 static int check_matrix(Call *call, const TF_Tensor *matrix, int64_t columns, const char *message) {
   return TF_NumDims(matrix) == 2 && TF_Dim(matrix, 1) == columns ? 1 : refuse(call, message);
 }
 
-static int multiply_any(const Kernels *kernels, const Structure *s, int64_t batch, Wanted wanted, const void *a,
-                        const void *b, void *result) {
-  if (wanted == OUTPUTS) return multiply(kernels, s, batch, a, b, result);
-  if (wanted == INPUTS) return multiply_transposed(kernels, s, batch, a, b, result);
-  return multiply_values(kernels, s, batch, a, b, result);
+/* Runs the product on the first two inputs. */
+static int run_product(Call *call, const Product *product, const Structure *s, const Convolution *sizes, int is_dense,
+                       Wanted wanted, const int64_t *shape, int rank) {
+  Key key;
+  memset(&key, 0, sizeof key);
+  key.wanted = wanted;
+  key.size = (int64_t)size_of(call->inputs[0]);
+  key.is_dense = is_dense;
+  key.sizes = *sizes;
+  const char *wrong;
+  Plan *plan = find_plan(product->cache, &key, s, &wrong);
+  if (wrong) return refuse(call, wrong);
+  TF_Tensor *output = plan ? allocate_output(call, shape, rank) : NULL;
+  int failed = !output;
+  if (output) {
+    const void *first = TF_TensorData(call->inputs[0]), *second = TF_TensorData(call->inputs[1]);
+    failed = (is_dense ? run_dense : run_convolution)(plan, first, second, TF_TensorData(output));
+    TF_DeleteTensor(output);
+  }
+  if (plan) release_plan(product->cache, plan);
+  if (failed && TF_GetCode(call->status) == TF_OK)
+    return fail(call, TF_RESOURCE_EXHAUSTED, "There is not enough memory for a sparse product.");
+  return !failed;
 }
 
-static int run_matmul(Call *call, Wanted wanted) {
+static int run_matmul(Call *call, const Product *product, Wanted wanted) {
   Structure s;
   if (!read_structure(call, &s)) return 0;
   const TF_Tensor *first = call->inputs[0], *second = call->inputs[1];
   const char *wrong_x = "x must be of shape [batch, rows of the kernel].";
   const char *wrong_dy = "dy must be of shape [batch, columns of the kernel].";
-  if (wanted == INPUTS ? !check_matrix(call, first, s.columns, wrong_dy) : !check_matrix(call, first, s.rows, wrong_x))
+  if (!(wanted == INPUTS ? check_matrix(call, first, s.columns, wrong_dy) : check_matrix(call, first, s.rows, wrong_x)))
     return 0;
-  if (wanted == VALUES ? !check_matrix(call, second, s.columns, wrong_dy) : !check_values(call, second, &s)) return 0;
+  if (!(wanted == VALUES ? check_matrix(call, second, s.columns, wrong_dy) : check_values(call, second, &s))) return 0;
   int64_t batch = TF_Dim(first, 0);
   if (wanted == VALUES && TF_Dim(second, 0) != batch) return refuse(call, "x and dy must be of one batch size.");
-  int64_t shape[2] = {batch, wanted == OUTPUTS ? s.columns : s.rows};
-  if (wanted == VALUES) shape[0] = s.count;
-  TF_Tensor *output = allocate_output(call, shape, wanted == VALUES ? 1 : 2);
-  if (TF_GetCode(call->status) != TF_OK) return 0;
-  const Kernels *kernels = find_kernels(size_of(first));
-  const void *a = TF_TensorData(first), *b = TF_TensorData(second);
-  void *result = TF_TensorData(output);
-  int failed = multiply_any(kernels, &s, batch, wanted, a, b, result);
-  TF_DeleteTensor(output);
-  return check_worked(call, failed);
+  int64_t shapes[3][2] = {{batch, s.columns}, {batch, s.rows}, {s.count}};
+  Convolution sizes = {.images = batch, .channels = s.rows, .outputs = s.columns};
+  return run_product(call, product, &s, &sizes, 1, wanted, shapes[wanted], wanted == VALUES ? 1 : 2);
 }
 
 /* Sizes of the output and zeros before the input, as TensorFlow defines "SAME" and "VALID". */
-static void fill_sizes(Convolution *c, const Attributes *a) {
+static void fill_sizes(Convolution *c, const Product *p) {
   int64_t in[2] = {c->height, c->width}, out[2];
   for (int i = 0; i < 2; i++) {
-    int64_t span = (a->kernel[i] - 1) * a->dilation[i] + 1;
-    c->kernel[i] = a->kernel[i];
-    c->stride[i] = a->stride[i];
-    c->dilation[i] = a->dilation[i];
-    out[i] = count_windows(in[i], span, a->stride[i], a->is_same, &c->before[i]);
+    int64_t span = (p->kernel[i] - 1) * p->dilation[i] + 1;
+    c->kernel[i] = p->kernel[i];
+    c->stride[i] = p->stride[i];
+    c->dilation[i] = p->dilation[i];
+    out[i] = count_windows(in[i], span, p->stride[i], p->is_same, &c->before[i]);
   }
   c->out_height = out[0];
   c->out_width = out[1];
 }
 
-static int read_convolution(Call *call, const Attributes *attributes, Wanted wanted, const Structure *s,
+static int read_convolution(Call *call, const Product *product, Wanted wanted, const Structure *s,
                             Convolution *c) {
   const TF_Tensor *first = call->inputs[0], *output = wanted == VALUES ? call->inputs[1] : first;
-  int64_t taps = attributes->kernel[0] * attributes->kernel[1];
+  int64_t taps = product->kernel[0] * product->kernel[1];
   if (TF_NumDims(first) != 4 || TF_NumDims(output) != 4)
     return refuse(call, "Images must be of shape [batch, height, width, channels].");
   if (s->rows % taps) return refuse(call, "The kernel's rows must be a multiple of its height times its width.");
@@ -115,48 +119,37 @@ static int read_convolution(Call *call, const Attributes *attributes, Wanted wan
     c->width = TF_Dim(first, 2);
     if (TF_Dim(first, 3) != c->channels) return refuse(call, "x must have the kernel's number of channels.");
   }
-  fill_sizes(c, attributes);
+  fill_sizes(c, product);
   if (wanted != OUTPUTS && (TF_Dim(output, 0) != c->images || TF_Dim(output, 1) != c->out_height ||
                             TF_Dim(output, 2) != c->out_width || TF_Dim(output, 3) != c->outputs))
     return refuse(call, "dy must be of the shape of the convolution's output.");
   return 1;
 }
 
-static int run_conv(Call *call, const Attributes *attributes, Wanted wanted) {
+static int run_conv(Call *call, const Product *product, Wanted wanted) {
   Structure s;
   Convolution c;
-  if (!read_structure(call, &s) || !read_convolution(call, attributes, wanted, &s, &c)) return 0;
+  if (!read_structure(call, &s) || !read_convolution(call, product, wanted, &s, &c)) return 0;
   if (wanted != VALUES && !check_values(call, call->inputs[1], &s)) return 0;
   int64_t shapes[3][4] = {{c.images, c.out_height, c.out_width, c.outputs},
                           {c.images, c.height, c.width, c.channels},
                           {s.count}};
-  TF_Tensor *output = allocate_output(call, shapes[wanted], wanted == VALUES ? 1 : 4);
-  if (TF_GetCode(call->status) != TF_OK) return 0;
-  const Kernels *kernels = find_kernels(size_of(call->inputs[0]));
-  const void *a = TF_TensorData(call->inputs[0]), *b = TF_TensorData(call->inputs[1]);
-  void *result = TF_TensorData(output);
-  int64_t taps = c.kernel[0] * c.kernel[1];
-  int failed;
-  if (taps == 1 && attributes->stride[0] == 1 && attributes->stride[1] == 1)
-    failed = multiply_any(kernels, &s, c.images * c.height * c.width, wanted, a, b, result);
-  else
-    failed = wanted == OUTPUTS  ? convolve(kernels, &s, &c, a, b, result)
-             : wanted == INPUTS ? convolve_transposed(kernels, &s, &c, a, b, result)
-                                : convolve_values(kernels, &s, &c, a, b, result);
-  TF_DeleteTensor(output);
-  return check_worked(call, failed);
+  /* One tap that visits every position is a matrix product over all positions. */
+  int is_dense = c.kernel[0] * c.kernel[1] * c.stride[0] * c.stride[1] == 1;
+  Convolution positions = {.images = c.images * c.height * c.width, .channels = c.channels, .outputs = c.outputs};
+  return run_product(call, product, &s, is_dense ? &positions : &c, is_dense, wanted, shapes[wanted],
+                     wanted == VALUES ? 1 : 4);
 }
 
 #define COMPUTE(name, call_of, inputs)                                   \
   static void name(void *kernel, TF_OpKernelContext *context) {          \
-    (void)kernel;                                                        \
     Call call;                                                           \
     if (begin(&call, context, 2 + STRUCTURE_TENSORS + (inputs))) call_of; \
     end(&call);                                                          \
   }
-COMPUTE(compute_matmul, run_matmul(&call, OUTPUTS), 0)
-COMPUTE(compute_matmul_transposed, run_matmul(&call, INPUTS), 0)
-COMPUTE(compute_matmul_values, run_matmul(&call, VALUES), 0)
+COMPUTE(compute_matmul, run_matmul(&call, kernel, OUTPUTS), 0)
+COMPUTE(compute_matmul_transposed, run_matmul(&call, kernel, INPUTS), 0)
+COMPUTE(compute_matmul_values, run_matmul(&call, kernel, VALUES), 0)
 COMPUTE(compute_conv, run_conv(&call, kernel, OUTPUTS), 0)
 COMPUTE(compute_conv_transposed, run_conv(&call, kernel, INPUTS), 1)
 COMPUTE(compute_conv_values, run_conv(&call, kernel, VALUES), 0)
@@ -239,39 +232,42 @@ static void delete_memory(void *kernel) {
   free(memory);
 }
 
-static void *create_attributes(TF_OpKernelConstruction *context) {
+static void *create_product(TF_OpKernelConstruction *context) {
+  (void)context;
+  Product *product = calloc(1, sizeof *product);
+  if (product) product->cache = make_cache();
+  return product;
+}
+
+static void delete_product(void *kernel) {
+  Product *product = kernel;
+  if (product) delete_cache(product->cache);
+  free(product);
+}
+
+static void *create_convolution(TF_OpKernelConstruction *context) {
   TF_Status *status = TF_NewStatus();
-  Attributes *a = calloc(1, sizeof *a);
-  TF_OpKernelConstruction_GetAttrInt64List(context, "kernel_size", a->kernel, 2, status);
-  if (TF_GetCode(status) == TF_OK)
-    TF_OpKernelConstruction_GetAttrInt64List(context, "strides", a->stride, 2, status);
-  if (TF_GetCode(status) == TF_OK)
-    TF_OpKernelConstruction_GetAttrInt64List(context, "dilations", a->dilation, 2, status);
-  if (TF_GetCode(status) == TF_OK) TF_OpKernelConstruction_GetAttrBool(context, "same", &a->is_same, status);
-  int is_positive = 1;
-  for (int i = 0; i < 2; i++)
-    is_positive &= a->kernel[i] > 0 && a->stride[i] > 0 && a->dilation[i] > 0 && a->kernel[i] < 1 << 15 &&
-                   a->stride[i] < 1 << 15 && a->dilation[i] < 1 << 15;
-  if (TF_GetCode(status) == TF_OK && !is_positive)
+  Product *p = create_product(context);
+  const char *names[3] = {"kernel_size", "strides", "dilations"};
+  int64_t *pairs[3] = {p->kernel, p->stride, p->dilation};
+  for (int i = 0; i < 3 && TF_GetCode(status) == TF_OK; i++)
+    TF_OpKernelConstruction_GetAttrInt64List(context, names[i], pairs[i], 2, status);
+  if (TF_GetCode(status) == TF_OK) TF_OpKernelConstruction_GetAttrBool(context, "same", &p->is_same, status);
+  int is_sound = 1;
+  for (int i = 0; i < 3; i++)
+    for (int axis = 0; axis < 2; axis++) is_sound &= pairs[i][axis] > 0 && pairs[i][axis] < 1 << 15;
+  if (TF_GetCode(status) == TF_OK && !is_sound)
     TF_SetStatus(status, TF_INVALID_ARGUMENT, "kernel_size, strides and dilations must be from 1 to 32767.");
   if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(context, status);
   TF_DeleteStatus(status);
-  return a;
+  return p;
 }
 
-static void *create_nothing(TF_OpKernelConstruction *context) {
-  static char nothing;
-  (void)context;
-  return &nothing;
-}
-
-static void delete_nothing(void *kernel) { (void)kernel; }
 
 static void register_product(const char *name, const char *first, const char *second, int is_conv, int is_sized,
                              void (*compute)(void *, TF_OpKernelContext *)) {
   static const char *const structure[STRUCTURE_TENSORS] = {"row_pointers: int32", "row_outputs: int32",
-                                                           "column_pointers: int32", "column_rows: int32",
-                                                           "column_values: int32"};
+                                                           "column_pointers: int32"};
   TF_Status *status = TF_NewStatus();
   TF_OpDefinitionBuilder *builder = TF_NewOpDefinitionBuilder(name);
   TF_OpDefinitionBuilderAddAttr(builder, "T: {float, double}");
@@ -290,8 +286,7 @@ static void register_product(const char *name, const char *first, const char *se
   TF_RegisterOpDefinition(builder, status);
   TF_DeleteStatus(status);
   for (int type = TF_FLOAT; type <= TF_DOUBLE; type++)
-    register_kernel(name, type, is_conv ? create_attributes : create_nothing, compute,
-                    is_conv ? free : delete_nothing);
+    register_kernel(name, type, is_conv ? create_convolution : create_product, compute, delete_product);
 }
 
 static void register_structure(void) {

@@ -53,12 +53,7 @@ static int is_ascending(const int32_t *pointers, int64_t count, int64_t last) {
 }
 
 const char *check_structure(const Structure *s) {
-  if (!is_ascending(s->row_pointers, s->rows, s->count))
-    return "row_pointers must rise from 0 to the number of values.";
-  if (!is_ascending(s->column_pointers, s->columns, s->count))
-    return "column_pointers must rise from 0 to the number of values.";
-  if (!is_within(s->row_outputs, s->count, s->columns)) return "row_outputs must lie in [0, outputs).";
-  if (!is_within(s->column_rows, s->count, s->rows)) return "column_rows must lie in [0, rows).";
-  if (!is_within(s->column_values, s->count, s->count)) return "column_values must lie in [0, number of values).";
+  if (!is_ascending(s->row_pointers, s->rows, s->count)) return "row_pointers must rise from 0 to the number of values.";
+  if (!is_within(s->row_outputs, s->count, s->columns)) return "row_outputs must lie in [0, columns of the kernel).";
   return NULL;
 }
