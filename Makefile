@@ -16,6 +16,9 @@ override EXTRAS := $(strip $(EXTRAS) $(filter-out $(EXTRAS),$(filter docs,$(MAKE
 LOCKS := $(EXTRAS:%=requirements/%.lock)
 EMPTY :=
 READY := $(VENV)/ready-$(subst $(EMPTY) ,-,$(strip $(EXTRAS)))
+# What is compiled; where it cannot be, layers run dense. The environment remembers the attempt.
+NATIVE := sparse_lib/execution/native
+BUILT := $(VENV)/built
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
@@ -38,16 +41,16 @@ MAKEFLAGS += --no-print-directory
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
+setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
-quick: $(READY) ## run the tests of the core's arithmetic and of what reads and writes files: under a minute
+quick: $(READY) $(BUILT) ## run the tests of the core's arithmetic and of what reads and writes files: under a minute
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(QUICK) $(PYTEST_ARGS)
 
-test: $(READY) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
+test: $(READY) $(BUILT) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-slow: $(READY) ## run the slow tests
+test-slow: $(READY) $(BUILT) ## run the slow tests
 	@$(PY) -m pytest -m slow -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY) ## check style, format and types
@@ -62,17 +65,17 @@ docs: $(READY) ## build the documentation site into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "docs: open site/index.html"
 
-demo: $(READY) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
+demo: $(READY) $(BUILT) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
 	@$(PY) -m sparse_lib.experiment.jobs.demo --out=$(DEMO_DIR)
 
-bench: $(READY) ## measure speed (the peers too after `make setup EXTRAS=bench`)
+bench: $(READY) $(BUILT) ## measure speed (the peers too after `make setup EXTRAS=bench`)
 	@$(PY) -m benchmarks.run
 
 lock: $(READY) ## resolve requirements/*.in to requirements/*.lock anew
 	@$(PY) requirements/lock.py
 
 clean: ## remove .venv/, caches and build outputs; runs/ stays
-	@rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(NATIVE)/*.so build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each choice of EXTRAS, so that a second `make setup` has nothing to do.
@@ -96,6 +99,10 @@ $(READY): $(LOCKS) $(wildcard requirements/*.lock) pyproject.toml
 	@echo "setup: installing the project itself"
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@echo "$(EXTRAS)" > $(VENV)/extras
+	@touch $@
+
+$(BUILT): $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/build.py | $(READY)
+	@$(PY) $(NATIVE)/build.py --install-compiler
 	@touch $@
 
 requirements/%.lock:

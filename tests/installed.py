@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def build_wheel(folder: Path) -> Path:
     """Builds the wheel from a copy of the sources, which a build would else litter."""
     tree = folder / "tree"
-    shutil.copytree(ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copytree(ROOT / "sparse_lib", tree / "sparse_lib", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(tree))
     (built,) = folder.glob("*.whl")

@@ -17,11 +17,15 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 # A module may import its own row and the rows above it.
 CORE = (
     "_utils _keras",
-    "selection distributions schedules learning_rates mask_files structures",
+    "selection distributions schedules learning_rates mask_files mask_checkpoints structures batches",
+    "kernels",
+    "dense_weights magnitude",
+    "mask_report",
     "masks",
     "updaters initializers objective",
-    "gradient_flow metainit dead_neurons counting",
+    "execution gradient_flow metainit dead_neurons mask_symmetry counting",
     "oneshot optimizer",
+    "mask_sources rewinding stripping",
     "api",
 )
 EXPERIMENT = (
@@ -51,8 +55,8 @@ PARTS = {
 BESIDE_CORE = {
     "measure": {"_keras", "_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
     "deployment": {"_keras", "_utils"},
-    "curvature": {"_keras", "_utils", "masks", "objective"},
-    "landscape": {"_keras", "_utils", "masks", "objective", "selection"},
+    "curvature": {"_keras", "_utils", "batches", "masks", "objective"},
+    "landscape": {"_keras", "_utils", "batches", "masks", "objective", "selection"},
 }
 SURFACE = "__init__"
 RANKS = {

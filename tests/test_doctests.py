@@ -17,7 +17,11 @@ MODULES = [
 # What users call first: these have an example.
 FIRST_CALLS = (
     "api.sparsify",
-    "api.sparse_kernels",
+    "api.initialize",
+    "kernels.sparse_kernels",
+    "rewinding.rewind",
+    "stripping.strip",
+    "measure.flow.GradientFlowMeter",
     "api.transfer_masks",
     "masks.Masks",
     "masks.Masks.report",

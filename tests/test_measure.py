@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import sparse_lib
-from sparse_lib import measure
+from sparse_lib import curvature, landscape, measure
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(50, 6)).astype(np.float32)
@@ -120,6 +120,91 @@ def test_cost(model, masks):
     # A unit with n inputs and a bias: n products, n - 1 sums, 1 for the bias; 5 activations.
     assert dense.inference_flops == found.dense_inference_flops == 5 * 12 + 5 + 3 * 10
     assert found.inference_flops < dense.inference_flops and found.size_bytes < dense.size_bytes
+
+
+def sentence_model(by_name: bool) -> keras.Model:
+    """Two inputs of open length, added as embeddings."""
+    words, types = (keras.Input((None,), dtype="int32", name=name) for name in ("words", "types"))
+    x = keras.layers.Embedding(9, 6)(words) + keras.layers.Embedding(2, 6)(types)
+    return keras.Model(
+        {"words": words, "types": types} if by_name else [words, types], keras.layers.Dense(4, use_bias=False)(x)
+    )
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_cost_of_inputs_of_open_length(by_name):
+    model = sentence_model(by_name)
+    masks = sparse_lib.sparsify(model, 0.5)
+    shape = {"types": (7,), "words": (7,)} if by_name else [(7,), (7,)]
+    found = measure.cost(model, masks, input_shape=shape)
+    # A token has 4 outputs: 24 products and 20 sums; half of the products are left, and every output keeps an input.
+    assert (found.dense_inference_flops, found.active_weights) == (7 * (24 + 20), 12)
+    assert found.inference_flops == 7 * (12 + 8)
+    for wrong in ((7,), {"words": (7,)}, [(7,)], [(7, 2), (7,)], {"words": (7,), "kinds": (7,)}, 7):
+        with pytest.raises(ValueError, match=r"input_shape is .*takes .*None.*: give the same, with sizes for None"):
+            measure.cost(model, masks, input_shape=wrong)
+    with pytest.raises(ValueError, match="is not known: pass input_shape, .* for several inputs a list or dictionary"):
+        measure.cost(model, masks)
+
+
+class OfNames(keras.Model):
+    """Takes a dictionary, and records no shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = keras.layers.Dense(3, use_bias=False), keras.layers.Dense(3, use_bias=False)
+
+    def call(self, inputs):
+        return self.left(inputs["a"]) + self.right(inputs["b"])
+
+
+def test_cost_of_a_subclassed_model_with_inputs_by_name():
+    model = OfNames()
+    model({"a": np.ones((1, 4)), "b": np.ones((1, 5))})
+    found = measure.cost(model, input_shape={"a": (4,), "b": (5,)})
+    assert (found.weights, found.inference_flops) == (27, 3 * (7 + 9))
+
+
+def test_a_meter_follows_weights_and_masks_and_is_traced_once(model, masks, monkeypatch):
+    traces = count_traces(monkeypatch)
+    meter = measure.GradientFlowMeter(model, data("dataset"), masks=masks, batch_size=25)
+    first = meter()
+    once = len(traces)
+    masks.prune(0.8)
+    model.layers[0].bias.assign(np.ones(5))
+    second = meter()
+    assert len(traces) == once
+    objective = sparse_lib.Objective(model)
+    _, gradient = objective.loss_and_gradient(objective.params(), X, Y)
+    flat = np.concatenate([np.ravel(g) for g in gradient])
+    assert second.norm == pytest.approx(np.linalg.norm(flat[flat_active(model, masks)]), rel=1e-5)
+    assert first.norm != pytest.approx(second.norm, rel=1e-3)
+
+
+def test_an_objective_takes_the_same_data(model):
+    objective = sparse_lib.Objective(model)
+    expected, gradient = objective.loss_and_gradient(objective.params(), X, Y)
+    for kind in ("arrays", "dataset", "batches"):
+        loss, found = objective.loss_and_gradient_over(data(kind), batch_size=16)
+        assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+        for mine, whole in zip(found, gradient, strict=True):
+            np.testing.assert_allclose(mine, whole, rtol=1e-4, atol=1e-6)
+    shifted = [tf.zeros_like(p) for p in objective.params()]
+    assert float(objective.loss_and_gradient_over((X, Y), shifted)[0]) == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_operators_and_evaluators_take_the_same_data(model, masks):
+    objective, subspace = sparse_lib.Objective(model), curvature.Subspace.active(model, masks)
+    vector = RANDOM.normal(size=subspace.size)
+    products = [
+        curvature.HessianOperator(objective, objective.params(), data(kind), subspace).matvec(vector)
+        for kind in ("arrays", "dataset", "batches")
+    ]
+    for product in products[1:]:
+        np.testing.assert_allclose(product, products[0], rtol=1e-4, atol=1e-6)
+    splits = {kind: data(kind) for kind in ("arrays", "dataset", "batches")}
+    scores = landscape.ModelEvaluator(model, splits)([v.numpy() for v in model.trainable_variables])
+    assert len({(round(score.loss, 5), round(score.accuracy, 5)) for score in scores.values()}) == 1
 
 
 def test_callback_logs_and_moves_nothing(model):

@@ -21,6 +21,7 @@ CUBIC = schedules.PolynomialSparsity(initial=0.3, final=0.8, begin=2, end=8)
 EVERY_2 = {"end_step": 10, "frequency": 2}
 UPDATERS = {
     "static": updaters.Static(),
+    "static_reinit": updaters.StaticReinit(**EVERY_2, growth_init="initial_dist_2"),
     "prune": updaters.Prune(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
     "prune_global": updaters.Prune(sparsity=CUBIC, scope="global", begin_step=2, end_step=8, frequency=2),
     "set": updaters.SET(**EVERY_2),
@@ -240,7 +241,7 @@ def check(updater: str, inner: str, mode: str, structure: Structure = UNSTRUCTUR
 
 def check_change(updater: str, got: list[list[np.ndarray]]) -> None:
     changed = any(np.any(a[i] != b[i]) for a, b in itertools.pairwise(got) for i in (0, 1))
-    assert changed == (updater != "static")
+    assert changed == (updater not in ("static", "static_reinit"))
 
 
 SHORT = (

@@ -79,11 +79,16 @@ def wheel(tmp_path_factory) -> Path:
 def test_wheel_holds_the_sources_the_data_and_the_licence(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.endswith("/")}
-    files = [*(ROOT / "sparse_lib").rglob("*.py"), *(ROOT / "sparse_lib").rglob("*.json")]
-    wanted = {path.relative_to(ROOT).as_posix() for path in files} | {"sparse_lib/py.typed"}
+    files = [path for ending in ("py", "json", "c", "h") for path in (ROOT / "sparse_lib").rglob(f"*.{ending}")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files}
+    wanted |= {"sparse_lib/py.typed", "sparse_lib/execution/native/sparse_products.so"}
     info = f"sparse_lib-{PROJECT['version']}.dist-info"
     assert {name for name in held if not name.startswith(info)} == wanted
     assert f"{info}/licenses/LICENSE" in held
+
+
+def test_wheel_is_for_this_platform_and_every_python(wheel):
+    assert re.fullmatch(rf"sparse_lib-{PROJECT['version']}-py3-none-linux_\w+\.whl", wheel.name)
 
 
 def test_wheel_imports_in_an_empty_folder(wheel, tmp_path):

@@ -36,6 +36,7 @@ _LOOKS = {
     "scratch": (ORANGE, "v"),
     "scratch_shuffled": (ORANGE, "<"),
     "static": (ORANGE, ">"),
+    "static_reinit": (ORANGE, "D"),
     "set": (SKY, "o"),
     "rigl": (BLUE, "^"),
     "rigl_inverted": (RED, "v"),

@@ -61,6 +61,50 @@ def gradient_flow(
     return measure_flow(Problem(model, data, masks, loss, batch_size))
 
 
+class GradientFlowMeter:
+    """Measures gradient flow again and again on the same examples, in a training loop of one's own.
+
+    The examples are read once and the graph is compiled once; a call takes a forward and a backward pass.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> from sparse_lib import measure
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+      >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[1.0], [0.0]], np.float32)
+      >>> meter = measure.GradientFlowMeter(model, (x, y), loss=keras.losses.MeanSquaredError())
+      >>> for weight in (0.0, 0.5, 1.0):
+      ...     model.set_weights([np.array([[weight], [0.0]])])
+      ...     print(round(meter().norm, 6))
+      1.0
+      0.5
+      0.0
+    """
+
+    def __init__(
+        self, model: keras.Model, data: Any, *, masks: Masks | None = None, loss: Loss = None, batch_size: int = 1000
+    ) -> None:
+        """Reads the examples.
+
+        Args:
+          model: a built model.
+          data: examples, see `sparse_lib.measure`.
+          masks: of the sparse kernels, see `sparse_lib.measure`.
+          loss: see `sparse_lib.measure`.
+          batch_size: examples per pass (count).
+        """
+        self._problem = Problem(model, data, masks, loss, batch_size)
+
+    def __call__(self) -> GradientFlow:
+        """Measures the weights and masks of this moment.
+
+        Returns:
+          As from `gradient_flow`.
+        """
+        return measure_flow(self._problem)
+
+
 def measure_flow(problem: Problem) -> GradientFlow:
     """Measures a model, with the graph of earlier calls.
 

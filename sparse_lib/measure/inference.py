@@ -1,7 +1,7 @@
 """Inference cost."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -28,13 +28,14 @@ class Cost(NamedTuple):
     weights: int
 
 
-def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: tuple[int, ...] | None = None) -> Cost:
+def cost(model: keras.Model, masks: Masks | None = None, *, input_shape: Any = None) -> Cost:
     """Inference FLOPs and size of a model.
 
     Args:
       model: a built model.
       masks: of the sparse kernels, see `sparse_lib.measure`.
-      input_shape: shape of one example, without the batch; required for subclassed models.
+      input_shape: shape of one example, without the batch; required for subclassed models and inputs of open length. A
+        model of several inputs takes a list or dictionary of shapes, as it takes its inputs.
 
     Returns:
       The cost of one example.

@@ -25,7 +25,7 @@ class Problem:
         check_masks(masks)
         if masks is not None:
             lora.warn_of_lora(_adapted_names(model, masks), stacklevel=3)
-        self.batches = data if isinstance(data, curvature.Batches) else curvature.Batches.of(data, batch_size)
+        self.batches = curvature.Batches.of(data, batch_size)
         self._loss = loss
 
     def hessian(self) -> curvature.HessianOperator:

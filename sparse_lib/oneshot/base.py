@@ -9,8 +9,8 @@ import abc
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
@@ -18,6 +18,7 @@ import tensorflow as tf
 from sparse_lib import distributions, selection
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
+from sparse_lib.batches import Batches
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot.scores import Batch, Tensors
 from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
@@ -32,13 +33,13 @@ class Problem:
     Attributes:
       objective: the model and its loss.
       kernels: positions of the kernels to prune in `objective.model.trainable_variables`.
-      batches: pairs of inputs and targets, or None.
+      batches: examples in any form that `Batches.of` takes, or None.
       seed: seed of random scores.
     """
 
     objective: Objective
     kernels: Sequence[int]
-    batches: Iterable[Batch] | None
+    batches: Any
     seed: int
 
     def data(self) -> list[Batch]:
@@ -48,7 +49,9 @@ class Problem:
           ValueError: if there are none, or they are not pairs.
         """
         if self.batches is None:
-            raise InputError("This method scores weights with data: give it batches of (x, y).")
+            raise InputError("This method scores weights with data: give it batches of (x, y), or (x, y).")
+        if isinstance(self.batches, Batches | tf.data.Dataset | tuple | keras.utils.PyDataset):
+            return list(Batches.of(self.batches))
         batches = list(self.batches)
         if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in batches):
             raise InputError("Batches are pairs: give [(x, y)] for a single batch.")
@@ -60,15 +63,18 @@ class OneShot(abc.ABC):
     """Keeps the weights with the highest scores; the base of every method.
 
     Attributes:
+      needs_data: whether the scores depend on examples.
       sparsity: share of the kernels' weights to remove (fraction, 0 to below 1).
       scope: "global" ranks the weights of all kernels together, as in all of the papers; "layer" ranks each kernel by
         itself, as in the code of RigL.
-      layer_sparsities: for scope "layer", sparsities by kernel name, such as from `distributions.sparsities`; kernels
-        without an entry have `sparsity`.
+      layer_sparsities: sparsities of single kernels by name, such as from `distributions.sparsities`. In scope "global"
+        these kernels are ranked by themselves, and `sparsity` is that of all others together.
       min_per_layer: minimum number of weights per kernel (count); 0 in the papers.
       rounds: rounds of scoring and removal (count); round r of n keeps the share density^(r/n) (Tanaka et al. 2020,
         Algorithm 1).
     """
+
+    needs_data: ClassVar[bool] = False
 
     sparsity: float
     scope: Literal["global", "layer"] = "global"
@@ -80,15 +86,13 @@ class OneShot(abc.ABC):
         """Checks the settings.
 
         Raises:
-          ValueError: for a setting out of range, or layer sparsities in global scope.
+          ValueError: for a setting out of range.
         """
         for value in (self.sparsity, *(self.layer_sparsities or {}).values()):
             if not 0 <= value < 1:
                 raise InputError(f"A sparsity is {value}: give a fraction of zeros in [0, 1).")
         if self.scope not in ("global", "layer"):
             raise InputError(f"Unknown scope {self.scope!r}: use 'global' or 'layer'.")
-        if self.layer_sparsities is not None and self.scope != "layer":
-            raise InputError("Layer sparsities need scope='layer'; a global ranking finds its own.")
         if self.min_per_layer < 0 or self.rounds < 1:
             raise InputError(
                 f"Got min_per_layer={self.min_per_layer} and rounds={self.rounds}: give at least 0 "
@@ -111,7 +115,7 @@ class OneShot(abc.ABC):
         self,
         objective: Objective,
         kernels: Mapping[str, keras.Variable],
-        batches: Iterable[Batch] | None = None,
+        batches: Any = None,
         *,
         structures: Sequence[Structure] | None = None,
         seed: int = 0,
@@ -124,7 +128,8 @@ class OneShot(abc.ABC):
         Args:
           objective: the model, scored at its current weights, and its loss.
           kernels: the kernels to prune by name, as from `api.sparse_kernels`.
-          batches: pairs of inputs and targets, split in any way; None for methods that need no data.
+          batches: a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or other batches, split in any way; None
+            for methods that need no data.
           structures: structure of the masks, one per kernel; None means single weights.
           seed: seed of random scores.
 
@@ -184,11 +189,11 @@ class OneShot(abc.ABC):
         if unknown:
             raise InputError(f"Layer sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
-        if self.scope == "global":
-            groups, sparsities = [list(range(len(each)))], [self.sparsity]
-        else:
-            groups = [[i] for i in range(len(each))]
-            sparsities = [custom.get(name, self.sparsity) for name in shapes]
+        alone = [i for i, name in enumerate(shapes) if self.scope == "layer" or name in custom]
+        together = [i for i in range(len(each)) if i not in alone]
+        groups = [[i] for i in alone] + ([together] if together else [])
+        names = list(shapes)
+        sparsities = [custom.get(names[i], self.sparsity) for i in alone] + [self.sparsity] * bool(together)
         for structure in structures:
             for sparsity in sparsities:
                 structure.check_sparsity(sparsity)

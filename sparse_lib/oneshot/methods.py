@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -52,6 +52,8 @@ class SNIP(OneShot):
       [40]
     """
 
+    needs_data: ClassVar[bool] = True
+
     def scorer(self, problem: Problem) -> Scorer:
         """Scores |g w|, see `scores.snip`."""
         loss, batches = _Compiled(problem.objective), problem.data()
@@ -65,6 +67,8 @@ class GraSP(OneShot):
     Attributes:
       temperature: divisor of the outputs before the loss; 200 as in the authors' code, 1 for the paper's formula.
     """
+
+    needs_data: ClassVar[bool] = True
 
     temperature: float = 200.0
 

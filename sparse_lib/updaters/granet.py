@@ -58,7 +58,7 @@ class GraNet(Updater):
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Checks that every structure can have the final sparsity."""
-        Prune(sparsity=self.sparsity, end_step=self.end_step).check_structures(structures)
+        Prune(sparsity=self.sparsity, end_step=self.end_step, scope="global").check_structures(structures)
 
     def update(self, kernels: Sequence[Kernel], context: UpdateContext) -> list[Update]:
         """Prunes, then drops and grows."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from sparse_lib.execution import Execution
 from sparse_lib.experiment import modes
 from sparse_lib.experiment.config.description import Description, describe
 from sparse_lib.experiment.config.experiment import Experiment
@@ -115,6 +116,13 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         )
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
+    execution = Execution(
+        model,
+        masks,
+        training.execution,
+        jit_compile=bool(training.jit_compile),
+        needs_dense=optimizer.find_dense_need(),
+    )
     steps = Steps(
         model,
         optimizer,
@@ -124,6 +132,8 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         augmentation=experiment.dataset.augmentation,
         label_smoothing=training.label_smoothing,
         gradient_regularization=training.gradient_regularization,
+        weight_decay_warmup=experiment.network.weight_decay_warmup,
         jit_compile=training.jit_compile,
+        execution=execution,
     )
     return Built(model, optimizer, steps, experiment.dataset, training)

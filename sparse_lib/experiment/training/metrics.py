@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import dead_neurons, gradient_flow, objective
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.landscape import Score, evaluate_batch
+from sparse_lib.landscape import Score, batch_norm, evaluate_batch
 from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels per forward pass (count): 5,000 images of MNIST, the fastest size on two cores, and 26 of ImageNet.
@@ -65,6 +66,50 @@ class Evaluator:
         """Averages cross-entropy (nats) and accuracy (fraction) over a split."""
         losses, logits = self.logits(split)
         return Score.of(losses, np.argmax(logits, axis=-1) == split.labels)
+
+
+class BatchStatisticsEvaluator(Evaluator):
+    """Evaluator whose batch normalisation takes mean and variance of each batch, as in training.
+
+    The `use_batch_statistics` of RigL's TF1 code, for weights whose moving averages belong to other weights. All other
+    layers, dropout among them, are at inference.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, seen: Callable[[int], None] | None = None) -> None:
+        """Finds the batch-norm layers.
+
+        Args:
+          model: the network; it returns logits.
+          batch_size: examples per batch (count); a split is divided into equal batches of about that size.
+          seen: called with the number of images of each batch (count).
+
+        Raises:
+          InputError: for a network without batch normalisation.
+        """
+        super().__init__(model, seen)
+        self._batch_size, self._statistics = batch_size, batch_norm.statistics(model)
+        if not self._statistics:
+            raise InputError(f"{model.name} has no batch normalisation; leave --use_batch_statistics out.")
+        self._estimate = batch_norm.BatchNormEstimator(model)
+        self._at = tf.function(self._evaluate_at, autograph=False, reduce_retracing=True)
+
+    def _evaluate_at(
+        self, values: list[tf.Tensor], images: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        found = evaluate_batch(self._objective, images, labels, self._statistics, values)
+        return found.losses, found.outputs
+
+    def logits(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates all examples, each with the statistics of its batch."""
+        size = -(-len(split) // max(1, round(len(split) / self._batch_size)))
+        params, parts = self._objective.params(), []
+        for images, labels in split.batches(size):
+            values = [tf.constant(value) for value in self._estimate(params, [images])]
+            losses, logits = self._at(values, tf.constant(images), tf.constant(labels))
+            parts.append((losses.numpy(), logits.numpy()))
+            self._seen(len(labels))
+        losses, logits = zip(*parts, strict=True)
+        return np.concatenate(losses), np.concatenate(logits)
 
 
 class Measurements:

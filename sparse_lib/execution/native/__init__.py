@@ -1,0 +1,1 @@
+"""C sources of the products with active weights, and how they are compiled."""
