@@ -35,16 +35,21 @@ def flat_active(model, masks):
     return np.concatenate([part.ravel() for part in parts])
 
 
-def derivatives(model):
-    """Gradient and Hessian of the mean loss by everything, explicitly."""
+def loss_and_gradient(model):
+    """Mean loss, and its gradient by all trainable variables laid end to end."""
+    with tf.GradientTape() as tape:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X))
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    return loss, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+
+
+def hessian_of(model):
+    """The Hessian of the mean loss, row by row."""
     variables = [v.value for v in model.trainable_variables]
-    with tf.GradientTape(persistent=True) as outer:
-        with tf.GradientTape() as inner:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X))
-        gradients = inner.gradient(loss, variables)
-        flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
-    rows = [tf.reshape(outer.jacobian(flat, v, experimental_use_pfor=False), [flat.shape[0], -1]) for v in variables]
-    return float(loss), flat.numpy(), np.concatenate([r.numpy() for r in rows], axis=1)
+    with tf.GradientTape(persistent=True) as tape:
+        _, flat = loss_and_gradient(model)
+    rows = [tf.reshape(tape.jacobian(flat, v, experimental_use_pfor=False), [flat.shape[0], -1]) for v in variables]
+    return np.concatenate([r.numpy() for r in rows], axis=1)
 
 
 def data(kind):
@@ -57,7 +62,7 @@ def data(kind):
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "batches"])
 def test_gradient_flow(model, masks, kind):
-    loss, gradient, _ = derivatives(model)
+    loss, gradient = (value.numpy() for value in loss_and_gradient(model))
     active = flat_active(model, masks)
     found = measure.gradient_flow(model, data(kind), masks=masks, batch_size=16)
     assert found.loss == pytest.approx(loss, rel=1e-5)
@@ -75,7 +80,7 @@ def test_a_keras_loss_is_taken_too(model):
 
 
 def test_spectrum(model, masks):
-    _, _, hessian = derivatives(model)
+    hessian = hessian_of(model)
     active = flat_active(model, masks)
     wanted = np.linalg.eigvalsh(hessian[np.ix_(active, active)])
     np.testing.assert_allclose(
@@ -94,7 +99,7 @@ def test_interpolation_has_plain_evaluation_at_its_ends(model):
     end = [value + 0.5 for value in start]
     path = measure.interpolation(model, start, end, (X, Y), points=8, batch_size=16)
     assert {0.0, 1.0} <= set(path.coefficients)
-    loss, _, _ = derivatives(model)
+    loss = float(loss_and_gradient(model)[0])
     at_start = path.coefficients.index(0.0)
     assert path.losses[at_start] == pytest.approx(loss, rel=1e-5)
     assert path.accuracies[at_start] == pytest.approx(np.mean(model(X).numpy().argmax(-1) == Y))
@@ -208,7 +213,7 @@ def test_callback_logs_and_moves_nothing(model):
         copy = keras.models.clone_model(model)
         own = sparse_lib.sparsify(copy, sparsity=0.5)
         optimizer = sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), own, sparse_lib.RigL(frequency=2, end_step=8))
-        copy.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        copy.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
         history = copy.fit(X, Y, epochs=4, batch_size=10, shuffle=False, verbose=0, callbacks=callbacks(own))
         return [v.numpy() for v in copy.weights], history.history, copy, own
 
@@ -250,7 +255,7 @@ def test_graphs_are_kept_between_calls(model, masks, monkeypatch, tmp_path):
     model.save(tmp_path / "model.keras")
     # Weights, masks and data are read anew.
     model.layers[0].kernel.assign(2 * model.layers[0].kernel)
-    loss, gradient, _ = derivatives(model)
+    loss, gradient = (value.numpy() for value in loss_and_gradient(model))
     found = measure.gradient_flow(model, (X, Y))
     assert not traces
     assert found.loss == pytest.approx(loss, rel=1e-5) and found.norm == pytest.approx(np.linalg.norm(gradient))

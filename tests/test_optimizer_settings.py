@@ -179,11 +179,11 @@ def test_averages_cannot_begin_after_build():
 def test_the_advice_for_another_updater():
     """A new SparseOptimizer with a new inner optimizer goes on with the masks."""
     model, optimizer = make(SGD(0.1))
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     model.fit(*data(), verbose=0)
     before = optimizer.masks.values()[0].numpy()
     rigl = updaters.RigL(begin_step=0, end_step=9, frequency=1, drop_fraction=0.5)
-    model.compile(SparseOptimizer(SGD(0.1), optimizer.masks, rigl), "mse")
+    model.compile(SparseOptimizer(SGD(0.1), optimizer.masks, rigl), "mse", jit_compile=False)
     model.fit(*data(), batch_size=8, verbose=0)
     optimizer.masks.check()
     assert np.any(optimizer.masks.values()[0].numpy() != before)
@@ -214,7 +214,7 @@ def test_swapped_averages_are_masked(name, swap_on_epoch):
         "dnw": updaters.DNW,
     }[name]()
     model, optimizer = make(SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5), updater)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     kernel, seen = model.layers[0].kernel, []
 
     def look(logs):
@@ -267,7 +267,7 @@ def test_averages_are_those_of_keras():
     for wrap in (False, True):
         model, optimizer = make(SGD(0.1, use_ema=True, ema_momentum=0.5), sparsity=0.0)
         sparse_lib.strip(model)
-        model.compile(optimizer if wrap else SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+        model.compile(optimizer if wrap else SGD(0.1, use_ema=True, ema_momentum=0.5), "mse", jit_compile=False)
         x, y = data()
         callbacks = [keras.callbacks.SwapEMAWeights()]
         log = model.fit(x, y, epochs=3, shuffle=False, verbose=0, validation_data=(x, y), callbacks=callbacks)
