@@ -33,13 +33,15 @@ flags.DEFINE_enum(
     ["0", "1", "-1"],
     "Of published command lines: 0, 1 and -1 mean interpolate.masks='start', 'end' and 'none'.",
 )
+flags.DEFINE_bool("eval_on_train", None, "Of published command lines: changes nothing, every split is evaluated.")
 
 
 def define_mode() -> None:
     """Defines --mode, which train.py has too."""
     cli.define_mode(
-        ["path", "surface", "plane", "trajectory", "instability"],
-        "The path between two checkpoints; the loss around one, through three or on a run's way; or copies of a run.",
+        ["path", "surface", "plane", "trajectory", "instability", "train_eval"],
+        "The path between two checkpoints (train_eval in published command lines); the loss around one, through three "
+        "or on a run's way; or copies of a run.",
     )
 
 
@@ -50,7 +52,7 @@ def main() -> None:
 
     options, directory, mode = Options.from_flags(), pathlib.Path(flags.FLAGS.logdir), flags.FLAGS.mode
     common = {"operative": flags.FLAGS.operative_gin, "overwrite": flags.FLAGS.overwrite}
-    if mode == "path":
+    if mode in ("path", "train_eval"):
         commands.interpolate(
             options,
             directory,

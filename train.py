@@ -16,6 +16,7 @@ from sparse_lib.experiment.command_line.options import Options
 cli.define_common_flags()
 cli.define_overwrite_flag()
 flags.DEFINE_string("ckpt", "", "Checkpoint for --mode=eval; the last one of --logdir if not given.")
+flags.DEFINE_bool("use_batch_statistics", False, "Evaluate with batch norm by the statistics of each batch.")
 
 
 def define_mode() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
 
     options, directory = Options.from_flags(), pathlib.Path(flags.FLAGS.logdir)
     if flags.FLAGS.mode == "eval":
-        commands.evaluate(options, directory, flags.FLAGS.ckpt)
+        commands.evaluate(options, directory, flags.FLAGS.ckpt, batch_statistics=flags.FLAGS.use_batch_statistics)
     elif flags.FLAGS.mode == "hessian":
         commands.hessian(options, directory)
     else:

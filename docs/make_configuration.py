@@ -11,6 +11,7 @@ from typing import Any
 
 from sparse_lib import initializers, metainit
 from sparse_lib.experiment.config import gin_names
+from sparse_lib.experiment.networks import VGG16
 
 PAGE = pathlib.Path(__file__).with_name("configuration.md")
 
@@ -35,6 +36,8 @@ EXPLAINED_BY: dict[str, tuple[Any, ...]] = {
     "unit_scaled_init": (initializers.unit_scaled,),
     "layer_scaled_init": (initializers.layer_scaled,),
     "metainit": (metainit.metainit,),
+    "vgg11": (VGG16,),
+    "vgg19": (VGG16,),
 }
 _PARAMETERS = re.compile(r"^(?:Attributes|Args):\n((?: +.*\n|\n)+)", re.MULTILINE)
 

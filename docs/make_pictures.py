@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import sparse_lib
-from analysis.figures import style
+from analysis.figures import palette, style
 from sparse_lib import distributions, gradient_flow, initializers, schedules
 from sparse_lib.experiment.data import DataSettings, load_dataset
 from sparse_lib.experiment.networks import LeNet5, Style
@@ -46,7 +46,7 @@ def structures() -> Figure:
     figure, axes = style.grid(1, len(rows), 1.9)
     for ax, (title, structure, active) in zip(axes[0], rows, strict=True):
         (mask,) = random_masks([shape], [active], 0, [structure])
-        _draw_cells(ax, mask, style.BLUE)
+        _draw_cells(ax, mask, palette.BLUE)
         ax.set_title(title)
         ax.set_xlabel("outputs")
     axes[0, 0].set_ylabel("inputs")
@@ -66,16 +66,16 @@ def update() -> Figure:
     new = after.mask.numpy()
     figure, axes = style.grid(1, 4, 2.3)
     before, scores, dropping, growing = axes[0]
-    _draw_cells(before, mask, style.GREY)
+    _draw_cells(before, mask, palette.GREY)
     before.set_title("active weights")
     _draw_shades(scores, np.where(mask, abs(weight), np.nan))
-    _draw_marks(scores, mask & ~new, "x", style.RED)
+    _draw_marks(scores, mask & ~new, "x", palette.RED)
     scores.set_title("drop: smallest |w|")
     _draw_shades(dropping, np.where(mask & new, np.nan, abs(gradient)))
-    _draw_marks(dropping, new & ~mask, "o", style.PINK)
+    _draw_marks(dropping, new & ~mask, "o", palette.PINK)
     dropping.set_title("grow: largest |g|")
-    _draw_cells(growing, mask & new, style.GREY)
-    _draw_cells(growing, new & ~mask, style.PINK)
+    _draw_cells(growing, mask & new, palette.GREY)
+    _draw_cells(growing, new & ~mask, palette.PINK)
     growing.set_title("as many, elsewhere")
     return figure
 
@@ -85,7 +85,7 @@ def layers() -> Figure:
     """Density per layer of LeNet5 at 90% sparsity under each distribution."""
     kernels = sparse_lib.sparse_kernels(_network())
     shapes = {name.partition("/")[0]: tuple(kernel.shape) for name, kernel in kernels.items()}
-    looks = {"uniform": (style.GREY, ""), "ER": (style.SKY, "///"), "ERK": (style.BLUE, "")}
+    looks = {"uniform": (palette.GREY, ""), "ER": (palette.SKY, "///"), "ERK": (palette.BLUE, "")}
     figure, ((ax,),) = style.grid(1, 1, 2.5)
     for place, (name, (colour, hatch)) in enumerate(looks.items()):
         found = distributions.sparsities(shapes, 0.9, distribution=name.lower())
@@ -106,13 +106,13 @@ def over_time() -> Figure:
     last = 3 * STEPS // 4
     figure, ((left, right),) = style.grid(1, 2, 2.5)
     pruning = schedules.PolynomialSparsity(0.0, 0.95, *PRUNING)
-    left.plot(steps, [float(pruning(s)) for s in steps], color=style.GREEN, label="gradual pruning")
-    left.axhline(0.95, color=style.BLUE, linestyle=(0, (4, 1.6)), label="static, SET, RigL")
+    left.plot(steps, [float(pruning(s)) for s in steps], color=palette.GREEN, label="gradual pruning")
+    left.axhline(0.95, color=palette.BLUE, linestyle=(0, (4, 1.6)), label="static, SET, RigL")
     left.set_title("sparsity")
     fractions: dict[str, tuple[Callable[[Any], Any], str, Any]] = {
-        "cosine": (schedules.Cosine(0.3, last), style.BLUE, "-"),
-        "inverse power": (schedules.InversePower(0.3, last), style.RED, (0, (4, 1.6))),
-        "constant": (schedules.Constant(0.3), style.GREY, (0, (1.2, 1.2))),
+        "cosine": (schedules.Cosine(0.3, last), palette.BLUE, "-"),
+        "inverse power": (schedules.InversePower(0.3, last), palette.RED, (0, (4, 1.6))),
+        "constant": (schedules.Constant(0.3), palette.GREY, (0, (1.2, 1.2))),
     }
     for name, (fraction, colour, line) in fractions.items():
         right.plot(steps, [float(fraction(s)) for s in steps], color=colour, linestyle=line, label=name)
@@ -132,17 +132,17 @@ def tickets() -> Figure:
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 84), ylim=(0, 27))
     ax.axis("off")
-    step_0 = _draw_box(ax, 1, 17, "dense init\nstep 0", style.GREY)
-    early = _draw_box(ax, 22, 17, "a little trained\nstep 500", style.GREY)
-    pruned = _draw_box(ax, 43, 17, "trained and pruned\nlast step", style.GREEN)
-    fresh = _draw_box(ax, 64, 17, "another draw\ndense or sparsity-aware", style.GREY)
+    step_0 = _draw_box(ax, 1, 17, "dense init\nstep 0", palette.GREY)
+    early = _draw_box(ax, 22, 17, "a little trained\nstep 500", palette.GREY)
+    pruned = _draw_box(ax, 43, 17, "trained and pruned\nlast step", palette.GREEN)
+    fresh = _draw_box(ax, 64, 17, "another draw\ndense or sparsity-aware", palette.GREY)
     _draw_arrow(ax, step_0, early)
     _draw_arrow(ax, early, pruned)
     runs = {
-        "lottery ticket": (step_0, style.PINK),
-        "rewound ticket": (early, style.VIOLET),
-        "prune-restart": (pruned, style.VIOLET),
-        "scratch, scratch+": (fresh, style.ORANGE),
+        "lottery ticket": (step_0, palette.PINK),
+        "rewound ticket": (early, palette.VIOLET),
+        "prune-restart": (pruned, palette.VIOLET),
+        "scratch, scratch+": (fresh, palette.ORANGE),
     }
     for name, (source, colour) in runs.items():
         _draw_arrow(ax, source, _draw_box(ax, source.get_x(), 4.5, f"{name}\nthese weights, the mask", colour))
@@ -156,8 +156,8 @@ def flow() -> Figure:
     """Gradient norm of untrained sparse networks against sparsity."""
     sparsities = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
     lines = {
-        "dense init, masked": (_dense_init, style.ORANGE, (0, (4, 1.6)), "v"),
-        "sparsity-aware init": (_sparse_init, style.BLUE, "-", "^"),
+        "dense init, masked": (_dense_init, palette.ORANGE, (0, (4, 1.6)), "v"),
+        "sparsity-aware init": (_sparse_init, palette.BLUE, "-", "^"),
     }
     figure, ((ax,),) = style.grid(1, 1, 2.5)
     for name, (draw, colour, line, marker) in lines.items():

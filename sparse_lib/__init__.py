@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 # Public names by module; `__all__` and the imports on first use are derived from it.
 _EXPORTS = {
     "_utils.errors": "InputError",
-    "api": "is_weight_matrix kernel_structures sparse_kernels sparsify transfer_masks",
+    "api": "initialize is_weight_matrix kernel_structures sparse_kernels sparsify transfer_masks",
     "masks": "Masks",
     "objective": "Objective",
     "oneshot": "OneShot",
     "optimizer": "EarlyStopping Growth SparseOptimizer",
+    "rewinding": "Snapshot rewind",
     "schedules": "PolynomialSparsity UpdateSchedule",
+    "stripping": "strip",
     "structures": "Block Channel ConstantFanIn NM Structure",
     "updaters": "DNW GraNet MEST Prune RigL RigLInverted SET SNFS SRigL Static TopKAST Updater",
 }
@@ -26,6 +28,7 @@ __all__ = sorted(_MODULES)  # noqa: PLE0605  (a list, though no literal one)
 if TYPE_CHECKING:
     # For type checkers and editors, which do not run the function below; a test holds the two lists equal.
     from sparse_lib._utils.errors import InputError as InputError
+    from sparse_lib.api import initialize as initialize
     from sparse_lib.api import is_weight_matrix as is_weight_matrix
     from sparse_lib.api import kernel_structures as kernel_structures
     from sparse_lib.api import sparse_kernels as sparse_kernels
@@ -37,8 +40,11 @@ if TYPE_CHECKING:
     from sparse_lib.optimizer import EarlyStopping as EarlyStopping
     from sparse_lib.optimizer import Growth as Growth
     from sparse_lib.optimizer import SparseOptimizer as SparseOptimizer
+    from sparse_lib.rewinding import Snapshot as Snapshot
+    from sparse_lib.rewinding import rewind as rewind
     from sparse_lib.schedules import PolynomialSparsity as PolynomialSparsity
     from sparse_lib.schedules import UpdateSchedule as UpdateSchedule
+    from sparse_lib.stripping import strip as strip
     from sparse_lib.structures import NM as NM
     from sparse_lib.structures import Block as Block
     from sparse_lib.structures import Channel as Channel

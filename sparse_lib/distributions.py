@@ -9,12 +9,13 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 
 Shape = tuple[int, ...]
+Value = TypeVar("Value")
 
 # Accepted names, including those of the original RigL code.
 _DISTRIBUTIONS = {
@@ -85,7 +86,7 @@ def sparsities(
     """
     _check_known("distribution", distribution, _DISTRIBUTIONS)
     _check_known("rounding", rounding, _ROUNDINGS)
-    _check_sparsity("The overall sparsity", sparsity)
+    check_sparsity("The overall sparsity", sparsity)
     for name, shape in shapes.items():
         if not shape or min(shape) < 1:
             raise InputError(f"Kernel {name!r} has shape {shape}; give at least one weight.")
@@ -153,19 +154,19 @@ def nnz(
     return {name: sizes[name] - n_zeros(sizes[name], layers[name], rounding) for name in shapes}
 
 
-def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, float] | None) -> dict[str, float]:
+def custom_by_kernel(kernels: Iterable[str], custom: Mapping[str, Value] | None) -> dict[str, Value]:
     """Resolves layer names and patterns in custom sparsities to kernel names.
 
     Args:
       kernels: kernel names such as `conv1/kernel`.
-      custom: sparsity (fraction) by kernel name, layer name, or pattern of either such as `conv*`; the last match of
-        a kernel wins.
+      custom: sparsity (fraction), or a schedule of it, by kernel name, layer name, or pattern of either such as
+        `conv*`; the last match of a kernel wins.
 
     Returns:
       Sparsity by kernel name. Names without a match are kept, so that `sparsities` can report them.
     """
     names = list(kernels)
-    by_kernel: dict[str, float] = {}
+    by_kernel: dict[str, Value] = {}
     for name, value in (custom or {}).items():
         fitting = [k for k in names if any(fnmatch.fnmatchcase(n, name) for n in (k, k.rpartition("/")[0]))]
         by_kernel |= dict.fromkeys(fitting or [name], value)
@@ -186,7 +187,16 @@ def _check_known(what: str, name: str, known: Mapping[str, object]) -> None:
         raise InputError(f"Unknown {what} {name!r}; use one of {sorted(known)}.")
 
 
-def _check_sparsity(what: str, value: float) -> None:
+def check_sparsity(what: str, value: float) -> None:
+    """Checks that a sparsity is a fraction of zeros in [0, 1).
+
+    Args:
+      what: the sparsity, the subject of the error.
+      value: the sparsity (fraction).
+
+    Raises:
+      ValueError: if it is out of range.
+    """
     if not 0 <= value < 1:
         raise InputError(f"{what} is {value}; give a fraction of zeros in [0, 1).")
 
@@ -198,7 +208,7 @@ def _fixed_sparsities(
     if unknown:
         raise InputError(f"Custom sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
     for name, value in custom.items():
-        _check_sparsity(f"The custom sparsity of {name!r}", value)
+        check_sparsity(f"The custom sparsity of {name!r}", value)
     fixed = {name: float(value) for name, value in custom.items()}
     if first_layer_dense and shapes:
         first = next(iter(shapes))

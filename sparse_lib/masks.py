@@ -2,16 +2,18 @@
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import mask_files, selection
+from sparse_lib import mask_files, mask_report, selection
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
-from sparse_lib._utils.tables import text_table
+from sparse_lib.magnitude import keep_largest
 from sparse_lib.structures import UNSTRUCTURED, Structure, Unstructured
 
 
@@ -83,6 +85,7 @@ class Masks(tf.Module):
       initial: NumPy values of the kernels before masking, for methods that grow weights back to them.
       explored: one boolean variable per kernel, True for weights that were ever active (in-time over-parameterisation,
         ITOP).
+      execution: the `Execution` of the model, from `sparsify`; None where all products are dense.
 
     Examples:
       >>> import keras
@@ -102,6 +105,9 @@ class Masks(tf.Module):
         values: Sequence[tf.Tensor] | None = None,
         names: Sequence[str] | None = None,
         structures: Sequence[Structure] | None = None,
+        *,
+        model: keras.Model | None = None,
+        keep: "Masks | None" = None,
     ) -> None:
         """Creates the masks and zeroes the inactive weights.
 
@@ -110,11 +116,16 @@ class Masks(tf.Module):
           values: boolean tensors of the kernels' shapes; None means all active.
           names: one name per kernel; None takes the variables' paths.
           structures: one per kernel, see `sparse_lib.structures`; None means unstructured.
+          model: of the kernels, whose other weights `report` lists; it is not kept alive.
+          keep: earlier masks, which share their variables with these: a kernel that is in both keeps its mask, its
+            initial values and what it has explored.
 
         Raises:
           ValueError: for a repeated kernel, or a mask that has the wrong dtype or shape or violates its structure.
         """
         super().__init__(name="masks")
+        # No strong reference: a checkpoint of the masks would contain the model.
+        self._model = None if model is None else weakref.ref(model)
         self.kernels = list(kernels)
         self.names = list(names) if names is not None else [k.path for k in self.kernels]
         if len({id(k) for k in self.kernels}) != len(self.kernels):
@@ -125,7 +136,18 @@ class Masks(tf.Module):
         parts = list(zip(self.kernels, values, self.names, strict=True))
         self.variables_by_kernel = [_mask_variable(k, v, f"{n}/mask") for k, v, n in parts]
         self.explored = [_mask_variable(k, v, f"{n}/explored") for k, v, n in parts]
+        self.execution: Any = None
+        if keep is not None:
+            self._share(keep)
         self.project()
+
+    def _share(self, keep: "Masks") -> None:
+        places = {id(kernel): index for index, kernel in enumerate(keep.kernels)}
+        for mine, kernel in enumerate(self.kernels):
+            if (theirs := places.get(id(kernel))) is not None:
+                self.initial[mine] = keep.initial[theirs]
+                self.variables_by_kernel[mine] = keep.variables_by_kernel[theirs]
+                self.explored[mine] = keep.explored[theirs]
 
     def _validate(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         if len(values) != len(self.kernels):
@@ -184,6 +206,26 @@ class Masks(tf.Module):
         for mask, explored, value in zip(self.variables_by_kernel, self.explored, values, strict=True):
             mask.assign(value)
             explored.assign(value)
+        self.project()
+
+    def prune(self, sparsity: float, distribution: str = "global") -> None:
+        """Removes the active weights of smallest magnitude, in place, until the masks have a sparsity.
+
+        Weights that were removed before stay removed: the step of iterative magnitude pruning (Frankle & Carbin 2019),
+        between two rounds of training. Like `assign`, it leaves the slots of an optimizer as they are.
+
+        Args:
+          sparsity: share of zeros over all sparse kernels (fraction), in [0, 1).
+          distribution: `global` ranks the weights of all kernels together; `uniform`, `erk` and the others of
+            `sparse_lib.distributions` rank each kernel by itself, to its own sparsity.
+
+        Raises:
+          ValueError: for a sparsity out of range, or a kernel that has fewer active weights than it is to keep.
+        """
+        weights = [tf.convert_to_tensor(kernel) for kernel in self.kernels]
+        candidates = dict(zip(self.names, zip(weights, self.values(), self.structures, strict=True), strict=True))
+        for mask, value in zip(self.variables_by_kernel, keep_largest(candidates, sparsity, distribution), strict=True):
+            mask.assign(value)
         self.project()
 
     def project(self) -> None:
@@ -283,7 +325,10 @@ class Masks(tf.Module):
             )
 
     def report(self) -> str:
-        """Formats a table of kernels: shape, active weights, sparsity and structure, if any.
+        """Formats a table of the weights: kernels with masks, then what stays dense and why, and the total of both.
+
+        A kernel that LoRA makes dense in effect counts as dense. Masks that were created without their model
+        (`Masks(kernels)`) list the kernels alone.
 
         Examples:
           >>> import keras
@@ -291,15 +336,22 @@ class Masks(tf.Module):
           >>> layers = [keras.layers.Dense(50, name="hidden"), keras.layers.Dense(10, name="logits")]
           >>> model = keras.Sequential([keras.Input((100,)), *layers])
           >>> print(sparse_lib.sparsify(model, 0.9).report())
-          kernel          shape       active           of  sparsity
-          hidden/kernel  100x50          393        5,000    0.9214
-          logits/kernel   50x10          158          500    0.6840
-          total                          551        5,500    0.8998
+          kernel           shape       active           of  sparsity  dense because
+          hidden/kernel   100x50          393        5,000    0.9214
+          logits/kernel    50x10          158          500    0.6840
+          sparse kernels                  551        5,500    0.8998
+          biases                           60           60    0.0000  no matrix
+          total                           611        5,560    0.8901
         """
-        shapes = ["x".join(map(str, kernel.shape)) for kernel in self.kernels]
-        rules = ["" if isinstance(structure, Unstructured) else str(structure) for structure in self.structures]
-        rows = list(zip(self.names, shapes, self.active(), self.sizes(), rules, strict=True))
-        rows.append(("total", "", sum(self.active()), sum(self.sizes()), ""))
-        header = ("kernel", "shape", f"{'active':>11}", f"{'of':>11}", "sparsity", "structure" if any(rules) else "")
-        cells = [(n, s, f"{k:,}", f"{size:,}", f"{1 - k / max(size, 1):.4f}", rule) for n, s, k, size, rule in rows]
-        return text_table([header], cells, left=(0, 5))
+        decisions = [] if self.execution is None else self.execution.explain()
+        if not any(decision.is_sparse for decision in decisions):
+            words = [""] * len(self)
+        else:
+            words = ["sparse" if decision.is_sparse else "dense" for decision in decisions]
+        rows = [
+            mask_report.Row(name, tuple(kernel.shape), active, size, structure, word)
+            for name, kernel, active, size, structure, word in zip(
+                self.names, self.kernels, self.active(), self.sizes(), self.structures, words, strict=True
+            )
+        ]
+        return mask_report.format_table(rows, self.kernels, None if self._model is None else self._model())

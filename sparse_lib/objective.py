@@ -1,14 +1,22 @@
 """The loss of a Keras model as a pure function of its parameters, with derivatives."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from sparse_lib._keras import graph_cache
 from sparse_lib._keras.losses import Loss, check_loss, losses_per_example
 from sparse_lib._keras.patches import exact_derivatives
 from sparse_lib._utils.errors import InputError
+from sparse_lib.batches import BATCH_SIZE, Batches, count_examples
+
+# Makes a context in which a model is called.
+Scope = Callable[[], AbstractContextManager[Any]]
 
 
 def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -50,6 +58,7 @@ def call(
     inputs: tf.Tensor,
     *,
     training: bool = False,
+    scope: Scope = contextlib.nullcontext,
 ) -> tf.Tensor:
     """Calls a model with given values in place of some variables, and changes no state.
 
@@ -62,6 +71,7 @@ def call(
       values: one tensor per variable, of its shape.
       inputs: the model's inputs, a tensor or a structure of tensors.
       training: whether layers behave as in training.
+      scope: makes a context for the call, in which the values are in place.
 
     Returns:
       The model's outputs.
@@ -69,7 +79,7 @@ def call(
     # The model is called as a layer, not through `stateless_call`: only `__call__` passes `training` through subclassed
     # models whose `call` does not take it.
     replaced = list(zip(variables, values, strict=True))
-    with exact_derivatives(), keras.StatelessScope(state_mapping=replaced):
+    with exact_derivatives(), keras.StatelessScope(state_mapping=replaced), scope():
         return model(inputs, training=training)
 
 
@@ -87,6 +97,8 @@ class Objective:
       loss: a Keras loss, of any reduction, or a function (y_true, outputs) -> one loss per example, [n], or per token,
         [n, ...], which are averaged as in training; `cross_entropy` if None. Regularization is not included unless it
         is part of this function.
+      scope: makes a context for each call of the model, such as `Execution.at_masks`, in which derivatives in inactive
+        weights are zero.
 
     Examples:
       >>> import keras
@@ -105,6 +117,7 @@ class Objective:
 
     model: keras.Model
     loss: Loss | None = None
+    scope: Scope = contextlib.nullcontext
 
     def __post_init__(self) -> None:
         """Checks the model and the loss.
@@ -149,7 +162,7 @@ class Objective:
                 f"Got {len(params)} parameter tensors for {len(variables)} trainable variables: "
                 "pass one for each, in the order of model.trainable_variables."
             )
-        return call(self.model, variables, params, x, training=training)
+        return call(self.model, variables, params, x, training=training, scope=self.scope)
 
     def losses(self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Loss of each example.
@@ -219,6 +232,43 @@ class Objective:
             tape.watch(params)
             loss = self.mean_loss(params, x, y, training=training)
         return loss, _dense_gradient(tape, loss, params)
+
+    def loss_and_gradient_over(
+        self, data: Any, params: Sequence[tf.Tensor] | None = None, *, batch_size: int = BATCH_SIZE
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Mean loss over a whole data set and its gradient, dense, in inference mode.
+
+        Args:
+          data: examples in any form that `sparse_lib.batches.Batches.of` takes: a tuple (x, y) of arrays, a
+            `tf.data.Dataset` of batches, or other batches.
+          params: trainable values; None takes those of the model.
+          batch_size: examples per pass (count), which bounds the memory and does not change the result.
+
+        Returns:
+          The scalar loss, and one gradient per parameter of its shape, in float64.
+
+        Examples:
+          >>> import keras
+          >>> import numpy as np
+          >>> from sparse_lib import Objective
+          >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+          >>> model.set_weights([np.array([[3.0]])])
+          >>> objective = Objective(model, keras.losses.MeanSquaredError())
+          >>> loss, (gradient,) = objective.loss_and_gradient_over((np.array([[1.0], [2.0]]), np.array([[1.0], [0.0]])))
+          >>> float(loss), gradient.numpy().tolist()  # the mean of 2^2 and 6^2, and of 2 * 2 * 1 and 2 * 6 * 2
+          (20.0, [[14.0]])
+        """
+        batches = Batches.of(data, batch_size)
+        values = self.params() if params is None else [tf.convert_to_tensor(p) for p in params]
+        differentiate = graph_cache.keep(
+            self.model, "objective", self.loss, lambda: tf.function(self.loss_and_gradient, reduce_retracing=True)
+        )
+        total = [tf.zeros([], tf.float64), *(tf.zeros(value.shape, tf.float64) for value in values)]
+        for x, y in batches:
+            loss, gradient = differentiate(values, x, y)
+            share = tf.constant(count_examples(x) / batches.examples, tf.float64)
+            total = [t + share * tf.cast(part, tf.float64) for t, part in zip(total, [loss, *gradient], strict=True)]
+        return total[0], total[1:]
 
     def gradient(
         self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False

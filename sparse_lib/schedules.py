@@ -137,17 +137,20 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """A drop fraction annealed by a cosine: `init / 2 * (1 + cos(pi * step / end))`, 0 after end.
+    """A drop fraction annealed by a cosine: `init / 2 * (1 + cos(pi * p))`, p = (step - begin) / (end - begin).
+
+    p is 0 before the begin and 1 after the end.
 
     The schedule of the RigL paper (section 3), which has init 0.3 and end at three quarters of
     the training steps.
 
     Attributes:
-      init: drop fraction at step 0, in [0, 1].
+      init: drop fraction up to begin, in [0, 1].
       end: step at which it reaches 0 (step).
+      begin: step at which it starts to fall (step); 0 in RigL's paper and codes.
 
     Raises:
-      ValueError: if the fraction is not in [0, 1] or the end is not set.
+      ValueError: if the fraction is not in [0, 1], the end is not set or not after the begin.
 
     Examples:
       >>> from sparse_lib import schedules
@@ -158,43 +161,49 @@ class Cosine:
 
     init: float
     end: int | None
+    begin: int = 0
 
     def __post_init__(self) -> None:
         _check_fraction("The initial drop fraction", self.init)
-        _check_end("A cosine", self.end)
+        _check_interval("A cosine", self.begin, self.end)
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the drop fraction at a step, a float32 scalar."""
-        return self.init * 0.5 * (1.0 + tf.cos(math.pi * _progress(step, 0, self.end)))
+        return self.init * 0.5 * (1.0 + tf.cos(math.pi * _progress(step, self.begin, self.end)))
 
 
 @dataclasses.dataclass(frozen=True)
 class InversePower:
-    """A drop fraction annealed by a polynomial: `init * (1 - step / end)^power`, 0 after end.
+    """A drop fraction annealed by a polynomial: `init * (1 - p)^power`, p = (step - begin) / (end - begin).
 
-    The "inverse power" of the RigL paper (appendix G), which tries powers 1 and 3.
+    p is 0 before the begin and 1 after the end.
+
+    The "inverse power" of the RigL paper (appendix G), which tries powers 1 and 3; its TF1 code calls it
+    `exponential_3` and lets it start at the first mask update.
 
     Attributes:
-      init: drop fraction at step 0, in [0, 1].
+      init: drop fraction up to begin, in [0, 1].
       end: step at which it reaches 0 (step).
       power: exponent, above 0.
+      begin: step at which it starts to fall (step).
 
     Raises:
-      ValueError: if a number is out of range or the end is not set.
+      ValueError: if a number is out of range, the end is not set or not after the begin.
     """
 
     init: float
     end: int | None
     power: float = 3.0
+    begin: int = 0
 
     def __post_init__(self) -> None:
         _check_fraction("The initial drop fraction", self.init)
-        _check_end("An inverse power", self.end)
+        _check_interval("An inverse power", self.begin, self.end)
         _check_power(self.power)
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the drop fraction at a step, a float32 scalar."""
-        return self.init * (1.0 - _progress(step, 0, self.end)) ** self.power
+        return self.init * (1.0 - _progress(step, self.begin, self.end)) ** self.power
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +299,11 @@ def _check_fraction(what: str, value: float) -> None:
         raise InputError(f"{what} is {value}; give a fraction in [0, 1].")
 
 
-def _check_end(what: str, end: int | None) -> None:
+def _check_interval(what: str, begin: int, end: int | None) -> None:
+    if begin < 0:
+        raise InputError(f"{what} starts to fall at step {begin}; give a step of at least 0.")
+    if end is not None and 1 <= end <= begin:
+        raise InputError(f"{what} falls from step {begin} to {end}; give an end after the begin.")
     if end is None or end < 1:
         raise InputError(
             f"{what} needs the step at which it reaches 0, not {end}: give an end of at least 1, "

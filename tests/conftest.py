@@ -1,10 +1,13 @@
 """What every test file shares: the process's devices, seeds, golden values and two tiny models."""
 
+import gc
 import os
 from collections.abc import Callable
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The matrices are small, and several processes share the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # XLA compiles more often here than it runs.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
@@ -26,6 +29,12 @@ def _split_cpu() -> None:
 
 
 _split_cpu()
+
+
+def pytest_collection_finish() -> None:
+    """Graphs are many small objects: collections are rare, and leave out what the imports made."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from tests import installed
 from tests.installed import ROOT
 
-LONG = ("custom_loop", "deploy", "ticket_transfer", "transformer")
+LONG = ("custom_loop", "deploy", "own_updater", "several_devices", "ticket_transfer", "transformer")
 EXAMPLES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
     for path in sorted((ROOT / "examples").glob("*.py"))

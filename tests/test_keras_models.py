@@ -112,10 +112,10 @@ def recurrent():
 
 
 # What these have in common with others is left to the slow tests.
-SHORT = ((dense, UNSTRUCTURED), (subclassed, UNSTRUCTURED), (convolutions_2d, UNSTRUCTURED), (attention, NM(2, 4)))
+SHORT = ((dense, UNSTRUCTURED), (subclassed, UNSTRUCTURED), (convolutions_2d, NM(2, 4)))
 LONG = (
-    *((make, UNSTRUCTURED) for make in (convolutions_1d, convolutions_3d, attention, recurrent)),
-    *((make, NM(2, 4)) for make in (convolutions_1d, convolutions_2d, recurrent)),
+    *((make, UNSTRUCTURED) for make in (convolutions_1d, convolutions_2d, convolutions_3d, attention, recurrent)),
+    *((make, NM(2, 4)) for make in (convolutions_1d, attention, recurrent)),
 )
 
 
@@ -293,6 +293,7 @@ def test_a_checkpoint_goes_on_bit_by_bit(tmp_path):
     assert_same_state(model, optimizer, other, resumed)
 
 
+@pytest.mark.slow
 def test_a_backup_goes_on_bit_by_bit(tmp_path):
     class Killed(Exception):
         pass
@@ -388,6 +389,7 @@ def test_an_overflow_in_float16_changes_nothing():
     optimizer.masks.check()
 
 
+@pytest.mark.slow
 def test_loss_scaling_with_replicas_is_refused():
     with pytest.raises(ValueError, match="Loss scaling .* first replica alone.*mixed_bfloat16"):
         under("mixed_float16", two_replicas())
@@ -414,6 +416,7 @@ def test_replicas_train_what_one_device_trains():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_custom_loop_over_a_nested_model():
     model, x, _ = dense()
     masks = sparse_lib.sparsify(model, SPARSITY)

@@ -82,6 +82,7 @@ def test_zeros_are_not_stored(structure):
     assert 0.6 * weights < saved < weights
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_open_or_of_several():
     model = dense()
     x = examples(model, 6)
@@ -130,6 +131,7 @@ def test_a_layer_that_litert_cannot_have_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_recurrent_layer_needs_a_batch_size():
     inputs = keras.Input((6, 4))
     model = keras.Model(inputs, L.LSTM(3, name="memory")(inputs))
@@ -178,8 +180,8 @@ def patch_converter(monkeypatch, content: bytes) -> None:
     ("inputs", "structure", "sparsity", "rank"),
     [
         (51, sparse_lib.structures.UNSTRUCTURED, 0.98, 1),
-        (55, sparse_lib.structures.UNSTRUCTURED, 0.98, 2),
-        (51, sparse_lib.Block(4, 1), 0.9, 1),
+        pytest.param(55, sparse_lib.structures.UNSTRUCTURED, 0.98, 2, marks=pytest.mark.slow),
+        pytest.param(51, sparse_lib.Block(4, 1), 0.9, 1, marks=pytest.mark.slow),
         pytest.param(47, sparse_lib.Block(4, 1), 0.5, 1, marks=pytest.mark.slow),
         pytest.param(23, sparse_lib.Channel(), 0.7, 1, marks=pytest.mark.slow),
     ],
@@ -243,7 +245,7 @@ def test_random_models_cannot_be_compared():
         deployment.convert(model, sparse=False)
 
 
-@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("sparse", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_int8_is_close_and_small(sparse):
     keras.utils.set_random_seed(0)
     image = keras.Input((9, 9, 3))
@@ -258,6 +260,7 @@ def test_int8_is_close_and_small(sparse):
     assert len(content) < (0.8 if sparse else 0.5) * len(deployment.convert(model, sparse=sparse))
 
 
+@pytest.mark.slow
 def test_int8_of_several_inputs_by_name():
     left, right = keras.Input((5,), name="left"), keras.Input((3,), name="right")
     model = keras.Model([right, left], L.Dense(2)(L.Concatenate()([left, right])))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import sparse_lib
-from sparse_lib import measure
+from sparse_lib import curvature, landscape, measure
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(50, 6)).astype(np.float32)
@@ -35,16 +35,21 @@ def flat_active(model, masks):
     return np.concatenate([part.ravel() for part in parts])
 
 
-def derivatives(model):
-    """Gradient and Hessian of the mean loss by everything, explicitly."""
+def loss_and_gradient(model):
+    """Mean loss, and its gradient by all trainable variables laid end to end."""
+    with tf.GradientTape() as tape:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X))
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    return loss, tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+
+
+def hessian_of(model):
+    """The Hessian of the mean loss, row by row."""
     variables = [v.value for v in model.trainable_variables]
-    with tf.GradientTape(persistent=True) as outer:
-        with tf.GradientTape() as inner:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y, model(X))
-        gradients = inner.gradient(loss, variables)
-        flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
-    rows = [tf.reshape(outer.jacobian(flat, v, experimental_use_pfor=False), [flat.shape[0], -1]) for v in variables]
-    return float(loss), flat.numpy(), np.concatenate([r.numpy() for r in rows], axis=1)
+    with tf.GradientTape(persistent=True) as tape:
+        _, flat = loss_and_gradient(model)
+    rows = [tf.reshape(tape.jacobian(flat, v, experimental_use_pfor=False), [flat.shape[0], -1]) for v in variables]
+    return np.concatenate([r.numpy() for r in rows], axis=1)
 
 
 def data(kind):
@@ -57,7 +62,7 @@ def data(kind):
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "batches"])
 def test_gradient_flow(model, masks, kind):
-    loss, gradient, _ = derivatives(model)
+    loss, gradient = (value.numpy() for value in loss_and_gradient(model))
     active = flat_active(model, masks)
     found = measure.gradient_flow(model, data(kind), masks=masks, batch_size=16)
     assert found.loss == pytest.approx(loss, rel=1e-5)
@@ -75,7 +80,7 @@ def test_a_keras_loss_is_taken_too(model):
 
 
 def test_spectrum(model, masks):
-    _, _, hessian = derivatives(model)
+    hessian = hessian_of(model)
     active = flat_active(model, masks)
     wanted = np.linalg.eigvalsh(hessian[np.ix_(active, active)])
     np.testing.assert_allclose(
@@ -94,7 +99,7 @@ def test_interpolation_has_plain_evaluation_at_its_ends(model):
     end = [value + 0.5 for value in start]
     path = measure.interpolation(model, start, end, (X, Y), points=8, batch_size=16)
     assert {0.0, 1.0} <= set(path.coefficients)
-    loss, _, _ = derivatives(model)
+    loss = float(loss_and_gradient(model)[0])
     at_start = path.coefficients.index(0.0)
     assert path.losses[at_start] == pytest.approx(loss, rel=1e-5)
     assert path.accuracies[at_start] == pytest.approx(np.mean(model(X).numpy().argmax(-1) == Y))
@@ -117,13 +122,98 @@ def test_cost(model, masks):
     assert found.inference_flops < dense.inference_flops and found.size_bytes < dense.size_bytes
 
 
+def sentence_model(by_name: bool) -> keras.Model:
+    """Two inputs of open length, added as embeddings."""
+    words, types = (keras.Input((None,), dtype="int32", name=name) for name in ("words", "types"))
+    x = keras.layers.Embedding(9, 6)(words) + keras.layers.Embedding(2, 6)(types)
+    return keras.Model(
+        {"words": words, "types": types} if by_name else [words, types], keras.layers.Dense(4, use_bias=False)(x)
+    )
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_cost_of_inputs_of_open_length(by_name):
+    model = sentence_model(by_name)
+    masks = sparse_lib.sparsify(model, 0.5)
+    shape = {"types": (7,), "words": (7,)} if by_name else [(7,), (7,)]
+    found = measure.cost(model, masks, input_shape=shape)
+    # A token has 4 outputs: 24 products and 20 sums; half of the products are left, and every output keeps an input.
+    assert (found.dense_inference_flops, found.active_weights) == (7 * (24 + 20), 12)
+    assert found.inference_flops == 7 * (12 + 8)
+    for wrong in ((7,), {"words": (7,)}, [(7,)], [(7, 2), (7,)], {"words": (7,), "kinds": (7,)}, 7):
+        with pytest.raises(ValueError, match=r"input_shape is .*takes .*None.*: give the same, with sizes for None"):
+            measure.cost(model, masks, input_shape=wrong)
+    with pytest.raises(ValueError, match="is not known: pass input_shape, .* for several inputs a list or dictionary"):
+        measure.cost(model, masks)
+
+
+class OfNames(keras.Model):
+    """Takes a dictionary, and records no shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = keras.layers.Dense(3, use_bias=False), keras.layers.Dense(3, use_bias=False)
+
+    def call(self, inputs):
+        return self.left(inputs["a"]) + self.right(inputs["b"])
+
+
+def test_cost_of_a_subclassed_model_with_inputs_by_name():
+    model = OfNames()
+    model({"a": np.ones((1, 4)), "b": np.ones((1, 5))})
+    found = measure.cost(model, input_shape={"a": (4,), "b": (5,)})
+    assert (found.weights, found.inference_flops) == (27, 3 * (7 + 9))
+
+
+def test_a_meter_follows_weights_and_masks_and_is_traced_once(model, masks, monkeypatch):
+    traces = count_traces(monkeypatch)
+    meter = measure.GradientFlowMeter(model, data("dataset"), masks=masks, batch_size=25)
+    first = meter()
+    once = len(traces)
+    masks.prune(0.8)
+    model.layers[0].bias.assign(np.ones(5))
+    second = meter()
+    assert len(traces) == once
+    objective = sparse_lib.Objective(model)
+    _, gradient = objective.loss_and_gradient(objective.params(), X, Y)
+    flat = np.concatenate([np.ravel(g) for g in gradient])
+    assert second.norm == pytest.approx(np.linalg.norm(flat[flat_active(model, masks)]), rel=1e-5)
+    assert first.norm != pytest.approx(second.norm, rel=1e-3)
+
+
+def test_an_objective_takes_the_same_data(model):
+    objective = sparse_lib.Objective(model)
+    expected, gradient = objective.loss_and_gradient(objective.params(), X, Y)
+    for kind in ("arrays", "dataset", "batches"):
+        loss, found = objective.loss_and_gradient_over(data(kind), batch_size=16)
+        assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+        for mine, whole in zip(found, gradient, strict=True):
+            np.testing.assert_allclose(mine, whole, rtol=1e-4, atol=1e-6)
+    shifted = [tf.zeros_like(p) for p in objective.params()]
+    assert float(objective.loss_and_gradient_over((X, Y), shifted)[0]) == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_operators_and_evaluators_take_the_same_data(model, masks):
+    objective, subspace = sparse_lib.Objective(model), curvature.Subspace.active(model, masks)
+    vector = RANDOM.normal(size=subspace.size)
+    products = [
+        curvature.HessianOperator(objective, objective.params(), data(kind), subspace).matvec(vector)
+        for kind in ("arrays", "dataset", "batches")
+    ]
+    for product in products[1:]:
+        np.testing.assert_allclose(product, products[0], rtol=1e-4, atol=1e-6)
+    splits = {kind: data(kind) for kind in ("arrays", "dataset", "batches")}
+    scores = landscape.ModelEvaluator(model, splits)([v.numpy() for v in model.trainable_variables])
+    assert len({(round(score.loss, 5), round(score.accuracy, 5)) for score in scores.values()}) == 1
+
+
 def test_callback_logs_and_moves_nothing(model):
     def weights(callbacks):
         keras.utils.set_random_seed(5)
         copy = keras.models.clone_model(model)
         own = sparse_lib.sparsify(copy, sparsity=0.5)
         optimizer = sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), own, sparse_lib.RigL(frequency=2, end_step=8))
-        copy.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        copy.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
         history = copy.fit(X, Y, epochs=4, batch_size=10, shuffle=False, verbose=0, callbacks=callbacks(own))
         return [v.numpy() for v in copy.weights], history.history, copy, own
 
@@ -165,7 +255,7 @@ def test_graphs_are_kept_between_calls(model, masks, monkeypatch, tmp_path):
     model.save(tmp_path / "model.keras")
     # Weights, masks and data are read anew.
     model.layers[0].kernel.assign(2 * model.layers[0].kernel)
-    loss, gradient, _ = derivatives(model)
+    loss, gradient = (value.numpy() for value in loss_and_gradient(model))
     found = measure.gradient_flow(model, (X, Y))
     assert not traces
     assert found.loss == pytest.approx(loss, rel=1e-5) and found.norm == pytest.approx(np.linalg.norm(gradient))

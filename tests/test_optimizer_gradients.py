@@ -66,41 +66,58 @@ AT_THE_END = {
 }
 
 
-def fit(updater, is_known: bool, scope=None, **kwargs) -> list[np.ndarray]:
-    batches = tf.data.Dataset.from_tensor_slices(data()).batch(8)
-    if not is_known:
-        batches = batches.filter(lambda x, y: True)
+def assert_end_changes_nothing(updater, scope=None, **kwargs) -> None:
+    """Data of unknown length train a model like data of known length, in the same compiled function."""
+    known = tf.data.Dataset.from_tensor_slices(data()).batch(8)
     with (scope() if scope else tf.distribute.get_strategy()).scope():
         model, optimizer = make(keras.optimizers.Adam(0.02, use_ema=True), updater, **kwargs)
         model.compile(optimizer, loss(), jit_compile=False)
-    seen = []
+        optimizer.build(model.trainable_variables)
+    masks, results = optimizer.masks, []
+    variables = [*model.variables, *optimizer.variables, *masks.variables_by_kernel, *masks.explored]
+    start = [variable.numpy() for variable in variables]
+    for batches in (known, known.filter(lambda x, y: True)):
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
+        seen = []
 
-    def look(epoch, logs):
-        optimizer.masks.check()
-        seen.extend(everything(model, optimizer))
+        def look(epoch, logs, seen=seen):
+            masks.check()
+            seen.extend(everything(model, optimizer))
 
-    model.fit(batches, epochs=2, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)])
-    assert int(optimizer.iterations.numpy()) == 12
-    return seen
+        model.fit(
+            batches, epochs=2, shuffle=False, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)]
+        )
+        assert int(optimizer.iterations.numpy()) == 12
+        results.append(seen)
+    assert any(np.any(a != b) for a, b in zip(start, [v.numpy() for v in variables], strict=True))
+    assert_same(*results)
+
+
+# A reserve and what replaces a step; the others are left to the slow tests.
+AT_THE_END_SHORT = ("rigl", "topkast")
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("name", AT_THE_END)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in AT_THE_END_SHORT)) for n in AT_THE_END]
+)
 def test_finding_the_end_of_the_data_changes_nothing(name):
-    assert_same(fit(AT_THE_END[name](), is_known=False), fit(AT_THE_END[name](), is_known=True))
+    assert_end_changes_nothing(AT_THE_END[name]())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_finding_the_end_keeps_the_mean_of_gradients():
     updater = updaters.RigL(begin_step=6, end_step=90, frequency=3)
-    assert_same(fit(updater, False, growth_gradient=2), fit(updater, True, growth_gradient=2))
+    assert_end_changes_nothing(updater, growth_gradient=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_finding_the_end_on_replicas():
-    for name in ("topkast", "prune"):
-        results = [fit(AT_THE_END[name](), is_known, two_replicas) for is_known in (False, True)]
-        assert_same(*results)
+@pytest.mark.parametrize("name", ["topkast", "prune"])
+def test_finding_the_end_on_replicas(name):
+    assert_end_changes_nothing(AT_THE_END[name](), two_replicas)
 
 
 @pytest.mark.parametrize("kind", ["apply", "train_step", "mask_step"])
@@ -173,6 +190,14 @@ ROWS = {
 }
 
 
+# Each row with one of the two ways to leave a gradient out; with the other in the slow tests.
+RESTING = [
+    pytest.param(row, given, resting, marks=[pytest.mark.slow] * ((place + resting) % 2))
+    for place, row in enumerate(ROWS)
+    for given, resting in (("None", 0), ("a subset", 1))
+]
+
+
 def of_kernel(model: keras.Model, optimizer: SparseOptimizer, index: int) -> list[np.ndarray]:
     """The kernel with its slots, mask and state."""
     kernel = optimizer.masks.kernels[index]
@@ -182,9 +207,8 @@ def of_kernel(model: keras.Model, optimizer: SparseOptimizer, index: int) -> lis
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-@pytest.mark.parametrize(("given", "resting"), [("None", 0), ("a subset", 1)])
-@pytest.mark.parametrize("row", ROWS)
-def test_a_kernel_without_a_gradient_stays(row, resting, given):
+@pytest.mark.parametrize(("row", "given", "resting"), RESTING)
+def test_a_kernel_without_a_gradient_stays(row, given, resting):
     inner, updater = ROWS[row]
     model, optimizer = make(inner(), updater)
     for _ in range(3):
@@ -209,8 +233,16 @@ def test_a_kernel_without_a_gradient_stays(row, resting, given):
         optimizer.masks.check()
 
 
-@pytest.mark.parametrize("frozen", ["hidden", "logits"])
-@pytest.mark.parametrize("row", ["rigl", "prune", "topkast", "overwritten by averages"])
+FROZEN = [("rigl", "hidden"), ("topkast", "logits")]
+FROZEN += [
+    pytest.param(row, frozen, marks=pytest.mark.slow)
+    for row in ("rigl", "prune", "topkast", "overwritten by averages")
+    for frozen in ("hidden", "logits")
+    if (row, frozen) not in FROZEN
+]
+
+
+@pytest.mark.parametrize(("row", "frozen"), FROZEN)
 def test_a_layer_frozen_in_the_middle_stays(row, frozen):
     """Freezing as Keras documents it: set trainable, compile again with the same optimizer."""
     inner, updater = ROWS[row]

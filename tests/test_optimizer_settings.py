@@ -179,11 +179,11 @@ def test_averages_cannot_begin_after_build():
 def test_the_advice_for_another_updater():
     """A new SparseOptimizer with a new inner optimizer goes on with the masks."""
     model, optimizer = make(SGD(0.1))
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     model.fit(*data(), verbose=0)
     before = optimizer.masks.values()[0].numpy()
     rigl = updaters.RigL(begin_step=0, end_step=9, frequency=1, drop_fraction=0.5)
-    model.compile(SparseOptimizer(SGD(0.1), optimizer.masks, rigl), "mse")
+    model.compile(SparseOptimizer(SGD(0.1), optimizer.masks, rigl), "mse", jit_compile=False)
     model.fit(*data(), batch_size=8, verbose=0)
     optimizer.masks.check()
     assert np.any(optimizer.masks.values()[0].numpy() != before)
@@ -214,7 +214,7 @@ def test_swapped_averages_are_masked(name, swap_on_epoch):
         "dnw": updaters.DNW,
     }[name]()
     model, optimizer = make(SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5), updater)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     kernel, seen = model.layers[0].kernel, []
 
     def look(logs):
@@ -266,10 +266,51 @@ def test_averages_are_those_of_keras():
     results = []
     for wrap in (False, True):
         model, optimizer = make(SGD(0.1, use_ema=True, ema_momentum=0.5), sparsity=0.0)
-        model.compile(optimizer if wrap else SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+        sparse_lib.strip(model)
+        model.compile(optimizer if wrap else SGD(0.1, use_ema=True, ema_momentum=0.5), "mse", jit_compile=False)
         x, y = data()
         callbacks = [keras.callbacks.SwapEMAWeights()]
         log = model.fit(x, y, epochs=3, shuffle=False, verbose=0, validation_data=(x, y), callbacks=callbacks)
         results.append((log.history["val_loss"], model.layers[0].kernel.numpy()))
     np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-6)
     np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            lambda masks: ("adam", masks),
+            "The inner optimizer is 'adam': give an instance, such as keras.optimizers.Adam",
+        ),
+        (lambda masks: (keras.optimizers.Adam, masks), "The inner optimizer is the class Adam: give an instance"),
+        (lambda masks: (masks, keras.optimizers.Adam()), "The inner optimizer is <.*Masks.*: give an instance"),
+        (lambda masks: (keras.optimizers.Adam(), masks.values()), "second argument is the masks from sparsify"),
+        (lambda masks: (keras.optimizers.Adam(), masks, sparse_lib.RigL), r"updater is the class RigL: give .* RigL\("),
+        (lambda masks: (keras.optimizers.Adam(), masks, "rigl"), "The updater is 'rigl': give one of sparse_lib's"),
+        (
+            lambda masks: (keras.optimizers.Adam(), masks, sparse_lib.Prune(sparsity={"head": 0.5})),
+            r"sparsity= names \['head'\]; the kernels are \w+/kernel",
+        ),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_one_sentence(arguments, message):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=message):
+        SparseOptimizer(*arguments(sparse_lib.sparsify(model, 0.5)))
+
+
+def test_a_schedule_per_kernel_is_followed_in_training():
+    layers = [
+        keras.layers.Dense(20, name="wide"),
+        keras.layers.Dense(5, name="head"),
+        keras.layers.Dense(2, name="last"),
+    ]
+    model = keras.Sequential([keras.Input((10,)), *layers])
+    masks = sparse_lib.sparsify(model, 0.0)
+    ramp = sparse_lib.PolynomialSparsity(0.0, 0.9, begin=0, end=6)
+    prune = sparse_lib.Prune(sparsity={"wide": ramp, "head/kernel": 0.5}, begin_step=2, end_step=6, frequency=2)
+    model.compile(SparseOptimizer(keras.optimizers.SGD(0.1), masks, prune), "mse")
+    model.fit(np.ones((40, 10)), np.ones((40, 2)), batch_size=5, verbose=0)
+    assert masks.active() == [20, 50, 10]
+    masks.check()

@@ -36,7 +36,7 @@ def make(name: str = "rigl", seed: int = 0) -> tuple[keras.Model, SparseOptimize
     model = keras.Sequential([keras.Input((16,)), *layers])
     masks = sparse_lib.sparsify(model, 0.5, seed=seed)
     optimizer = SparseOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), masks, UPDATERS[name]())
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     return model, optimizer
 
 
@@ -128,7 +128,7 @@ def test_what_copied_masks_refuse():
 
 def test_early_stopping_without_a_sparse_optimizer():
     model, _ = make()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     with pytest.raises(ValueError, match=r"compile the model with one, or use keras.callbacks.EarlyStopping"):
         train(model, 1, [EarlyStopping("loss")])
 
@@ -136,7 +136,7 @@ def test_early_stopping_without_a_sparse_optimizer():
 def test_early_stopping_under_a_loss_scale():
     model, optimizer = make()
     scaled = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(scaled, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(scaled, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     best: list[np.ndarray] = []
     train(model, 9, stop_at_third(EarlyStopping, best, optimizer))
     assert_same(kernels_and_masks(optimizer), best)
@@ -176,7 +176,8 @@ def test_the_advice_of_check_keeps_the_weights(tmp_path):
     del other
 
 
-def test_the_advice_for_a_saved_model(tmp_path):
+@pytest.mark.parametrize("source", ["a.keras", "masks.npz"])
+def test_the_advice_for_a_saved_model(source, tmp_path):
     model, optimizer = make()
     train(model, 2)
     optimizer.masks.save(tmp_path / "masks.npz")
@@ -184,10 +185,10 @@ def test_the_advice_for_a_saved_model(tmp_path):
     with pytest.raises(ValueError, match=re.escape("load_model(path, compile=False)")):
         keras.models.load_model(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras", compile=False)
-    masks = sparse_lib.transfer_masks(tmp_path / "masks.npz", loaded)
+    masks = sparse_lib.sparsify(loaded, masks=tmp_path / source)
     again = SparseOptimizer(keras.optimizers.SGD(0.1), masks, UPDATERS["rigl"]())
     assert_same(kernels_and_masks(again), kernels_and_masks(optimizer))
-    loaded.compile(again, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loaded.compile(again, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     train(loaded, 2)
     masks.check()
     assert masks.active() == optimizer.masks.active()
@@ -219,7 +220,7 @@ def test_the_advice_for_weights_saved_before_build(tmp_path):
     with pytest.raises(ValueError, match="saved before its optimizer was built.*into a new SparseOptimizer"):
         other.load_weights(tmp_path / "a.weights.h5")
     new = SparseOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), resumed.masks, UPDATERS["rigl"]())
-    other.compile(new, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    other.compile(new, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     other.load_weights(tmp_path / "a.weights.h5")
     assert_same(kernels_and_masks(new), kernels_and_masks(optimizer))
     train(model, 2)

@@ -80,6 +80,10 @@ MAKE = '#!/bin/sh\nexec "{make}" --dry-run "$@" > /dev/null\n'
 TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect "$@"\n'
 
 
+# Of these only the slow tests run the Python blocks.
+LONG = ("deployment.md", "hessian.md", "interpolation.md", "published_checkpoints.md", "tickets.md")
+
+
 def place(document: pathlib.Path) -> str:
     return document.relative_to(ROOT).as_posix()
 
@@ -200,7 +204,10 @@ def check_printed(printed: str, shown: str) -> None:
     assert found == pytest.approx(wanted, rel=0.1, abs=0.02), printed
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
+PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG), id=place(page)) for page in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", PAGES)
 def test_python_blocks_run(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}

@@ -96,6 +96,9 @@ def test_published_pruning_schedules(name, schedule, sparsity):
 _FUNCTIONS = {
     "constant": (schedules.Constant(0.3), {0: 0.3, 10**9: 0.3}),
     "cosine": (schedules.Cosine(0.4, 600), {0: 0.4, 200: 0.3, 300: 0.2, 600: 0, 601: 0}),
+    # 300 steps from 100 on: a third of them at 200, where the cosine of 60 degrees is 1/2.
+    "late cosine": (schedules.Cosine(0.4, 400, begin=100), {0: 0.4, 100: 0.4, 200: 0.3, 250: 0.2, 300: 0.1, 400: 0}),
+    "late cubic": (schedules.InversePower(0.8, 300, 3, begin=100), {0: 0.8, 100: 0.8, 200: 0.1, 300: 0, 900: 0}),
     "linear": (schedules.InversePower(0.4, 400, 1), {0: 0.4, 100: 0.3, 400: 0, 500: 0}),
     "cubic": (schedules.InversePower(0.8, 400, 3), {0: 0.8, 200: 0.1, 400: 0, 900: 0}),
     "scaled": (
@@ -120,6 +123,15 @@ _FUNCTIONS = {
     "warm cosine": (
         learning_rates.learning_rate_schedule("cosine", 0.8, total_steps=34, warmup_steps=4),
         {0: 0, 1: 0.2, 4: 0.8, 14: 0.6, 24: 0.2, 34: 0, 40: 0},
+    ),
+    # Cycles of 10, 20 and 40 steps that begin at 0, 10 and 30, each half as high as the one before.
+    "restarts": (
+        learning_rates.learning_rate_schedule("sgdr", 0.8, restarts={"cycle": 10, "growth": 2.0, "factor": 0.5}),
+        {0: 0.8, 5: 0.4, 10: 0.4, 15: 0.2 + 0.2 * 0.5**0.5, 20: 0.2, 30: 0.2, 50: 0.1, 70: 0.1},
+    ),
+    "warm restarts": (
+        learning_rates.learning_rate_schedule("sgdr", 0.8, warmup_steps=4, restarts={"cycle": 10, "growth": 1.0}),
+        {0: 0, 1: 0.2, 4: 0.8, 9: 0.4, 14: 0.4, 19: 0.2, 24: 0.2},
     ),
     "warm piecewise": (
         learning_rates.learning_rate_schedule(
@@ -200,12 +212,13 @@ def test_fraction_scaled_by_the_learning_rate_can_be_made_inside_a_graph():
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 3])
-@pytest.mark.parametrize("kind", ["constant", "cosine", "piecewise"])
+@pytest.mark.parametrize("kind", ["constant", "cosine", "piecewise", "sgdr"])
 def test_learning_rates_survive_serialisation_in_an_optimizer(kind, warmup_steps):
     arguments = {
         "constant": {},
         "cosine": {"total_steps": 20},
         "piecewise": {"boundaries": [8], "factors": [0.5]},
+        "sgdr": {"restarts": {"cycle": 5}},
     }[kind]
     rate = learning_rates.learning_rate_schedule(kind, 0.3, warmup_steps=warmup_steps, **arguments)
     optimizer = keras.optimizers.SGD(rate)
@@ -233,6 +246,8 @@ def test_learning_rates_survive_serialisation_in_an_optimizer(kind, warmup_steps
         (lambda: schedules.Cosine(0.3, None), "cosine needs the step at which it reaches 0"),
         (lambda: schedules.Cosine(0.3, -1), "cosine needs the step at which it reaches 0"),
         (lambda: schedules.InversePower(0.3, 0), "power needs the step at which it reaches 0"),
+        (lambda: schedules.Cosine(0.3, 10, begin=10), "cosine falls from step 10 to 10; give an end after the begin"),
+        (lambda: schedules.InversePower(0.3, 9, begin=-1), "starts to fall at step -1"),
         (lambda: schedules.InversePower(0.3, 9, 0), "power is 0; give a positive number"),
         (lambda: schedules.PolynomialSparsity(0, 1.1, 0, 9), "final sparsity is 1.1"),
         (lambda: schedules.PolynomialSparsity(0, 0.9, 9, 9), "give an end after the begin"),
@@ -251,6 +266,11 @@ def test_bad_schedules(make, message):
         ("constant", 0.0, {}, "peak learning rate is 0.0"),
         ("constant", 0.1, {"warmup_steps": -1}, "warm-up has -1 steps"),
         ("constant", 0.1, {"boundaries": [1], "factors": [0.1]}, "only to it"),
+        ("constant", 0.1, {"restarts": {"cycle": 5}}, "to the schedule 'sgdr', and only to it"),
+        ("sgdr", 0.1, {}, "Give restarts, with the length of the first cycle"),
+        ("sgdr", 0.1, {"restarts": {"cycle": 0}}, "first cycle has 0 steps"),
+        ("sgdr", 0.1, {"restarts": {"cycle": 5, "growth": 0.5}}, "grow by 0.5; give a factor of at least 1"),
+        ("sgdr", 0.1, {"restarts": {"cycle": 5, "factor": 0.0}}, "0.0 times as high"),
         ("piecewise", 0.1, {}, "Give boundaries and factors to the piecewise schedule"),
         ("piecewise", 0.1, {"boundaries": [1, 2], "factors": [0.1]}, "2 boundaries and 1 factors"),
         ("piecewise", 0.1, {"boundaries": [2, 2], "factors": [0.1, 0.01]}, "do not rise"),

@@ -169,6 +169,83 @@ def test_values_of_new_weights(growth_init, value):
     np.testing.assert_allclose(update.weight, [1, 0, value, 0])
 
 
+@pytest.mark.parametrize(
+    ("growth_init", "value"),
+    [
+        ("grad_scale", -3.0),
+        ("grad_scale_4", -0.75),
+        ("grad_scale_.5", -6.0),
+        ("grad_sign", -1.0),
+        ("grad_sign_10.", -0.1),
+        ("initial_dist_2", None),
+    ],
+)
+def test_published_values_of_new_weights(growth_init, value):
+    before = kernel([1, 1, 0, 0], [1, 0.25, 0, 0], [0, 0, -3, 1], initial=[5, 6, 7, 8])
+    update = one(updaters.RigL(drop_fraction=HALF, growth_init=growth_init), before)
+    assert bits(update.mask) == "1010"
+    if value is None:
+        assert float(update.weight[2]) in (2.5, 3.0, 3.5, 4.0)
+    else:
+        np.testing.assert_allclose(update.weight, [1, 0, value, 0])
+
+
+def test_shuffled_initial_values_are_each_taken_once():
+    initial = np.arange(1.0, 201.0)
+    # The gradient grows all that is off the mask, and the drop fraction of 1 leaves nothing else.
+    mask = np.arange(200) < 100
+    before = kernel(mask, np.ones(200) * mask, ~mask, initial=initial)
+    update = one(updaters.RigL(drop_fraction=schedules.Constant(1.0), growth_init="initial_dist_4"), before)
+    new = 4 * update.weight.numpy()[100:]
+    assert len(set(new)) == 100 and set(new) <= set(initial)
+    assert np.any(new != initial[100:])
+    rule = updaters.GrowthValue.parse("initial_dist")
+    assert sorted(rule.values(before, CONTEXT, 1).numpy()) == initial.tolist()
+    assert np.any(rule.values(before, CONTEXT, 3) != rule.values(before, CONTEXT, 1))
+
+
+def test_uniform_and_normal_values_are_scaled_by_the_active_weights():
+    rng = np.random.default_rng(0)
+    mask = np.arange(40_000) < 20_000
+    weights = rng.normal(3, 0.5, 40_000) * mask
+    before = kernel(mask, weights, ~mask)
+    uniform = updaters.GrowthValue.parse("random_uniform_10").values(before, CONTEXT, 1).numpy()
+    limit = np.abs(weights[mask]).mean() / 10
+    assert abs(uniform).max() <= limit and abs(uniform).max() == pytest.approx(limit, rel=1e-3)
+    assert abs(uniform.mean()) < 0.01 * limit and uniform.var() == pytest.approx(limit**2 / 3, rel=0.02)
+    one_way, divided = (
+        updaters.GrowthValue.parse(name).values(before, CONTEXT, 1) for name in ("random", "random_normal_8")
+    )
+    np.testing.assert_array_equal(divided, one_way / 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grad_scal_10", "growth_init='grad_scal_10' is not known; use zeros, .*"),
+        ("zeros_3", "takes no number; these do: random_normal_3, random_uniform_3"),
+        ("grad_sign_0", "divides by 0; give a positive number, such as grad_sign_10"),
+        ("grad_scale_1e3", "is not known"),
+        ("grad_scale_-2", "is not known"),
+    ],
+)
+def test_values_of_new_weights_that_are_none(text, message):
+    with pytest.raises(ValueError, match=message):
+        updaters.RigL(end_step=10, growth_init=text)
+
+
+def test_static_masks_whose_smallest_weights_start_again():
+    # 6 active weights, of which the 3 smallest, -0.1, 0.2 and 0.3, start again at sign(g) / 2.
+    mask, weights = [1, 1, 1, 1, 1, 1, 0, 0], [4.0, -0.1, 2.0, 0.3, -3.0, 0.2, 0, 0]
+    before = kernel(mask, weights, [9, -9, 9, 9, 9, 0, 9, 9])
+    updater = updaters.StaticReinit(drop_fraction=HALF, growth_init="grad_sign_2", reinit_regrown=False)
+    update = one(updater, before)
+    assert (bits(update.mask), bits(update.grown)) == ("11111100", "01010100")
+    np.testing.assert_allclose(update.weight, [4, -0.5, 2, 0.5, -3, 0, 0, 0])
+    with pytest.raises(ValueError, match="moves no weight to another kernel: leave redistribute out"):
+        updaters.StaticReinit(drop_fraction=HALF, redistribute=True)
+
+
 def test_random_values_have_the_spread_of_the_active_weights():
     rng = np.random.default_rng(0)
     mask = np.arange(40_000) < 20_000
@@ -336,6 +413,21 @@ def test_global_pruning_ranks_all_kernels():
     assert not np.any(updates[1].weight[2])
 
 
+def test_pruning_by_a_schedule_per_kernel():
+    weights = np.arange(1.0, 11.0)
+    kernels = [
+        kernel(np.ones(10, bool), weights)._replace(name=name)
+        for name in ("conv1/kernel", "conv2/kernel", "head/kernel")
+    ]
+    ramp = schedules.PolynomialSparsity(0.0, 0.8, begin=0, end=10, power=1.0)
+    pruning = updaters.Prune(sparsity={"conv*": ramp, "conv2": 0.2}, frequency=5)
+    for step, counts in ((0, [10, 8, 10]), (5, [6, 8, 10]), (10, [2, 8, 10])):
+        updates = pruning.update(kernels, CONTEXT._replace(step=tf.constant(step, tf.int64)))
+        assert [int(np.sum(update.mask)) for update in updates] == counts
+        for update, count in zip(updates, counts, strict=True):
+            np.testing.assert_array_equal(update.mask, weights > 10 - count)
+
+
 def test_pruned_weights_never_come_back():
     before = kernel([1, 1, 0, 0], [1, 2, 0, 0])
     update = one(updaters.Prune(sparsity=schedules.Constant(0.1)), before)
@@ -442,6 +534,12 @@ def test_number_as_drop_fraction_anneals_to_the_end():
         (lambda: updaters.GraNet(sparsity=HALF), "GraNet anneals its drop fraction"),
         (lambda: updaters.SET(end_step=10, drop_fraction=1.3), "drop fraction is 1.3"),
         (lambda: updaters.RigL(end_step=10, growth_init="ones"), "growth_init='ones' is not known; use zeros, random"),
+        (lambda: updaters.Prune(sparsity={"a": HALF}, scope="global"), "one target for all kernels: give one schedule"),
+        (lambda: updaters.Prune(sparsity={"a": 1.5}), "The sparsity of 'a' is 1.5"),
+        (
+            lambda: updaters.Prune(sparsity={"b*": HALF}).check_names(["a/kernel"]),
+            r"names \['b\*'\]; the kernels are a",
+        ),
         (lambda: updaters.Prune(sparsity=HALF, scope="model"), "scope='model' is not known; use layer or global"),
         (lambda: updaters.TopKAST(extra_density=2), "extra_density is 2; give a fraction"),
         (lambda: updaters.MEST(end_step=9, soft_bound=True, redistribute=True), "leave redistribute out"),

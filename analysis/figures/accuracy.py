@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 from analysis.records import methods
 
 _MISSING = "No run is finished: result.json has the final accuracy."
@@ -29,7 +29,7 @@ def against_sparsity(results: pd.DataFrame) -> Figure:
     sparse = style.require(sparse, ["test_accuracy"], "No sparse run is finished.")
     figure, axes = style.grid(1, 1, 3.4)
     ax = axes[0, 0]
-    drawn = style.looks(sparse)
+    drawn = palette.looks(sparse)
     sparsities = sorted(sparse["target_sparsity"].unique())
     there = {s: [x for x in drawn if x in set(sparse.loc[sparse["target_sparsity"] == s, "label"])] for s in sparsities}
     for label, look in drawn.items():
@@ -47,7 +47,7 @@ def against_sparsity(results: pd.DataFrame) -> Figure:
     ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:.4g}%" for sparsity in sparsities])
     ax.set_xlabel("sparsity")
     style.set_percent_axis(ax.yaxis, "test accuracy")
-    style.add_legend_beside(ax, drawn, kind="both")
+    palette.add_legend_beside(ax, drawn, kind="both")
     return figure
 
 
@@ -68,7 +68,7 @@ def against_flops(results: pd.DataFrame) -> Figure:
     frame = style.require(results, ["test_accuracy", *costs], _MISSING)
     dense = frame[frame["method"] == "dense"]
     figure, axes = style.grid(1, 2, 3.0, sharey=True)
-    drawn = style.looks(frame)
+    drawn = palette.looks(frame)
     for ax, cost, title in zip(axes[0], costs, ("Training", "Inference"), strict=True):
         unit = dense[cost].mean() if len(dense) else 1.0
         for label, look in drawn.items():
@@ -79,7 +79,7 @@ def against_flops(results: pd.DataFrame) -> Figure:
         ax.set_title(title)
         style.set_log_axis(ax.xaxis, "FLOPs, relative to the dense network" if len(dense) else "FLOPs")
     style.set_percent_axis(axes[0, 0].yaxis, "test accuracy")
-    style.add_legend_beside(axes[0, 1], drawn, kind="point")
+    palette.add_legend_beside(axes[0, 1], drawn, kind="point")
     return figure
 
 
@@ -90,7 +90,7 @@ def _offset(labels: list[str], label: str) -> float:
 
 def _draw_dense_line(ax: Axes, dense: pd.DataFrame) -> None:
     mean = dense["test_accuracy"].mean()
-    ax.axhline(mean, color=style.GREY, linewidth=1.2)
+    ax.axhline(mean, color=palette.GREY, linewidth=1.2)
     ax.annotate(
         "dense", (0.0, mean), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=style.MUTED
     )

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 
 # Largest error barrier between copies of a stable run (Frankle et al. 2020, section 3.2) (fraction).
 STABLE = 0.02
@@ -35,15 +35,15 @@ def interpolation(paths: pd.DataFrame, split: str = "train") -> Figure:
     for column, side in enumerate(sides):
         rows = frame[frame["from_start"] == side]
         for ax, value in zip(axes[:, column], ("loss", "accuracy"), strict=True):
-            for label, look in style.looks(rows).items():
-                style.draw_over_seeds(ax, rows[rows["label"] == label], "coefficient", value, look)
+            for label, look in palette.looks(rows).items():
+                palette.draw_over_seeds(ax, rows[rows["label"] == label], "coefficient", value, look)
             for end in (0, 1):
                 ax.axvline(end, color=style.MUTED, linewidth=1)
         axes[0, column].set_title(titles[side])
         axes[1, column].set_xlabel("0: method          1: pruning solution")
     axes[0, 0].set_ylabel(f"{split} loss (nats)")
     style.set_percent_axis(axes[1, 0].yaxis, f"{split} accuracy")
-    style.add_legend(figure, style.looks(frame))
+    palette.add_legend(figure, palette.looks(frame))
     return figure
 
 
@@ -147,7 +147,7 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
     )
     figure, axes = style.grid(1, 1, 2.8)
     ax = axes[0, 0]
-    drawn = style.looks(rows)
+    drawn = palette.looks(rows)
     for label, look in drawn.items():
         own = rows[rows["label"] == label]
         ax.plot(own["step"], own["error_barrier"], **{**look.of_point(), "alpha": 0.5, "markersize": 4})
@@ -155,7 +155,7 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
     ax.axhline(STABLE, color=style.MUTED, linewidth=1)
     style.set_percent_axis(ax.yaxis, f"error barrier, {split}")
     style.set_steps_axis(ax, "step at which the copies part")
-    style.add_legend_beside(ax, drawn)
+    palette.add_legend_beside(ax, drawn)
     return figure
 
 

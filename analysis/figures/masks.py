@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 from analysis.records import methods
 
 
@@ -45,9 +45,9 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
     return figure
 
 
-def _group_labels(last: pd.DataFrame) -> dict[str, tuple[style.Look, list[str]]]:
+def _group_labels(last: pd.DataFrame) -> dict[str, tuple[palette.Look, list[str]]]:
     """Groups labels with equal sparsities in all layers and seeds; returns look and members by joined label."""
-    looks = style.looks(last)
+    looks = palette.looks(last)
     table = last.groupby(["label", "layer", "seed"])["value"].mean().round(6).unstack(["layer", "seed"])
     groups: dict[tuple[float, ...], list[str]] = {}
     for label in looks:
@@ -84,13 +84,13 @@ def evolution(metrics: pd.DataFrame) -> Figure:
     changing = frame.groupby("label")["mask_churn"].transform("max") > 0
     frame = style.require(frame[changing], ["mask_churn"], missing)
     figure, axes = style.grid(1, 3, 2.5)
-    drawn = style.looks(frame)
+    drawn = palette.looks(frame)
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
-            style.draw_over_seeds(ax, frame[frame["label"] == label], "step", column, look)
+            palette.draw_over_seeds(ax, frame[frame["label"] == label], "step", column, look)
         style.set_percent_axis(ax.yaxis, title)
         style.set_steps_axis(ax)
-    style.add_legend(figure, drawn)
+    palette.add_legend(figure, drawn)
     return figure
 
 
@@ -110,7 +110,7 @@ def survival(frame: pd.DataFrame) -> Figure:
     rows = style.require(frame, ["survival"], "No run that grows weights has left two checkpoints.")
     figure, axes = style.grid(1, 1, 2.8)
     ax = axes[0, 0]
-    drawn = style.looks(rows)
+    drawn = palette.looks(rows)
     for label, look in drawn.items():
         for _, own in rows[rows["label"] == label].groupby("run"):
             x, y = [0, *own["age"]], [1.0, *own["survival"]]
@@ -118,5 +118,5 @@ def survival(frame: pd.DataFrame) -> Figure:
     ax.set_ylim(0, 1.03)
     style.set_percent_axis(ax.yaxis, "grown weights still active")
     style.set_steps_axis(ax, "steps since they grew")
-    style.add_legend_beside(ax, drawn)
+    palette.add_legend_beside(ax, drawn)
     return figure

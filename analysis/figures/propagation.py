@@ -5,13 +5,17 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
+from analysis.figures.palette import Look
 
 # Label and look by initialisation.
 _INITS = {
-    "dense": ("Dense init, masked", style.Look(style.ORANGE, "v", (0, (4, 1.6)), style.ORANGE)),
-    "layer_scaled": ("Layer-scaled (Liu et al.)", style.Look(style.GREEN, "s", (0, (6.4, 1.6, 1, 1.6)), style.GREEN)),
-    "unit_scaled": ("Sparsity-aware", style.Look(style.BLUE, "^", "-", style.BLUE)),
+    "dense": ("Dense init, masked", Look(palette.ORANGE, "v", (0, (4, 1.6)), palette.ORANGE)),
+    "layer_scaled": (
+        "Layer-scaled (Liu et al.)",
+        Look(palette.GREEN, "s", (0, (6.4, 1.6, 1, 1.6)), palette.GREEN),
+    ),
+    "unit_scaled": ("Sparsity-aware", Look(palette.BLUE, "^", "-", palette.BLUE)),
 }
 
 
@@ -41,7 +45,7 @@ def signal(frame: pd.DataFrame) -> Figure:
         pair[0].set_ylabel("standard deviation")
     for ax in axes[-1]:
         ax.set_xlabel("sparsity")
-    style.add_legend(figure, dict(_INITS.values()), kind="both")
+    palette.add_legend(figure, dict(_INITS.values()), kind="both")
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 
 
 @style.use_style
@@ -28,7 +28,7 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     rows = style.require(points, ["x", "y"], "No checkpoints of sparse runs and of the pruned network they come from.")
     figure, axes = style.grid(1, 1, 4.4, width=6.4)
     ax = axes[0, 0]
-    drawn = style.looks(rows)
+    drawn = palette.looks(rows)
     for label, look in drawn.items():
         own = rows[rows["label"] == label]
         for _, run in own.groupby("run"):
@@ -40,7 +40,7 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     ax.set_xlabel("L2 distance of weights")
     ax.set_ylabel("L2 distance of weights")
     ax.set_title(f"stress {stress:.3f}; dots: start of training", fontweight="normal")
-    style.add_legend_beside(ax, drawn, kind="point")
+    palette.add_legend_beside(ax, drawn, kind="point")
     return figure
 
 

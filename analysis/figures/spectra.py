@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 
 # All eigenvalues, or a grid and the spectral density on it.
 Spectrum = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -42,8 +42,8 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
     figure, axes = style.grid(-(-len(pairs) // columns), columns, 2.6)
     for ax, (title, (before, after)) in zip(axes.flat, pairs.items(), strict=False):
         edges, width = _bin_edges(before, after)
-        _draw_side(ax, before, edges, style.GREY, "before", filled=True)
-        _draw_side(ax, after, edges, style.RED, "after", filled=False)
+        _draw_side(ax, before, edges, palette.GREY, "before", filled=True)
+        _draw_side(ax, after, edges, palette.RED, "after", filled=False)
         ax.set_title(title)
         ax.set_yscale("log")
         ax.set_xscale("asinh", linear_width=width)
@@ -118,7 +118,7 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     frame = frame.drop_duplicates(["run", "taken"])
     width = frame["taken"][frame["taken"] > 0].min()
     figure, axes = style.grid(1, 3, 2.5)
-    drawn = style.looks(frame)
+    drawn = palette.looks(frame)
     columns = {
         "lambda_max": "largest eigenvalue",
         "lambda_min": "smallest eigenvalue",
@@ -127,10 +127,10 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
             of_label = frame[frame["label"] == label].dropna(subset=column)
-            means = style.draw_over_seeds(ax, of_label, "taken", column, look)["mean"]
+            means = palette.draw_over_seeds(ax, of_label, "taken", column, look)["mean"]
             ax.plot(means.index, means, **{**look.of_point(), "markersize": 3.5})
         _format_axes(ax, title, width)
-    style.add_legend(figure, drawn, kind="both")
+    palette.add_legend(figure, drawn, kind="both")
     return figure
 
 

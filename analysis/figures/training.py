@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import palette, style
 from analysis.records import methods
 from analysis.records.runs import EARLY
 
@@ -30,15 +30,15 @@ def gradient_norm(metrics: pd.DataFrame) -> Figure:
     last = frame["step"].max()
     figure, axes = style.grid(len(families), 2, 2.55, sharey=True, width_ratios=(1, 1.25))
     for (early, whole), (title, rows) in zip(axes, families.items(), strict=True):
-        drawn = style.looks(rows)
+        drawn = palette.looks(rows)
         for label, look in drawn.items():
             own = rows[rows["label"] == label]
-            style.draw_over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
-            style.draw_over_seeds(whole, own, "step", "gradient_norm", look)
+            palette.draw_over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
+            palette.draw_over_seeds(whole, own, "step", "gradient_norm", look)
         style.set_log_axis(early.yaxis, "gradient norm")
         early.set_title(f"{title}: early")
         whole.set_title("all of training", fontweight="normal")
-        style.add_legend_beside(whole, drawn)
+        palette.add_legend_beside(whole, drawn)
     _set_steps_axes(axes)
     return figure
 
@@ -67,12 +67,12 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
     highest, lowest = 0.0, 0.0
     for ax, name in zip(axes.flat, bases, strict=False):
         panel = frame[base == name]
-        for label, look in style.looks(panel).items():
-            own = style.draw_over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
+        for label, look in palette.looks(panel).items():
+            own = palette.draw_over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
             highest, lowest = max(highest, own["mean"].max()), min(lowest, own["mean"].min())
         ax.axhline(0, color=style.MUTED, linewidth=1)
         ax.set_title(methods.BASES.get(name, name))
-        style.add_legend(ax, style.looks(panel), ncols=1, loc="upper right")
+        palette.add_legend(ax, palette.looks(panel), ncols=1, loc="upper right")
     for ax in axes.flat[len(bases) :]:
         ax.set_visible(False)
     # Limits from the means: a single run that widens the band would make the lines flat.
@@ -101,15 +101,15 @@ def loss(metrics: pd.DataFrame) -> Figure:
     families = _split_families(frame)
     figure, axes = style.grid(len(families), 2, 2.4, sharey="col", sharex=True)
     for (left, right), (title, rows) in zip(axes, families.items(), strict=True):
-        drawn = style.looks(rows)
+        drawn = palette.looks(rows)
         for label, look in drawn.items():
             own = rows[rows["label"] == label]
-            style.draw_over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
-            style.draw_over_seeds(right, own, "step", "test_accuracy", look)
+            palette.draw_over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
+            palette.draw_over_seeds(right, own, "step", "test_accuracy", look)
         left.set_title(title)
         style.set_log_axis(left.yaxis, "training loss (nats)")
         style.set_percent_axis(right.yaxis, "test accuracy")
-        style.add_legend_beside(right, drawn)
+        palette.add_legend_beside(right, drawn)
     _set_steps_axes(axes)
     return figure
 

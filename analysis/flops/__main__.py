@@ -12,7 +12,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
@@ -100,7 +100,8 @@ def _network_tables(options: argparse.Namespace) -> dict[str, Any]:
         if prune is not None:
             total = gin_names.training().total_steps
             steps = (total * part // _PARTS for part in range(_PARTS))
-            begun = (float(prune.sparsity(step)) if step >= gradual.begin_step else 0.0 for step in steps)
+            target = cast("Callable[[int], Any]", prune.sparsity)
+            begun = (float(target(step)) if step >= gradual.begin_step else 0.0 for step in steps)
             pruning = cost_tables.pruning_flops(model, kernels, begun)
     summed = layers.iloc[-1]
     frequency = gin_names.mask_updater().update_freq or 100

@@ -33,6 +33,7 @@ _NO_VARIANT = {
     "network.mask_init_path",
     "network.weight_init_path",
     "training.data_seed",
+    "training.execution",
     "training.jit_compile",
     "training.keep_checkpoints",
     "training.log_freq",

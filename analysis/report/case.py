@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from analysis.claims import paper, quantities
 from analysis.figures import masks as mask_figures
+from analysis.figures import palette, training
 from analysis.figures import spectra as spectra_figures
-from analysis.figures import style, training
 from analysis.records import landscapes, spectra
 from analysis.records.checkpoints import CheckpointReader
 from analysis.records.runs import Runs
@@ -110,7 +110,7 @@ def results_section(case: Case, writer: ReportWriter) -> Section:
         *(f"{_cost_name(c)}{of_dense}" for c in costs),
     ]
     rows = []
-    for label, look in style.looks(results).items():
+    for label, look in palette.looks(results).items():
         own = results[results["label"] == label]
         units = [dense[cost].mean() if len(dense) else None for cost in costs]
         accuracy = own["test_accuracy"]
@@ -218,7 +218,7 @@ def mask_section(case: Case, writer: ReportWriter) -> Section:
     table = tables.mask_table(case.runs, case.reader)
     writer.write_data(f"{case.slug}/mask_overlap", table)
     if not table.empty:
-        looks = style.looks(table)
+        looks = palette.looks(table)
         rows = [
             [
                 page.method_name(row["label"], looks[row["label"]].colour),

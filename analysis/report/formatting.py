@@ -8,7 +8,7 @@ from markupsafe import Markup
 from matplotlib.ticker import EngFormatter
 
 from analysis.claims import effects
-from analysis.figures import style
+from analysis.figures import palette
 from analysis.report import page
 
 # Caption of figures over seeds.
@@ -27,7 +27,7 @@ def means_table(frame: pd.DataFrame, columns: Mapping[str, str], caption: str) -
       The table.
     """
     rows = []
-    for label, look in style.looks(frame).items():
+    for label, look in palette.looks(frame).items():
         own = frame[frame["label"] == label]
         cells = [format_mean(own[column].mean(), own[column].std()) for column in columns.values()]
         rows.append([page.method_name(label, look.colour), len(own), *cells])

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from analysis import propagation
 from analysis.claims import paper
-from analysis.figures import accuracy, style
+from analysis.figures import accuracy, palette
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
 from analysis.records import landscapes, spectra
@@ -213,7 +213,7 @@ def _run_section(runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> Sect
         return section
     writer.write_data("runs", runs.runs)
     writer.write_data("configs", runs.configs)
-    looks = style.looks(runs.runs)
+    looks = palette.looks(runs.runs)
     final = runs.results.set_index("run")["test_accuracy"]
     rows = [
         [

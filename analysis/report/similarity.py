@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import landscape as landscape_figures
+from analysis.figures import palette
 from analysis.figures import similarity as similarity_figures
-from analysis.figures import style
 from analysis.report import formatting, page
 from analysis.report.case import Case
 from analysis.report.page import Section
@@ -25,7 +25,7 @@ def function_section(case: Case, writer: ReportWriter) -> Section:
         writer.missing.append("No run has a predictions.npz, which is written at the end of training.")
         return section
     heads = ["Method", "n", "Accuracy", "Ensemble", "Disagree", "With pruned", "KL", "JS", "Shared errors"]
-    looks = style.looks(table)
+    looks = palette.looks(table)
     rows = [
         [
             page.method_name(row["label"] + ("" if row["pairs_share_masks"] else " *"), looks[row["label"]].colour),
@@ -63,7 +63,7 @@ def function_section(case: Case, writer: ReportWriter) -> Section:
 
 def _disagreement_matrix(case: Case) -> Figure:
     runs = case.runs.runs[case.runs.runs["run"].isin(case.predicted.logits)]
-    order = {label: place for place, label in enumerate(style.looks(runs))}
+    order = {label: place for place, label in enumerate(palette.looks(runs))}
     runs = runs.assign(place=runs["label"].map(order)).sort_values(["place", "seed"])
     logits = case.predicted.logits
     values = np.array([[function.disagreement(logits[a], logits[b]) for b in runs["run"]] for a in runs["run"]])

@@ -12,6 +12,8 @@ from sparse_lib._utils.errors import InputError
 Shape = tuple[int | None, ...]
 # A model whose class overrides `call` does not follow its graph.
 _GRAPH_CALLS = (keras.Sequential.call, Functional.call)
+# Arguments that say which positions see each other, and nothing about channels.
+_OF_POSITIONS = ("use_causal_mask",)
 
 
 class NoChainError(InputError):
@@ -226,5 +228,6 @@ def _nodes(inner: Any) -> Iterator[Any]:
 
 
 def _is_plain(node: Any) -> bool:
-    is_set = any(value is not None and value is not False for value in node.arguments.kwargs.values())
+    arguments = {name: value for name, value in node.arguments.kwargs.items() if name not in _OF_POSITIONS}
+    is_set = any(value is not None and value is not False for value in arguments.values())
     return not is_set and len(keras.tree.flatten(node.arguments.args)) == len(node.input_tensors)

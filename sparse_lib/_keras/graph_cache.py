@@ -17,6 +17,10 @@ _IRRELEVANT = frozenset(
     {
         *("_called", "_jit_compile", "_eval_epoch_iterator", "train_function", "test_function", "predict_function"),
         *("stop_training", "stop_evaluating", "stop_predicting"),
+        # Wrapped by `fitting.warn_unless`.
+        *("compile", "fit", "train_on_batch", "__sparse_lib_hooks"),
+        # Wrapped by `optimizer.execute_model_steps`.
+        *("train_step", "test_step", "predict_step"),
     }
 )
 
@@ -47,6 +51,15 @@ def keep(model: keras.Model, kind: str, loss: object, make: Callable[[], T]) -> 
     while len(graphs) > _MOST_GRAPHS:
         del graphs[next(iter(graphs))]
     return made
+
+
+def forget(model: keras.Layer) -> None:
+    """Drops the graphs that are kept with a model.
+
+    Args:
+      model: of earlier calls, or any other.
+    """
+    model.__dict__.pop(_ATTRIBUTE, None)
 
 
 def _state(model: keras.Model) -> list[tuple[str, Any]]:

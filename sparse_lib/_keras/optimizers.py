@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +27,43 @@ def creation_strategy(optimizer: keras.optimizers.Optimizer) -> tf.distribute.St
       The strategy; TensorFlow's default strategy outside any scope.
     """
     return optimizer._distribution_strategy
+
+
+def unwrap(optimizer: Any) -> Any:
+    """The optimizer inside a LossScaleOptimizer, which Keras puts around it under mixed_float16.
+
+    Args:
+      optimizer: any optimizer, or None.
+
+    Returns:
+      The inner optimizer; anything else as it is.
+    """
+    return optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+
+
+def restore_gradient_sum(optimizer: keras.optimizers.Optimizer) -> None:
+    """Undoes `skip_gradient_sum`.
+
+    Args:
+      optimizer: any Keras optimizer; it is changed in place.
+    """
+    optimizer.__dict__.pop("_all_reduce_sum_gradients", None)
+
+
+def state_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables of a built optimizer that training moves: slots and scalars such as Nadam's product, no counter.
+
+    Args:
+      optimizer: any Keras optimizer.
+
+    Returns:
+      The variables, without the iteration count and the learning rate.
+    """
+    fixed = {id(optimizer._iterations), id(getattr(optimizer, "_learning_rate", None))}
+    # Nadam does not list its product among its variables.
+    scalars = [value for value in vars(optimizer).values() if isinstance(value, keras.Variable)]
+    found = {id(variable): variable for variable in [*optimizer.variables, *scalars]}
+    return [variable for key, variable in found.items() if key not in fixed]
 
 
 def batch_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:

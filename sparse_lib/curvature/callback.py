@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.lanczos import lanczos, random_start
 from sparse_lib.curvature.operators import HessianOperator
 from sparse_lib.curvature.subspace import Subspace

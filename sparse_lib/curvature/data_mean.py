@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib._utils import distribute
-from sparse_lib.curvature.batches import Batches, count_examples
+from sparse_lib.batches import Batches, count_examples
 
 BatchFunction = Callable[..., Sequence[tf.Tensor]]
 

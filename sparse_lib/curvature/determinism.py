@@ -1,12 +1,13 @@
 """Check that loss and gradient are deterministic, which every curvature measurement requires."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.objective import Objective
 
@@ -16,14 +17,14 @@ _GRADIENT_TOLERANCE = 1e-4
 
 
 def consistency(
-    objective: Objective, params: Sequence[tf.Tensor], batches: Batches, *, training: bool = False
+    objective: Objective, params: Sequence[tf.Tensor], batches: Any, *, training: bool = False
 ) -> tuple[float, list[tf.Tensor]]:
     """Loss and gradient over a data set, verified to be the same in two passes.
 
     Args:
       objective: the loss.
       params: trainable values, as from `objective.params()`.
-      batches: the data set.
+      batches: the data set, in any form that `Batches.of` takes.
       training: whether layers run in training mode.
 
     Returns:
@@ -41,6 +42,7 @@ def consistency(
         # The gradient may be small because those of batches cancel; its rounding error is relative to theirs.
         return [loss, tf.square(tf.linalg.global_norm(gradient)), *gradient]
 
+    batches = Batches.of(batches)
     mean = DataMean(differentiate_batch, objective.model)
     (loss, square, *gradient), (again, _, *other) = (mean(batches, list(params)) for _ in range(2))
     loss, again = float(loss), float(again)

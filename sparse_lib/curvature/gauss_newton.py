@@ -2,21 +2,21 @@
 
 import abc
 from collections.abc import Callable
-from typing import Literal, get_args
 
+import numpy as np
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
+from sparse_lib.curvature import output_factors
+from sparse_lib.curvature.linear_layers import linear_layers
 from sparse_lib.curvature.operators import CurvatureOperator, LinearMap, Tensors, pull_back
+from sparse_lib.curvature.output_factors import Factor, Labels
+from sparse_lib.curvature.squared_gradients import SquaredGradients
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
 
-Labels = Literal["model", "sampled", "data"]
 OutputMap = Callable[[tf.Tensor], tf.Tensor]
-
-# The scores of a likelihood have mean zero; float errors per class are far below this.
-_SCORE_TOLERANCE = 1e-3
 
 
 class OutputCurvatureOperator(CurvatureOperator):
@@ -26,21 +26,45 @@ class OutputCurvatureOperator(CurvatureOperator):
     def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
         """The map u -> M u for all examples of a batch, on tensors of the outputs' shape."""
 
+    @abc.abstractmethod
+    def _factor(self) -> Factor:
+        """Vectors u_ik with M_i = sum_k u_ik u_ik^T."""
+
+    def diagonal(self) -> np.ndarray:
+        """The exact diagonal, 1/n sum_i sum_k (J_i^T u_ik)^2, from gradients of single examples.
+
+        One pass over the data, in which as many gradients are computed as the outputs of an example have entries (one
+        with labels of the data, `samples` with sampled ones). Dense, convolutional and einsum layers take a few matrix
+        products each; all other variables, such as those of batch norm, one gradient per example.
+
+        Returns:
+          Float64 [n].
+
+        Raises:
+          ValueError: in training mode, in which examples have no gradients of their own.
+        """
+        if self._training:
+            raise InputError("The exact diagonal needs training=False: in training mode examples are not independent.")
+        layers = linear_layers(self.objective, self._params, next(iter(self._batches))[0])
+        wanted = [number for number, index in enumerate(self.subspace.indices) if len(index)]
+        squares = SquaredGradients(self.objective, self._factor(), layers, wanted)
+        return self.subspace.gather(squares(self._batches, self._params)).numpy()
+
     def _linear_map(self, params: Tensors, x: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> LinearMap:
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as outer:
             with tf.GradientTape(watch_accessed_variables=False, persistent=True) as inner:
                 inner.watch(params)
-                outputs = _require_tensor(self.objective.outputs(params, x, training=self._training))
+                outputs = output_factors.require_tensor(self.objective.outputs(params, x, training=self._training))
             # J^T w is linear in w, so its derivative J can be taken at any w.
             weights = tf.zeros_like(outputs)
             outer.watch(weights)
             pullback = pull_back(inner, outputs, params, weights)
-        output_map = self._output_map(_at_least_float32(outputs), y, index)
+        output_map = self._output_map(output_factors.at_least_float32(outputs), y, index)
         examples = tf.shape(outputs)[0]
 
         def product(vectors: Tensors) -> list[tf.Tensor]:
             (pushed,) = pull_back(outer, pullback, [weights], vectors)
-            weighted = tf.cast(output_map(_at_least_float32(pushed)), outputs.dtype)
+            weighted = tf.cast(output_map(output_factors.at_least_float32(pushed)), outputs.dtype)
             return [p / tf.cast(examples, p.dtype) for p in pull_back(inner, outputs, params, weighted)]
 
         return product
@@ -56,10 +80,10 @@ class GaussNewtonOperator(OutputCurvatureOperator):
 
     def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
         del index
-        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-            tape.watch(outputs)
-            gradient = _output_gradient(self.objective, outputs, y)
-        return lambda vector: pull_back(tape, gradient, [outputs], vector)[0]
+        return output_factors.output_hessian(self.objective, outputs, y)
+
+    def _factor(self) -> Factor:
+        return output_factors.gauss_newton_factor(self.objective)
 
 
 class FisherOperator(OutputCurvatureOperator):
@@ -99,93 +123,36 @@ class FisherOperator(OutputCurvatureOperator):
         Raises:
           ValueError: for unknown labels, no samples, or a loss that is not the likelihood of the model's labels.
         """
-        if labels not in get_args(Labels) or samples < 1:
-            raise InputError(
-                f"labels must be one of {', '.join(get_args(Labels))} and samples at least 1; "
-                f"got {labels!r} and {samples}."
-            )
+        output_factors.check_labels(labels, samples)
         super().__init__(objective, params, batches, subspace, training=training)
         self._labels = labels
         self._samples = samples
         self._seed = seed
         if labels != "data":
-            self._check_likelihood()
+            data = next(iter(batches))
+            outputs = output_factors.first_outputs(objective, self._params, data, training)
+            output_factors.check_likelihood(objective, outputs, data[1])
 
-    def _check_likelihood(self) -> None:
-        x, y = next(iter(self._batches))
-        outputs = _at_least_float32(_require_tensor(self.objective.outputs(self._params, x, training=self._training)))
-        if outputs.shape.rank != 2:
-            raise InputError(f"Labels of the model need outputs of shape [n, classes]; got {outputs.shape}.")
-        mean = self._sum_over_classes(outputs, y, lambda probability, score: probability * score)
-        if not float(tf.reduce_max(tf.abs(mean))) < _SCORE_TOLERANCE:
-            raise InputError(
-                "The loss is not the cross-entropy of softmax(outputs), so the model's labels do not follow from "
-                "it: use labels='data', or GaussNewtonOperator."
-            )
+    def _factor(self) -> Factor:
+        return output_factors.fisher_factor(self.objective, self._labels, self._samples, self._seed)
 
     def _output_map(self, outputs: tf.Tensor, y: tf.Tensor, index: tf.Tensor) -> OutputMap:
         if self._labels == "model":
-            return lambda vector: self._sum_over_classes(
-                outputs, y, lambda probability, score: probability * _apply_outer_product(score, vector)
+            return lambda vector: output_factors.sum_over_classes(
+                self.objective,
+                outputs,
+                y,
+                lambda probability, score: probability * _apply_outer_product(score, vector),
             )
         if self._labels == "data":
-            scores = _output_gradient(self.objective, outputs, y)[None]
+            scores = output_factors.output_gradient(self.objective, outputs, y)[None]
         else:
-            labels = self._draw(outputs, index)
-            scores = tf.map_fn(lambda own: self._score(outputs, y, own), labels, fn_output_signature=outputs.dtype)
+            labels = output_factors.draw(outputs, index, self._samples, self._seed)
+            scores = output_factors.sampled_scores(self.objective, outputs, y, labels)
         return lambda vector: tf.reduce_mean(_apply_outer_product(scores, vector), axis=0)
-
-    def _draw(self, outputs: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Samples labels of the model by the Gumbel-max trick, [samples, n]."""
-        shape = tf.concat([[self._samples], tf.shape(outputs)], axis=0)
-        uniform = tf.random.stateless_uniform(shape, tf.stack([self._seed, index]), minval=1e-30, alg="philox")
-        return tf.argmax(outputs - tf.cast(tf.math.log(-tf.math.log(uniform)), outputs.dtype), axis=-1)
-
-    def _score(self, outputs: tf.Tensor, y: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Gradient of each example's loss in its outputs, with the given class indices as labels."""
-        return _output_gradient(self.objective, outputs, _encode_labels(labels, outputs, y))
-
-    def _sum_over_classes(
-        self, outputs: tf.Tensor, y: tf.Tensor, term: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    ) -> tf.Tensor:
-        """Sum over classes c of term(p_c [n, 1], gradient of the loss with label c [n, classes])."""
-        probabilities = tf.nn.softmax(outputs)
-
-        def add(total: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-            score = self._score(outputs, y, tf.fill(tf.shape(outputs)[:1], label))
-            return total + term(tf.gather(probabilities, label, axis=-1)[:, None], score)
-
-        # One class at a time: 1,000 classes at once would take 1,000 times the memory of the outputs.
-        return tf.foldl(add, tf.range(outputs.shape[-1]), tf.zeros_like(outputs), parallel_iterations=1)
-
-
-def _require_tensor(outputs: tf.Tensor) -> tf.Tensor:
-    if not tf.is_tensor(outputs):
-        raise InputError("The model returns several outputs; Gauss-Newton and Fisher matrices need a single tensor.")
-    return outputs
-
-
-def _at_least_float32(outputs: tf.Tensor) -> tf.Tensor:
-    """Casts half-precision outputs to float32, in which losses are computed."""
-    return outputs if outputs.dtype == tf.float64 else tf.cast(outputs, tf.float32)
-
-
-def _output_gradient(objective: Objective, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Gradient of each example's loss in its outputs."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(outputs)
-        losses = objective.losses_of(outputs, y)
-    return pull_back(tape, losses, [outputs], None)[0]
 
 
 def _apply_outer_product(scores: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
     """(s s^T) v of each example; several scores per example lie along a leading axis."""
     within_example = list(range(1 - vector.shape.rank, 0))
     return scores * tf.reduce_sum(scores * vector, axis=within_example, keepdims=True)
-
-
-def _encode_labels(labels: tf.Tensor, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Encodes class indices [n] like the labels of the data: indices [n] or [n, 1], or one-hot rows."""
-    if y.shape.rank == 2 and y.shape[-1] == outputs.shape[-1]:
-        return tf.one_hot(labels, outputs.shape[-1], dtype=y.dtype)
-    return tf.reshape(tf.cast(labels, y.dtype), tf.shape(y))

@@ -4,7 +4,7 @@ import abc
 import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,7 @@ from scipy.sparse import eye_array
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.subspace import Subspace
 from sparse_lib.objective import Objective
@@ -41,7 +41,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         self,
         objective: Objective,
         params: Tensors,
-        batches: Batches,
+        batches: Any,
         subspace: Subspace,
         *,
         training: bool = False,
@@ -51,7 +51,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         Args:
           objective: the loss.
           params: trainable values at which the matrix is taken, as from `objective.params()`.
-          batches: the data set.
+          batches: the data set, in any form that `Batches.of` takes.
           subspace: coordinates of the matrix; all other weights are constants.
           training: whether layers run in training mode; batch norm then uses the statistics of each batch.
 
@@ -61,8 +61,8 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         super().__init__(np.float64, (subspace.size, subspace.size))
         self.objective = objective
         self.subspace = subspace
-        self._params = _check_shapes(params, subspace)
-        self._batches = batches
+        self._params = check_shapes(params, subspace)
+        self._batches = Batches.of(batches)
         self._training = training
         self._mean = DataMean(self._products, objective.model)
 
@@ -80,9 +80,7 @@ class CurvatureOperator(LinearOperator, abc.ABC):
           Function from a vector to its product, both as one tensor per parameter; it can be called repeatedly.
         """
 
-    def at(
-        self, params: Tensors | None = None, *, batches: Batches | None = None, subspace: Subspace | None = None
-    ) -> Self:
+    def at(self, params: Tensors | None = None, *, batches: Any = None, subspace: Subspace | None = None) -> Self:
         """Copies the operator to other weights, data or coordinates, reusing its compiled graph.
 
         Args:
@@ -98,8 +96,8 @@ class CurvatureOperator(LinearOperator, abc.ABC):
         """
         other = copy.copy(self)
         other.subspace = self.subspace if subspace is None else subspace
-        other._params = _check_shapes(self._params if params is None else params, other.subspace)
-        other._batches = self._batches if batches is None else batches
+        other._params = check_shapes(self._params if params is None else params, other.subspace)
+        other._batches = self._batches if batches is None else Batches.of(batches)
         other.shape = (other.subspace.size, other.subspace.size)
         return other
 
@@ -175,7 +173,19 @@ def pull_back(tape: tf.GradientTape, target: tf.Tensor | Tensors, sources: Tenso
     return [tf.convert_to_tensor(g) for g in gradient]
 
 
-def _check_shapes(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
+def check_shapes(params: Tensors, subspace: Subspace) -> list[tf.Tensor]:
+    """Checks that parameters are those of a subspace.
+
+    Args:
+      params: trainable values.
+      subspace: coordinates among them.
+
+    Returns:
+      The values as tensors.
+
+    Raises:
+      InputError: if their shapes differ.
+    """
     tensors = [tf.convert_to_tensor(p) for p in params]
     if [tuple(t.shape) for t in tensors] != list(subspace.shapes):
         raise InputError(

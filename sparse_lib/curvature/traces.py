@@ -70,7 +70,7 @@ def traces(
             f"got {precision}, {max_probes} and {sketch}."
         )
     size = operator.shape[0]
-    basis, image = _find_range(operator, min(sketch, size), seed)
+    basis, image = find_range(operator, min(sketch, size), seed)
     exact = np.sum(basis * image), np.sum(image**2)
     samples: list[tuple[float, float]] = []
     while True:
@@ -84,7 +84,7 @@ def traces(
             return found
 
 
-def _find_range(operator: LinearOperator, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def find_range(operator: LinearOperator, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal basis Q of the matrix times random vectors, and the matrix times Q; both [n, columns]."""
     size = operator.shape[0]
     if not columns:

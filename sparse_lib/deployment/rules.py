@@ -1,139 +1,42 @@
-"""How each type of layer treats channels: constants, ties between channels, and removable ones.
-
-The channels of a tensor are the entries of its last axis. A channel is constant if it has the same value at every
-position for every input.
-"""
+"""How each type of layer treats channels: constants, ties between channels, and removable ones."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from sparse_lib._keras import layer_types
 from sparse_lib._keras.graph import Shape
+from sparse_lib.deployment.attention import Attention
+from sparse_lib.deployment.rule import Constants, Masks, Pairs, Rule
+from sparse_lib.deployment.sums import EinsumSums, SeparableSums, Sums, TransposedSums, apply, kernel_and_bias, pads
 
 _layers = keras.layers
-Pairs = tuple[np.ndarray, np.ndarray]
 
 
-class Constants(NamedTuple):
-    """Which channels of a tensor are constant.
+class _Embedding(Rule):
+    """Embeddings: every channel is a column of the table."""
 
-    Attributes:
-      known: booleans [channels], true for constant channels.
-      values: floats [channels], 0 for all others.
-    """
-
-    known: np.ndarray
-    values: np.ndarray
-
-
-def no_constants(width: int) -> Constants:
-    """Constants of a tensor without any known constant channel."""
-    return Constants(np.zeros(width, bool), np.zeros(width))
-
-
-def intersect(several: Sequence[Constants]) -> Constants:
-    """Channels that are constant with the same value in every call of a layer."""
-    first, *others = several
-    known = first.known.copy()
-    for other in others:
-        known &= other.known & (other.values == first.values)
-    return Constants(known, np.where(known, first.values, 0.0))
-
-
-class Rule:
-    """A barrier: reads all its input channels and keeps all its output channels.
-
-    Attributes:
-      layer: the layer or operation.
-      makes: whether the layer allows the removal of its output channels.
-      sized: whether weights or settings of the layer depend on its number of channels.
-    """
-
-    makes = False
-    sized = False
-
-    def __init__(self, layer: Any) -> None:
-        """Reads the weights of a layer."""
-        self.layer = layer
-
-    def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        """Constants among the `width` output channels."""
-        del inputs
-        return no_constants(width)
-
-    def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
-        """Pairs of channels that can only be removed together."""
-        del inputs, output
-        return []
-
-    def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
-        """The input channels that are still read after some output channels are dropped."""
-        del dropped
-        return [np.ones_like(each.known) for each in inputs]
-
-    def config(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> dict[str, Any]:
-        """Changes to the layer's configuration."""
-        del kept_inputs, kept, inputs
-        return {}
-
-    def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
-        """The weights of the layer restricted to kept channels."""
-        del kept_inputs, kept, inputs
-        return self.layer.get_weights() if isinstance(self.layer, keras.Layer) else []
-
-
-class _Sums(Rule):
-    """Dense and convolution layers: every output channel sums over all input channels."""
-
+    makes = True
     sized = True
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__(layer)
-        # A softmax mixes channels.
-        self.makes = layer_types.is_elementwise(layer.activation)
-        self.kernel, self.bias = _kernel_and_bias(layer)
-        windows = self.kernel.reshape(-1, *self.kernel.shape[-2:])
-        self.summed = windows.sum(0, dtype=np.float64)
-        self.read: np.ndarray = np.any(windows, axis=0)
-
-    def _is_foldable(self, inputs: Constants) -> np.ndarray:
-        """Input channels whose contribution is constant, at the borders too."""
-        return inputs.known & ((inputs.values == 0) | (not _pads(self.layer)))
-
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        if not self.makes:
-            return no_constants(width)
-        known = ~self.read[~self._is_foldable(inputs[0])].any(0)
-        sums = inputs[0].values @ self.summed + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
+        (table,) = self.layer.get_weights()
+        known = (table == table[0]).all(0)
+        return Constants(known, np.where(known, table[0], 0.0))
 
-    def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
-        return [self.read[:, ~dropped].any(1) & ~self._is_foldable(inputs[0])]
+    def config(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> dict[str, Any]:
+        return {"output_dim": int(kept.sum())}
 
-    def _fold(self, kept_inputs: np.ndarray, inputs: Constants) -> np.ndarray:
-        """The contribution of dropped input channels to the bias, [outputs]."""
-        gone = self._is_foldable(inputs) & ~kept_inputs
-        return inputs.values[gone] @ self.summed[gone]
-
-    def config(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> dict[str, Any]:
-        size = "units" if isinstance(self.layer, _layers.Dense) else "filters"
-        adds = bool(self._fold(kept_inputs, inputs)[kept].any())
-        return {size: int(kept.sum()), "use_bias": self.bias is not None or adds}
-
-    def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
-        kernel = self.kernel[..., kept_inputs, :][..., kept]
-        if not self.config(kept_inputs, kept, inputs)["use_bias"]:
-            return [kernel]
-        folded = self._fold(kept_inputs, inputs) + (0 if self.bias is None else self.bias)
-        return [kernel, folded[kept].astype(kernel.dtype)]
+    def weights(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> list[np.ndarray]:
+        return [table[:, kept] for table in self.layer.get_weights()]
 
 
 class _Tied(Rule):
     """Every output channel depends on the input channel of the same index alone."""
 
+    reads_all = False
     makes = True
 
     def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
@@ -151,22 +54,29 @@ class _Depthwise(_Tied):
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
-        self.kernel, self.bias = _kernel_and_bias(layer)
+        self.kernel, self.bias = kernel_and_bias(layer)
         self.multiplier = self.kernel.shape[-1]
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
         windows = self.kernel.reshape(-1, width)
         known, values = (np.repeat(each, self.multiplier) for each in inputs[0])
-        known = (known & ((values == 0) | (not _pads(self.layer)))) | ~windows.any(0)
+        known = (known & ((values == 0) | (not pads(self.layer)))) | ~windows.any(0)
         sums = values * windows.sum(0, dtype=np.float64) + (0 if self.bias is None else self.bias)
-        return Constants(known, np.where(known, _apply(self.layer.activation, sums), 0.0))
+        return Constants(known, np.where(known, apply(self.layer.activation, sums), 0.0))
 
     def ties(self, inputs: Sequence[np.ndarray], output: np.ndarray) -> list[Pairs]:
         return [(np.repeat(inputs[0], self.multiplier), output)]
 
-    def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
-        kernel = self.kernel[..., kept_inputs, :]
+    def weights(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> list[np.ndarray]:
+        kernel = self.kernel[..., kept_inputs[0], :]
         return [kernel] if self.bias is None else [kernel, self.bias[kept]]
+
+    def clear(self, weights: Sequence[np.ndarray], channels: np.ndarray) -> list[np.ndarray]:
+        kernel, *bias = weights
+        return [np.where(channels.reshape(kernel.shape[-2:]), 0, kernel), *(np.where(channels, 0, b) for b in bias)]
+
+    def _makers(self) -> list[np.ndarray]:
+        return [self.kernel.reshape(*self.kernel.shape[:-2], -1)]
 
 
 class _Norm(_Tied):
@@ -183,15 +93,45 @@ class _Norm(_Tied):
         values = (inputs[0].values - mean) * gamma / np.sqrt(variance + layer.epsilon) + beta
         return Constants(known, np.where(known, values, 0.0))
 
-    def weights(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> list[np.ndarray]:
+    def weights(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> list[np.ndarray]:
         return [weight[kept] for weight in self.layer.get_weights()]
+
+    def clear(self, weights: Sequence[np.ndarray], channels: np.ndarray) -> list[np.ndarray]:
+        trained = self.layer.scale + self.layer.center
+        return [*super().clear(weights[:trained], channels), *weights[trained:]]
+
+    def _makers(self) -> list[np.ndarray]:
+        return [self.layer.gamma.numpy()] if self.layer.scale else [np.zeros(self.layer.moving_mean.shape)]
+
+
+class _RootMeanSquare(_Tied):
+    """Normalization by the root mean square over the channels: only channels of 0 leave the sum of squares as it is.
+
+    x g / sqrt(sum x^2 / n + e) = x g' / sqrt(sum x^2 / m + e'),  g' = g sqrt(n / m),  e' = e n / m
+    """
+
+    sized = True
+
+    def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
+        scale = self.layer.scale.numpy()
+        return Constants((inputs[0].known & (inputs[0].values == 0)) | (scale == 0), np.zeros(width))
+
+    def needs(self, inputs: Sequence[Constants], dropped: np.ndarray) -> list[np.ndarray]:
+        return [~(inputs[0].known & (inputs[0].values == 0))]
+
+    def config(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> dict[str, Any]:
+        return {"epsilon": self.layer.epsilon * len(kept) / int(kept.sum()), "axis": -1}
+
+    def weights(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> list[np.ndarray]:
+        (scale,) = self.layer.get_weights()
+        return [(scale[kept] * np.sqrt(len(kept) / kept.sum())).astype(scale.dtype)]
 
 
 class _Elementwise(_Tied):
     """Activations: map constants to constants."""
 
     def constants(self, inputs: Sequence[Constants], width: int) -> Constants:
-        return Constants(inputs[0].known, np.where(inputs[0].known, _apply(self.layer, inputs[0].values), 0.0))
+        return Constants(inputs[0].known, np.where(inputs[0].known, apply(self.layer, inputs[0].values), 0.0))
 
 
 class _Same(_Tied):
@@ -223,7 +163,7 @@ class _Reshape(_Flatten):
 
     sized = True
 
-    def config(self, kept_inputs: np.ndarray, kept: np.ndarray, inputs: Constants) -> dict[str, Any]:
+    def config(self, kept_inputs: Masks, kept: np.ndarray, inputs: Sequence[Constants]) -> dict[str, Any]:
         *others, last = self.layer.target_shape
         return {"target_shape": (*others, last if last == -1 else int(kept.sum()))}
 
@@ -270,6 +210,13 @@ def _is_plain(layer: Any, *_: Shape) -> bool:
     return layer_types.is_plain(layer)
 
 
+def _is_dense_einsum(layer: Any, *_: Shape) -> bool:
+    sides, outputs = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = sides.split(",")
+    is_dense = len(kernel) == 2 and (inputs, outputs) == (outputs[:-1] + kernel[0], inputs[:-1] + kernel[1])
+    return is_dense and layer.bias_axes in (None, kernel[1]) and layer_types.is_plain(layer)
+
+
 def _is_plain_and_elementwise(layer: Any, *_: Shape) -> bool:
     return layer_types.is_plain(layer) and layer_types.is_elementwise(layer.activation)
 
@@ -277,14 +224,18 @@ def _is_plain_and_elementwise(layer: Any, *_: Shape) -> bool:
 _Fits = Callable[[Any, Shape, Shape], bool]
 # For each type of layer with one input: a test on layer, input and output shape, and the rule if it passes.
 _SINGLE: dict[type, tuple[_Fits, type[Rule]]] = {
-    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, _Sums)),
+    **dict.fromkeys(layer_types.DENSE_OR_CONVOLUTION, (_is_plain, Sums)),
+    **dict.fromkeys(layer_types.SEPARABLE_CONVOLUTIONS, (_is_plain, SeparableSums)),
+    **dict.fromkeys(layer_types.TRANSPOSED_CONVOLUTIONS, (_is_plain, TransposedSums)),
     **dict.fromkeys(layer_types.DEPTHWISE_CONVOLUTIONS, (_is_plain_and_elementwise, _Depthwise)),
     **dict.fromkeys(layer_types.ELEMENTWISE_LAYERS, (_always, _Elementwise)),
     **dict.fromkeys(layer_types.CONSTANT_PRESERVING, (_always, _Same)),
     **dict.fromkeys(layer_types.PADDINGS, (_always, _Padding)),
     _layers.Activation: (lambda layer, *_: layer_types.is_elementwise(layer.activation), _Elementwise),
     _layers.BatchNormalization: (lambda layer, x, _: layer.axis in (-1, len(x) - 1), _Norm),
+    _layers.EinsumDense: (_is_dense_einsum, EinsumSums),
     _layers.Flatten: (_always, _Flatten),
+    _layers.RMSNormalization: (lambda layer, x, _: layer.axis in ([-1], [len(x) - 1]), _RootMeanSquare),
     _layers.Reshape: (lambda _, x, y: len(y) == 2 or y[-1] == x[-1], _Reshape),
 }
 
@@ -303,29 +254,16 @@ def rule(layer: Any, inputs: Sequence[Shape], output: Shape) -> Rule:
       The rule.
     """
     kind = type(layer)
+    if kind is _layers.Embedding and layer_types.is_plain(layer) and len(inputs) == 1:
+        return _Embedding(layer)
     widths = {shape[-1] if len(shape) > 1 else None for shape in (*inputs, output)}
     if None in widths or not layer_types.is_channels_last(layer):
         return Rule(layer)
     if layer_types.merge_name(layer):
         return _Merge(layer) if len(inputs) > 1 and len(widths) == 1 else Rule(layer)
+    if kind is _layers.MultiHeadAttention:
+        return Attention(layer, is_followed=len(inputs) in (2, 3))
     if kind is _layers.Concatenate:
         return _Concatenate(layer) if layer.axis in (-1, len(output) - 1) else Rule(layer)
     fits, made = _SINGLE.get(kind, (None, Rule))
     return made(layer) if fits and len(inputs) == 1 and fits(layer, inputs[0], output) else Rule(layer)
-
-
-def _pads(layer: Any) -> bool:
-    """Whether windows at the borders include padded zeros."""
-    return getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1
-
-
-def _kernel_and_bias(layer: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    kernel, *bias = layer.get_weights()
-    return kernel, bias[0] if bias else None
-
-
-def _apply(activation: Any, values: np.ndarray) -> np.ndarray:
-    """Applies an elementwise function to constants, in float32."""
-    if activation is None:
-        return values
-    return keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(values[None], "float32")))[0]

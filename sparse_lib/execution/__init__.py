@@ -1,1 +1,5 @@
-"""Execution of sparse layers on their active weights."""
+"""Sparse execution: training steps that multiply by the active weights alone, on CPUs."""
+
+from sparse_lib.execution.execution import MODES, Execution, KernelExecution, Mode, Plan
+
+__all__ = ["MODES", "Execution", "KernelExecution", "Mode", "Plan"]

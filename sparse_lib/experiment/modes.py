@@ -55,7 +55,8 @@ def _initial_masks(
         return [tf.constant(stored[name]) for name in kernels]
     if sparsity := experiment.training.oneshot_prune_fraction:
         oneshot = experiment.oneshot.build(sparsity, experiment.mask_updater.update_alg)
-        batches = _oneshot_batches(experiment.dataset.train, experiment.oneshot.examples, seed)
+        examples = experiment.oneshot.count_examples(experiment.training.val_batch_size)
+        batches = _oneshot_batches(experiment.dataset.train, examples, seed)
         return oneshot.masks(Objective(model), kernels, batches, structures=structures, seed=seed)
     if experiment.masks.sparsity:
         counts = experiment.masks.counts(kernels)
@@ -80,10 +81,7 @@ def initialize_weights(experiment: Experiment, model: keras.Model, masks: Masks)
     """
     seed, variables = experiment.training.seed * 1_000, model.trainable_variables
     if experiment.initializer is not None:
-        axes = api.kernel_axes(model, masks.kernels)
-        for index, ((kernel, mask), (inputs, outputs)) in enumerate(zip(masks, axes, strict=True)):
-            draw = {"seed": seed + index, "inputs": inputs, "outputs": outputs}
-            kernel.assign(experiment.initializer(tf.convert_to_tensor(mask), **draw))
+        api.draw_kernels(model, masks, experiment.initializer, seed=seed)
     if stddev := experiment.network.noise_stddev:
         # The seeds after those of the kernels.
         for index, variable in enumerate(variables, start=seed + len(variables)):

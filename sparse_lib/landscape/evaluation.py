@@ -1,5 +1,6 @@
 """Loss and accuracy of a model at given weights and along a path."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ import tensorflow as tf
 from sparse_lib._keras.losses import is_right
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
+from sparse_lib.batches import Batches
 from sparse_lib.landscape import batch_norm
-from sparse_lib.objective import Loss, Objective, call
+from sparse_lib.objective import Loss, Objective, Scope, call
 
 
 class Score(NamedTuple):
@@ -74,7 +76,7 @@ def evaluate_batch(
     Returns:
       Loss and outcome of each example.
     """
-    outputs = call(objective.model, variables, values, x)
+    outputs = call(objective.model, variables, values, x, scope=objective.scope)
     losses = objective.losses_of(outputs, y)
     return BatchScore(losses, is_right(objective.loss, objective.model, y, outputs), outputs)
 
@@ -103,26 +105,30 @@ class ModelEvaluator:
     def __init__(
         self,
         model: keras.Model,
-        data: Mapping[str, tuple[Any, Any]],
+        data: Mapping[str, Any],
         *,
         loss: Loss | None = None,
         batch_size: int = 1000,
+        scope: Scope = contextlib.nullcontext,
     ) -> None:
         """Checks the data; tracing happens on the first call.
 
         Args:
           model: a built model that returns one score per class, [n, classes].
-          data: inputs and integer labels of each split, arrays with the same number of examples.
+          data: inputs and integer labels of each split, a tuple of arrays or any form that `Batches.of` takes.
           loss: a Keras loss, or (labels, scores) -> one loss per example; None means cross-entropy of logits.
           batch_size: examples per forward pass (count).
+          scope: makes a context for each call of the model, such as `Execution.at_weights`.
 
         Raises:
           ValueError: for an empty split or one without a label for each example.
         """
-        for name, (x, y) in data.items():
-            if not len(y) or len(x) != len(y):
+        for name, split in data.items():
+            x, y = split if isinstance(split, tuple) and len(split) == 2 else ((0,), (0,))
+            if not keras.tree.is_nested(x) and (not len(y) or len(x) != len(y)):
                 raise InputError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
-        self._objective, self._data, self._batch_size = Objective(model, loss), dict(data), batch_size
+        self._objective = Objective(model, loss, scope)
+        self._data = {name: Batches.of(split, batch_size) for name, split in data.items()}
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)
         variable = model.variables[0].value if model.variables else None
@@ -161,14 +167,13 @@ class ModelEvaluator:
                 f"{self._trainable} trainable variables and {len(self._variables) - self._trainable} statistics."
             )
         tensors = [tf.convert_to_tensor(value) for value in (*values, *statistics)]
-        return {name: self._score(tensors, x, y) for name, (x, y) in self._data.items()}
+        return {name: self._score(tensors, batches) for name, batches in self._data.items()}
 
-    def _score(self, tensors: list[tf.Tensor], x: Any, y: Any) -> Score:
+    def _score(self, tensors: list[tf.Tensor], batches: Batches) -> Score:
         losses, right = [], []
-        starts = iter(range(0, len(y), self._batch_size))
+        left = iter(batches)
         replicas = self._strategy.num_replicas_in_sync
-        while several := [slice(start, start + self._batch_size) for start in itertools.islice(starts, replicas)]:
-            parts = [(tf.convert_to_tensor(x[rows]), tf.convert_to_tensor(y[rows])) for rows in several]
+        while parts := list(itertools.islice(left, replicas)):
             # Idle replicas repeat a batch, whose result is dropped.
             idle = parts[:1] * (replicas - len(parts))
             found = self._batches(tensors, *distribute.share_out(self._strategy, [*parts, *idle]))

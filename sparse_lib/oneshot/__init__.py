@@ -1,5 +1,6 @@
 """Pruning at initialization: saliency scores, and the methods that turn them into masks."""
 
-from sparse_lib.oneshot.methods import METHODS, SNIP, GraSP, Magnitude, OneShot, Problem, Random, SynFlow
+from sparse_lib.oneshot.base import OneShot, Problem
+from sparse_lib.oneshot.methods import METHODS, SNIP, GraSP, Magnitude, Random, SynFlow
 
 __all__ = ["METHODS", "SNIP", "GraSP", "Magnitude", "OneShot", "Problem", "Random", "SynFlow"]

@@ -2,6 +2,8 @@
 
 from sparse_lib.optimizer.early_stopping import EarlyStopping
 from sparse_lib.optimizer.growth import Growth
+from sparse_lib.optimizer.model_steps import execute_model_steps, restore_model_steps
+from sparse_lib.optimizer.packed import PackedKernels
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
 
-__all__ = ["EarlyStopping", "Growth", "SparseOptimizer"]
+__all__ = ["EarlyStopping", "Growth", "PackedKernels", "SparseOptimizer", "execute_model_steps", "restore_model_steps"]

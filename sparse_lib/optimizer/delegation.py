@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from sparse_lib._keras.optimizers import drop_settings
 from sparse_lib._utils.errors import InputError
+from sparse_lib.masks import Masks
+from sparse_lib.updaters import Updater
 
 # What Keras' constructor sets and the wrapper keeps; every other setting belongs to the inner optimizer.
 _OWN = ("name", "built")
@@ -136,6 +138,24 @@ class DelegatingOptimizer(keras.optimizers.Optimizer):
         raise InputError("A SparseOptimizer changes variables with their masks: call optimizer.apply.")
 
 
+def check_masks_and_updater(masks: Any, updater: Any) -> None:
+    """Checks the kinds of two arguments of a SparseOptimizer.
+
+    Args:
+      masks: of a user.
+      updater: of a user, or None.
+
+    Raises:
+      ValueError: if they are something else.
+    """
+    if not isinstance(masks, Masks):
+        raise InputError(f"The second argument is the masks from sparsify(model), got {masks!r}.")
+    if isinstance(updater, type):
+        raise InputError(f"The updater is the class {updater.__name__}: give an instance, {updater.__name__}(...).")
+    if updater is not None and not isinstance(updater, Updater):
+        raise InputError(f"The updater is {updater!r}: give one of sparse_lib's, such as RigL(end_step=1000), or None.")
+
+
 def check_inner(inner: keras.optimizers.Optimizer) -> None:
     """Checks that an optimizer can be wrapped.
 
@@ -145,6 +165,9 @@ def check_inner(inner: keras.optimizers.Optimizer) -> None:
     Raises:
       ValueError: for gradient accumulation, loss scaling, a wrapper, or an optimizer that is already built.
     """
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        what = f"the class {inner.__name__}" if isinstance(inner, type) else repr(inner)
+        raise InputError(f"The inner optimizer is {what}: give an instance, such as keras.optimizers.Adam(1e-3).")
     if inner.gradient_accumulation_steps:
         raise InputError(_ACCUMULATION)
     if isinstance(inner, (DelegatingOptimizer, getattr(keras.optimizers, "MultiOptimizer", ()))):

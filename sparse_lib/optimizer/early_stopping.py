@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from sparse_lib._keras.optimizers import unwrap
 from sparse_lib._utils.errors import InputError
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
 
@@ -66,8 +67,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             self._optimizer().restore_masks(self._best_masks)
 
     def _optimizer(self) -> SparseOptimizer:
-        # Under mixed_float16 Keras puts a LossScaleOptimizer around it.
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = unwrap(self.model.optimizer)
         if not isinstance(optimizer, SparseOptimizer):
             raise InputError(
                 "sparse_lib.EarlyStopping restores the masks of a SparseOptimizer: compile the model with one, or use "

@@ -1,19 +1,28 @@
 """SparseOptimizer: a Keras optimizer that wraps a Keras optimizer and keeps its kernels sparse."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib._keras.optimizers import creation_strategy, register_variables, restrict_averages, skip_gradient_sum
+from sparse_lib._keras.optimizers import (
+    batch_counter,
+    creation_strategy,
+    register_variables,
+    restrict_averages,
+    skip_gradient_sum,
+)
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
-from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner
+from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner, check_masks_and_updater
 from sparse_lib.optimizer.growth import Growth, GrowthSource
+from sparse_lib.optimizer.packed import PackedKernels, is_elementwise
+from sparse_lib.optimizer.restart import FreshState
 from sparse_lib.optimizer.steps import Steps
 from sparse_lib.optimizer.tracked import TrackedKernel, state_initializer
 from sparse_lib.updaters import Static, Updater
@@ -77,9 +86,11 @@ class SparseOptimizer(DelegatingOptimizer):
             Hessian-gradient product without a function that computes it or cannot keep to the structure of the masks.
         """
         check_inner(inner)
+        check_masks_and_updater(masks, updater)
         super().__init__(inner, name)
         self.updater = Static() if updater is None else updater
         self.updater.check_structures(masks.structures)
+        self.updater.check_names(masks.names)
         self.masks = masks
         self._growth = GrowthSource(growth_gradient, self.updater)
         self._seed = seed
@@ -104,6 +115,7 @@ class SparseOptimizer(DelegatingOptimizer):
         # Variables built while a graph is traced must outlive it.
         with tf.init_scope():
             self._slots_by_name = self._build_inner(variables)
+            self._fresh = FreshState(self.inner)
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
         self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
@@ -160,6 +172,8 @@ class SparseOptimizer(DelegatingOptimizer):
             growth=state("growth") if self._growth.batches > 1 else None,
             position=position,
             structure=self.masks.structures[index],
+            initial=initial,
+            title=self.masks.names[index],
         )
 
     @property
@@ -215,6 +229,77 @@ class SparseOptimizer(DelegatingOptimizer):
           reduced: gradients from `reduce`.
         """
         distribute.merge(self._steps.update, list(reduced))
+
+    def find_dense_need(self) -> str:
+        """Says why steps without a mask update need more than the active weights and their gradients, if they do.
+
+        Returns:
+          A reason, such as `SNFS uses gradients of inactive weights at every step`; empty where active weights suffice.
+        """
+        if self.updater.trains_off_mask:
+            return f"{self.updater.label} uses gradients of inactive weights at every step"
+        if self._growth.batches > 1:
+            return "growth averages the dense gradients of several steps"
+        return "" if is_elementwise(self.inner) else f"{type(self.inner).__name__} is not an elementwise optimizer"
+
+    @contextmanager
+    def execute(self) -> Iterator[None]:
+        """Executes layers sparsely in a training step: forward pass and gradients belong inside of the context.
+
+        The gradients are those that `apply` needs: dense at mask updates where the method grows by them, and zero off
+        the masks else. Without `execution` in `sparsify` nothing changes.
+
+        Examples:
+          >>> import keras
+          >>> import tensorflow as tf
+          >>> import sparse_lib
+          >>> model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10)])
+          >>> masks = sparse_lib.sparsify(model, 0.9, execution="auto")
+          >>> optimizer = sparse_lib.SparseOptimizer(keras.optimizers.SGD(0.1), masks)
+          >>> with optimizer.execute(), tf.GradientTape() as tape:
+          ...     loss = tf.reduce_mean(model(tf.eye(20)) ** 2)
+          >>> optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+          >>> masks.check()
+        """
+        execution = self.masks.execution
+        if execution is None or self.find_dense_need():
+            yield
+            return
+        with execution.at_masks(
+            dense_gradients=self._needs_dense_gradients(), changes_density=self.updater.changes_density
+        ):
+            yield
+
+    def _needs_dense_gradients(self) -> tf.Tensor | bool:
+        """Whether the masks change at this step by dense gradients."""
+        schedule = self.updater.schedule
+        if schedule.never or self.updater.weight_gradient == "sparse":
+            return False
+        return schedule.is_update_step(tf.convert_to_tensor(batch_counter(self.inner).value))
+
+    def pack(self, positions: Sequence[int]) -> PackedKernels:
+        """Makes vectors for the active weights and slots of some kernels.
+
+        Args:
+          positions: of the kernels among the masks.
+
+        Returns:
+          The vectors, empty.
+
+        Raises:
+          ValueError: if the optimizer is not built.
+        """
+        self._check_built("optimizer.pack")
+        return PackedKernels([self._kernels[position] for position in positions])
+
+    def train_packed(self, packed: PackedKernels, grads: Sequence[tf.Tensor | None]) -> None:
+        """Takes an optimizer step without a mask update, on one replica.
+
+        Args:
+          packed: from `pack`.
+          grads: of the variables of `build`; those of packed kernels are vectors.
+        """
+        self._steps.train_packed(packed, list(grads))
 
     def reduce(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
@@ -278,6 +363,20 @@ class SparseOptimizer(DelegatingOptimizer):
             with restrict_averages(self.inner, positions):
                 self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
+
+    def restart(self, step: int = 0) -> None:
+        """Gives slots and the state of the updater the values of a new optimizer; masks and learning rate stay.
+
+        Compiled graphs go on as they are: see `sparse_lib.rewind`.
+
+        Args:
+          step: the step count afterwards, where schedules go on (step).
+
+        Raises:
+          ValueError: if the optimizer is not built.
+        """
+        self._check_built("optimizer.restart")
+        self._fresh.restore(self._kernels, step)
 
     def copy_masks(self) -> list[np.ndarray]:
         """Copies the masks and the state of the updater, which belong to the weights of this moment.
@@ -373,6 +472,6 @@ class SparseOptimizer(DelegatingOptimizer):
         """
         raise InputError(
             "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
-            "masks on it with sparse_lib.transfer_masks, from masks at hand or a file of masks.save, and compile with "
-            "a new SparseOptimizer."
+            "masks on it with sparse_lib.sparsify(model, masks=path), from the same file, one of masks.save or masks "
+            "at hand, and compile with a new SparseOptimizer."
         )

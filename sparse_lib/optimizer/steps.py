@@ -9,6 +9,7 @@ import tensorflow as tf
 from sparse_lib._keras.optimizers import batch_counter, restrict_averages
 from sparse_lib._utils import distribute
 from sparse_lib.optimizer.growth import Growth, GrowthSource
+from sparse_lib.optimizer.packed import PackedKernels
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import State, UpdateContext, Updater
 
@@ -95,6 +96,22 @@ class Steps:
             for tracked in moving:
                 if self._updater.has_reserve:
                     tracked.split_reserve(strategy)
+                tracked.project(strategy)
+
+    def train_packed(self, packed: PackedKernels, grads: list[Any]) -> None:
+        """Lets the inner optimizer step where some kernels and their slots are packed, on one replica.
+
+        Args:
+          packed: of the kernels whose gradients are vectors.
+          grads: of all variables.
+        """
+        strategy = tf.distribute.get_strategy()
+        present = [i for i, g in enumerate(grads) if g is not None]
+        dense = [t for t in self._tracked if grads[t.position] is not None and t not in packed.tracked]
+        with _after(strategy, grads), packed.in_place(), restrict_averages(self._inner, present):
+            masked = {t.position: t.training_gradient(self._updater, grads[t.position]) for t in dense}
+            self._inner.apply([masked.get(i, grads[i]) for i in present], [self._variables[i] for i in present])
+            for tracked in dense:
                 tracked.project(strategy)
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:

@@ -26,6 +26,8 @@ class TrackedKernel(tf.Module):
       growth: running sum of gradients, a Keras variable; None where growth is not averaged.
       position: index of the kernel among the trainable variables.
       structure: of the mask.
+      initial: values of the kernel before anything was masked.
+      title: name of the kernel, such as `conv1/kernel`.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class TrackedKernel(tf.Module):
         growth: Any,
         position: int,
         structure: Structure,
+        initial: np.ndarray,
+        title: str = "",
     ) -> None:
         super().__init__()
         self.kernel, self.mask, self.explored = kernel, mask, explored
         self.slots, self.average, self.state, self.growth = slots, average, state, growth
         self.position, self.structure = position, structure
-        self._starts = [_initial_value(slot) for slot in slots]
+        self.initial, self.title = initial, title
+        self._starts = [initial_value(slot) for slot in slots]
         if average is not None:
             # Keras lets an average start at zero and overwrites it at the first step, which this kernel may not take.
             average.assign(kernel.numpy())
@@ -65,7 +70,7 @@ class TrackedKernel(tf.Module):
         """
         mask, weight = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
         dense = tf.convert_to_tensor(gradient)
-        return Kernel(mask, weight, dense, self.state_values(), hessian_gradient, self.structure)
+        return Kernel(mask, weight, dense, self.state_values(), hessian_gradient, self.structure, self.title)
 
     def training_gradient(self, updater: Updater, gradient: tf.Tensor) -> tf.Tensor:
         """Returns the gradient for the inner optimizer.
@@ -119,6 +124,18 @@ class TrackedKernel(tf.Module):
             own = np.where(values[0], self.kernel.numpy(), 0)
             self.average.assign(np.where(was_active, self.average.numpy(), own))
 
+    def restart(self) -> None:
+        """Gives exploration, average and state of the updater the values that they have in a new optimizer."""
+        mask = self.mask.numpy()
+        self.explored.assign(mask)
+        if self.average is not None:
+            self.average.assign(self.kernel.numpy())
+        for spec, variable in self.state.items():
+            start = state_initializer(spec, self.initial, mask)
+            variable.assign(keras.initializers.get(start)(variable.shape, variable.dtype))
+        if self.growth is not None:
+            self.growth.assign(tf.zeros_like(self.growth.value))
+
     def variables_to_assign(self) -> list[tf.Variable]:
         """Returns the variables that a mask update assigns."""
         return [self.mask, self.explored, *(v.value for v in [self.kernel, *self.slots, *self.state.values()])]
@@ -148,8 +165,12 @@ class TrackedKernel(tf.Module):
         return [update.mask, explored, update.weight, *slots, *(update.state[name] for name in self.state)]
 
 
-def _initial_value(slot: keras.Variable) -> float:
-    """Returns the initial value of a slot, not 0 for Adagrad; 0 where it starts as a copy of the weights."""
+def initial_value(slot: keras.Variable) -> float:
+    """Returns the initial value of a slot, not 0 for Adagrad; 0 where it starts as a copy of the weights.
+
+    Args:
+      slot: of an optimizer that has just been built.
+    """
     values = np.ravel(slot.numpy())
     return float(values[0]) if values.size and np.all(values == values[0]) else 0.0
 

@@ -10,13 +10,15 @@ from typing import TypeVar
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.updaters.base import Kernel, State, Static, Update, UpdateContext, Updater, WeightGradient
-from sparse_lib.updaters.drop_and_grow import DropAndGrow, GrowthInit
+from sparse_lib.updaters.drop_and_grow import DropAndGrow
 from sparse_lib.updaters.granet import GraNet
+from sparse_lib.updaters.growth_values import GrowthInit, GrowthValue
 from sparse_lib.updaters.mest import MEST
 from sparse_lib.updaters.prune import Prune
 from sparse_lib.updaters.rigl import SET, RigL, RigLAuto, RigLGraSP, RigLInverted, RigLSNIP
 from sparse_lib.updaters.snfs import SNFS
 from sparse_lib.updaters.srigl import SRigL
+from sparse_lib.updaters.static_reinit import StaticReinit
 from sparse_lib.updaters.topkast import DNW, TopKAST
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "DropAndGrow",
     "GraNet",
     "GrowthInit",
+    "GrowthValue",
     "Kernel",
     "Prune",
     "RigL",
@@ -38,6 +41,7 @@ __all__ = [
     "SRigL",
     "State",
     "Static",
+    "StaticReinit",
     "TopKAST",
     "Update",
     "UpdateContext",
@@ -51,6 +55,7 @@ AnyUpdater = TypeVar("AnyUpdater", bound=type[Updater])
 # Updaters by the name that configurations, tables and reports use, in the order of the tables.
 REGISTRY: dict[str, type[Updater]] = {
     "static": Static,
+    "static_reinit": StaticReinit,
     "set": SET,
     "rigl": RigL,
     "rigl_inverted": RigLInverted,

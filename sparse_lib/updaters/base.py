@@ -26,6 +26,7 @@ class Kernel(NamedTuple):
       state: the entries of `Updater.state_specs`, tensors of the kernel's shape.
       hessian_gradient: the Hessian times the masked gradient; None unless `Updater.needs_hessian`.
       structure: which weights may be active together; all selecting goes through it.
+      name: of the kernel, such as `conv1/kernel`; empty where it has none.
     """
 
     mask: tf.Tensor
@@ -34,6 +35,7 @@ class Kernel(NamedTuple):
     state: State
     hessian_gradient: tf.Tensor | None = None
     structure: Structure = UNSTRUCTURED
+    name: str = ""
 
 
 class Update(NamedTuple):
@@ -156,6 +158,18 @@ class Updater:
         return False
 
     @property
+    def trains_off_mask(self) -> bool:
+        """Whether a step without a mask update uses gradients of weights off the mask."""
+        return self.has_reserve or any(
+            getattr(type(self), name) is not getattr(Updater, name) for name in ("training_gradient", "accumulate")
+        )
+
+    @property
+    def changes_density(self) -> bool:
+        """Whether kernels become sparser in the course of training."""
+        return False
+
+    @property
     def state_specs(self) -> tuple[str, ...]:
         """Names of the float tensors to be kept between steps, each of its kernel's shape.
 
@@ -201,6 +215,17 @@ class Updater:
           ValueError: if it cannot keep to one of them.
         """
         del structures
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Checks settings that name kernels.
+
+        Args:
+          names: one per sparse kernel.
+
+        Raises:
+          ValueError: if there is no such kernel.
+        """
+        del names
 
     def accumulate(self, state: State, gradient: tf.Tensor) -> State:
         """Updates the state at an optimizer step.

@@ -2,17 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tensorflow as tf
 
 from sparse_lib import schedules, selection
 from sparse_lib._utils.errors import InputError
 from sparse_lib.structures import Structure
-from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater, random_uniform
+from sparse_lib.updaters.base import Kernel, Update, UpdateContext, Updater
+from sparse_lib.updaters.growth_values import GrowthValue
 from sparse_lib.updaters.redistribution import redistribute
-
-GrowthInit = Literal["zeros", "random", "initial", "gradient"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,14 +26,15 @@ class DropAndGrow(Updater):
       drop_fraction: fraction of the active weights; a number alpha means alpha/2 (1 + cos(pi t / end_step)), 0.3 in
         the RigL paper, section 4; a callable maps the step to a fraction.
       growth_init: value of a new weight: `zeros` (RigL paper, section 3), `random` N(0, std of the active weights),
-        `initial` (the weight's value at the start), `gradient` (-learning rate * gradient).
+        `initial` (the weight's value at the start), `gradient` (-learning rate * gradient), or one of RigL's TF1 code,
+        such as `grad_scale_10`; see `GrowthValue`.
       reinit_regrown: whether a weight that is dropped and grown in one update counts as new.
       redistribute: whether growth is redistributed over kernels in proportion to the mean |grow_score| of their active
         weights (SNFS, section 3); else each kernel grows as many weights as it dropped.
     """
 
     drop_fraction: float | Callable[[tf.Tensor], tf.Tensor] = 0.3
-    growth_init: GrowthInit = "zeros"
+    growth_init: str = "zeros"
     reinit_regrown: bool = False
     redistribute: bool = False
     replaces_step: bool = True
@@ -46,8 +46,7 @@ class DropAndGrow(Updater):
           ValueError: for a number as drop fraction without an end step or out of range, or an unknown growth init.
         """
         check_drop_fraction(self)
-        if self.growth_init not in get_args(GrowthInit):
-            raise InputError(f"growth_init={self.growth_init!r} is not known; use {', '.join(get_args(GrowthInit))}.")
+        GrowthValue.parse(self.growth_init)
 
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Checks that redistribution may change the number of weights of every kernel.
@@ -64,7 +63,7 @@ class DropAndGrow(Updater):
     @property
     def state_specs(self) -> tuple[str, ...]:
         """The initial weights, where new weights take them."""
-        return ("initial",) if self.growth_init == "initial" else ()
+        return ("initial",) if GrowthValue.parse(self.growth_init).needs_initial else ()
 
     def fraction(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the drop fraction at a step, a float32 scalar (fraction)."""
@@ -119,23 +118,8 @@ class DropAndGrow(Updater):
         mask = kept | growth
         grown = growth if self.reinit_regrown else growth & ~kernel.mask
         weight = selection.on_mask(mask, kernel.weight)
-        value = self._new_values(kernel, context, 2 * index + 1)
+        value = GrowthValue.parse(self.growth_init).values(kernel, context, 2 * index + 1)
         return Update(mask, tf.where(grown, value, weight), grown, kernel.state)
-
-    def _new_values(self, kernel: Kernel, context: UpdateContext, stream: int) -> tf.Tensor:
-        if self.growth_init == "zeros":
-            return tf.zeros_like(kernel.weight)
-        if self.growth_init == "initial":
-            return kernel.state["initial"]
-        dtype = kernel.weight.dtype
-        if self.growth_init == "gradient":
-            return -tf.cast(context.learning_rate, dtype) * kernel.gradient
-        active = tf.cast(kernel.mask, dtype)
-        count = tf.maximum(tf.cast(selection.count_active(kernel.mask), dtype), 1)
-        mean = tf.reduce_sum(kernel.weight) / count
-        variance = tf.reduce_sum(active * (kernel.weight - mean) ** 2) / count
-        noise = tf.math.ndtri(random_uniform(kernel.weight.shape, context.stateless_seed(stream)))
-        return tf.sqrt(variance) * tf.cast(noise, dtype)
 
 
 def check_drop_fraction(updater: Any) -> None:

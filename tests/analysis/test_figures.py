@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis import propagation
-from analysis.figures import accuracy, landscape, masks, similarity, spectra, style, training
+from analysis.figures import accuracy, landscape, masks, palette, similarity, spectra, style, training
 from analysis.figures import propagation as propagation_figures
 from analysis.records import methods
 from analysis.records.runs import load_runs
@@ -47,7 +47,7 @@ def test_gradient_norm_draws_means_and_ranges(case):
     figure = training.gradient_norm(case.metrics)
     assert len(figure.axes) == 4
     whole = figure.axes[3]
-    own = next(line for line in whole.get_lines() if line.get_color() == style.look("set.plus").colour)
+    own = next(line for line in whole.get_lines() if line.get_color() == palette.look("set.plus").colour)
     assert own.get_xydata().tolist() == [[0, 1.0], [5, 2.5], [10, 3.0]]
     band = whole.collections[0].get_paths()[0].get_extents()
     assert (band.ymin, band.ymax) == (1.0, 3.0)
@@ -248,9 +248,9 @@ def test_methods_look_alike_everywhere_and_variants_differ():
             "method": ["rigl.plus"] * 2 + ["rigl", "rigl.plus.erk"],
         }
     )
-    looks = style.looks(frame)
+    looks = palette.looks(frame)
     assert list(looks) == ["RigL", "RigL+", "RigL+, update_freq=5", "RigL+ (ERK)"]
-    assert looks["RigL+"] == style.look("rigl.plus")
+    assert looks["RigL+"] == palette.look("rigl.plus")
     assert len(set(looks.values())) == 4
     assert looks["RigL"].fill == "none"
 
@@ -262,7 +262,7 @@ def test_colours_can_be_told_apart_by_the_colour_blind():
         "protanope": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
     }
     shown = ["prune", "lottery", "scratch", "set", "rigl", "dense", "small_dense", "prune_restart"]
-    colours = np.array([to_rgb(style.look(method).colour) for method in shown])
+    colours = np.array([to_rgb(palette.look(method).colour) for method in shown])
     for matrix in (np.eye(3), *kinds.values()):
         seen = np.clip(colours**2.2 @ np.array(matrix).T, 0, 1) ** (1 / 2.2)
         for a in range(len(shown)):
@@ -272,8 +272,8 @@ def test_colours_can_be_told_apart_by_the_colour_blind():
 
 
 def test_initialisations_and_masks_of_a_method_differ_as_lines_and_as_points():
-    looks = [style.look(f"scratch{suffix}") for suffix in ("", ".plus", ".liu", ".metainit")]
-    looks += [style.look("rigl"), style.look("rigl.plus"), style.look("rigl.plus.erk")]
+    looks = [palette.look(f"scratch{suffix}") for suffix in ("", ".plus", ".liu", ".metainit")]
+    looks += [palette.look("rigl"), palette.look("rigl.plus"), palette.look("rigl.plus.erk")]
     assert len({(look.colour, look.marker, look.fill) for look in looks}) == len(looks)
     assert len({(look.colour, look.line) for look in looks}) == len(looks) - 1
 
@@ -284,10 +284,10 @@ def test_colours_stand_out_on_light_and_dark_pages(method):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
-    own = luminance(style.look(method).colour)
+    own = luminance(palette.look(method).colour)
     assert (1.05) / (own + 0.05) > 2
     assert (own + 0.05) / (luminance("#15181c") + 0.05) > 3
 
 
 def test_every_base_method_has_a_label():
-    assert all(style.look(base) for base in methods.BASES)
+    assert all(palette.look(base) for base in methods.BASES)

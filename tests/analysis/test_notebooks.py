@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "analysis" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = ("gradient_flow", "hessian_spectra", "loss_landscapes", "lottery_tickets")
+LONG = ("gradient_flow", "hessian_spectra", "loss_landscapes", "lottery_tickets", "your_own_model")
 
 
 def cells(notebook: pathlib.Path, kind: str) -> list[str]:

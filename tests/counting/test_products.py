@@ -100,7 +100,7 @@ def test_lora_makes_a_sparse_kernel_dense():
     wanted = measure.cost(model)
     masks = sparse_lib.sparsify(model, 0.9, "uniform")
     model.layers[0].enable_lora(2)
-    with pytest.warns(UserWarning, match="LoRA adds a dense update to .*kernel, so that these kernels are counted as"):
+    with pytest.warns(UserWarning, match="LoRA adds a dense .*kernel: in effect they are dense, and count as such"):
         found = measure.cost(model, masks)
     assert np.count_nonzero(masks.values()[0]) < 63
     assert found.active_weights == 63 + masks.active()[1]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sparse_lib._keras import precision
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.data_mean import DataMean
 from sparse_lib.curvature.operators import pull_back
 from sparse_lib.curvature.stored_parts import Parts

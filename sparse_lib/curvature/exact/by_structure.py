@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparse_lib._keras import precision
 from sparse_lib._keras.graph import NoChainError
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.exact.accumulator import HessianTotal
 from sparse_lib.curvature.exact.chain import Chain
 from sparse_lib.curvature.stored_parts import Parts

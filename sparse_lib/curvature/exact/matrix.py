@@ -13,7 +13,7 @@ import tensorflow as tf
 from sparse_lib._keras import precision
 from sparse_lib._keras.graph import NoChainError
 from sparse_lib._utils.errors import InputError
-from sparse_lib.curvature.batches import Batches
+from sparse_lib.batches import Batches
 from sparse_lib.curvature.exact.by_rows import by_rows
 from sparse_lib.curvature.exact.by_structure import by_structure
 from sparse_lib.curvature.stored_parts import Parts, fingerprint
@@ -69,7 +69,7 @@ def memory_needed(parameters: int, dtype: Dtype = "float64") -> int:
 def hessian(
     objective: Objective,
     params: Sequence[tf.Tensor],
-    batches: Batches,
+    batches: Any,
     subspace: Subspace,
     *,
     dtype: Dtype = "float64",
@@ -88,7 +88,7 @@ def hessian(
     Args:
       objective: the loss.
       params: trainable values at which to differentiate, as from `objective.params()`.
-      batches: the data.
+      batches: the data, in any form that `Batches.of` takes.
       subspace: the n coordinates.
       dtype: dtype of the model and of the sums over a batch, whatever the model's own is; float32 takes half the time,
         with an error of about 1e-7 of the largest eigenvalue.
@@ -120,6 +120,7 @@ def hessian(
       ('rows', [[5.0]])
     """
     _check(subspace.size, dtype, structure, rows_at_once, limit)
+    batches = Batches.of(batches)
     values = [tf.cast(p, dtype) for p in params]
 
     def parts(method: str) -> Parts:

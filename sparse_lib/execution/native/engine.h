@@ -60,6 +60,8 @@ typedef struct {
 } Kernels;
 
 const Kernels *find_kernels(size_t size);
+/* Of the vectors that processor and operating system have: 16, 32 or 64. */
+int count_vector_bytes(void);
 
 /* One axis of a product from packed inputs to outputs. Grid point a stands for the outputs a * out_step + phase -
    shift, phase in [0, out_step), and reads the inputs a * in_step + origin + (0 ... span - 1). */

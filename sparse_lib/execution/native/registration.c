@@ -1,12 +1,12 @@
 /* The operations as TensorFlow sees them: names, inputs, checks, outputs. */
 #include "engine.h"
-#include "tensorflow.h"
+#include "operation.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_INPUTS = 6, STRUCTURE_TENSORS = 3, OUTPUTS_OF_STRUCTURE = 6 };
+enum { STRUCTURE_TENSORS = 3, OUTPUTS_OF_STRUCTURE = 6 };
 
 /* A product in a graph: the attributes of a convolution, and the plan of its last call. */
 typedef struct {
@@ -15,44 +15,8 @@ typedef struct {
   Cache *cache;
 } Product;
 
-/* A call: its inputs, and the first thing that is wrong with them. */
-typedef struct {
-  TF_OpKernelContext *context;
-  TF_Status *status;
-  TF_Tensor *inputs[MOST_INPUTS];
-  int count;
-} Call;
-
-static int fail(Call *call, int code, const char *message) {
-  TF_SetStatus(call->status, code, message);
-  return 0;
-}
-
-static int refuse(Call *call, const char *message) { return fail(call, TF_INVALID_ARGUMENT, message); }
-
-static int begin(Call *call, TF_OpKernelContext *context, int count) {
-  *call = (Call){.context = context, .status = TF_NewStatus()};
-  for (int i = 0; i < count; i++, call->count++) {
-    TF_GetInput(context, i, &call->inputs[i], call->status);
-    if (TF_GetCode(call->status) != TF_OK) return 0;
-  }
-  return 1;
-}
-
-static void end(Call *call) {
-  if (TF_GetCode(call->status) != TF_OK) TF_OpKernelContext_Failure(call->context, call->status);
-  for (int i = 0; i < call->count; i++) TF_DeleteTensor(call->inputs[i]);
-  TF_DeleteStatus(call->status);
-}
-
-static size_t size_of(const TF_Tensor *tensor) {
-  return TF_TensorType(tensor) == TF_DOUBLE ? sizeof(double) : sizeof(float);
-}
-
 static TF_Tensor *allocate_output(Call *call, const int64_t *shape, int rank) {
-  size_t bytes = size_of(call->inputs[0]);
-  for (int i = 0; i < rank; i++) bytes *= (size_t)shape[i];
-  return TF_AllocateOutput(call->context, 0, TF_TensorType(call->inputs[0]), shape, rank, bytes, call->status);
+  return allocate_output_at(call, 0, shape, rank);
 }
 
 /* Reads the structure, which follows the first two inputs. Of column_pointers only the length matters. */
@@ -130,14 +94,7 @@ static void fill_sizes(Convolution *c, const Product *p) {
     c->kernel[i] = p->kernel[i];
     c->stride[i] = p->stride[i];
     c->dilation[i] = p->dilation[i];
-    c->before[i] = 0;
-    if (p->is_same) {
-      out[i] = (in[i] + p->stride[i] - 1) / p->stride[i];
-      int64_t zeros = (out[i] - 1) * p->stride[i] + span - in[i];
-      if (zeros > 0) c->before[i] = zeros / 2;
-    } else {
-      out[i] = in[i] < span ? 0 : (in[i] - span) / p->stride[i] + 1;
-    }
+    out[i] = count_windows(in[i], span, p->stride[i], p->is_same, &c->before[i]);
   }
   c->out_height = out[0];
   c->out_width = out[1];
@@ -305,19 +262,6 @@ static void *create_convolution(TF_OpKernelConstruction *context) {
   if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(context, status);
   TF_DeleteStatus(status);
   return p;
-}
-
-static void leave_unknown(TF_ShapeInferenceContext *context, TF_Status *status) {
-  TF_ShapeInferenceContextSetUnknownShape(context, status);
-}
-
-static void register_kernel(const char *name, int type, void *(*create)(TF_OpKernelConstruction *),
-                            void (*compute)(void *, TF_OpKernelContext *), void (*destroy)(void *)) {
-  TF_Status *status = TF_NewStatus();
-  TF_KernelBuilder *builder = TF_NewKernelBuilder(name, "CPU", create, compute, destroy);
-  if (type) TF_KernelBuilder_TypeConstraint(builder, "T", type, status);
-  TF_RegisterKernelBuilder(name, builder, status);
-  TF_DeleteStatus(status);
 }
 
 static void register_product(const char *name, const char *first, const char *second, int is_conv, int is_sized,

@@ -7,39 +7,18 @@ import numpy as np
 
 from sparse_lib import curvature
 from sparse_lib.curvature.stored_parts import Parts, fingerprint
-from sparse_lib.experiment.analyses.spectrum import Point, Spectrum
-from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.analyses.spectrum import Point, Spectrum, SpectrumMethod
 from sparse_lib.experiment.runtime.progress import Progress
-from sparse_lib.experiment.runtime.signals import Stop
 
 # Typical number of products for both ends of a spectrum, for the time left (count).
 _END_PRODUCTS = 160
 
 
-class EstimatedSpectrum:
+class EstimatedSpectrum(SpectrumMethod):
     """Estimates a spectrum by Lanczos iterations; what is found is stored at once, and an interrupted run continues."""
 
-    def __init__(self, settings: HessianSettings, stop: Stop) -> None:
-        """Stores the settings.
-
-        Args:
-          settings: of the estimate.
-          stop: checked after every product.
-        """
-        self._settings, self._stop = settings, stop
-
     def compute(self, point: Point) -> Spectrum:
-        """Estimates the spectrum at a point.
-
-        Args:
-          point: the point and the matrix there.
-
-        Returns:
-          Summary and arrays; the eigenvectors are those of the largest eigenvalues.
-
-        Raises:
-          Interrupted: after SIGINT or SIGTERM.
-        """
+        """Estimates the spectrum at a point."""
         settings = self._settings
         expected = _END_PRODUCTS + settings.max_probes * settings.lanczos_steps
         progress = Progress(point.title, expected, unit="product")

@@ -10,39 +10,18 @@ from scipy.sparse.linalg import aslinearoperator
 
 from sparse_lib import curvature
 from sparse_lib.curvature import exact
-from sparse_lib.experiment.analyses.spectrum import Point, Spectrum
-from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.analyses.spectrum import Point, Spectrum, SpectrumMethod
 from sparse_lib.experiment.runtime.progress import Progress
-from sparse_lib.experiment.runtime.signals import Stop
 
 # max |H - H^T| / max |H| that rounding explains, with a margin (fraction).
 _SYMMETRY_ERRORS = {"float32": 1e-3, "float64": 1e-8}
 
 
-class ExactSpectrum:
+class ExactSpectrum(SpectrumMethod):
     """Forms the matrix and computes all of its eigenvalues."""
 
-    def __init__(self, settings: HessianSettings, stop: Stop) -> None:
-        """Stores the settings.
-
-        Args:
-          settings: of the matrix.
-          stop: checked after every block of rows.
-        """
-        self._settings, self._stop = settings, stop
-
     def compute(self, point: Point) -> Spectrum:
-        """Computes the spectrum at a point.
-
-        Args:
-          point: the point and the matrix there.
-
-        Returns:
-          Summary and arrays; the eigenvectors are those of the largest eigenvalues.
-
-        Raises:
-          Interrupted: after SIGINT or SIGTERM.
-        """
+        """Computes the spectrum at a point."""
         settings, subspace = self._settings, point.subspace
         progress = Progress(point.title, 1, unit=None)
 

@@ -131,7 +131,10 @@ def _select_checkpoints(directory: pathlib.Path, wanted: Sequence[int] | None) -
     missing = [n for n in dict.fromkeys(wanted) if n not in existing]
     if not found:
         listed = ", ".join(f"ckpt-{n}" for n in existing)
-        raise RunError(f"{directory} has none of the checkpoints of hessian.ckpt_ids; it has {listed}.")
+        pairs = (
+            "; training.save_update_pairs=True saves those around mask updates" if min(wanted, default=0) < 0 else ""
+        )
+        raise RunError(f"{directory} has none of the checkpoints of hessian.ckpt_ids; it has {listed}{pairs}.")
     if missing:
         logging.warning("%s has no ckpt-%s; the others are taken.", directory, ", ckpt-".join(map(str, missing)))
     return found

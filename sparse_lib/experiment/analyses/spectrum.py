@@ -1,5 +1,6 @@
-"""Input and output of both methods that compute the spectrum at a checkpoint."""
+"""What both methods that compute the spectrum at a checkpoint share: input, output and settings."""
 
+import abc
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparse_lib import curvature
+from sparse_lib.experiment.config.analyses import HessianSettings
+from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.objective import Objective
 
 
@@ -42,3 +45,30 @@ class Spectrum(NamedTuple):
 
     summary: dict[str, Any]
     arrays: dict[str, np.ndarray]
+
+
+class SpectrumMethod(abc.ABC):
+    """A way to compute the spectrum at a checkpoint."""
+
+    def __init__(self, settings: HessianSettings, stop: Stop) -> None:
+        """Stores the settings.
+
+        Args:
+          settings: of the matrix and the method.
+          stop: checked after every product or block of rows.
+        """
+        self._settings, self._stop = settings, stop
+
+    @abc.abstractmethod
+    def compute(self, point: Point) -> Spectrum:
+        """Computes the spectrum at a point.
+
+        Args:
+          point: the point and the matrix there.
+
+        Returns:
+          Summary and arrays; the eigenvectors are those of the largest eigenvalues.
+
+        Raises:
+          Interrupted: after SIGINT or SIGTERM.
+        """

@@ -13,6 +13,7 @@ from absl import app, flags, logging
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.strategy_names import STRATEGIES
+from sparse_lib.experiment.command_line.options import DEFAULT_LOGDIR
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
@@ -25,8 +26,7 @@ def define_common_flags() -> None:
         return
     # They count as flags of the entry point, so that its --help lists them.
     flags.disclaim_key_flags()
-    # Below the working directory, since anybody could have put a run into a folder below /tmp.
-    flags.DEFINE_string("logdir", "runs/sparse_spectrum", "Directory of the run.")
+    flags.DEFINE_string("logdir", DEFAULT_LOGDIR, "Directory of the run.")
     flags.DEFINE_multi_string("gin_config", [], "Path of a gin file; several are read in order")
     flags.DEFINE_multi_string("gin_bindings", [], "A binding such as 'training.total_steps=100'; it wins over files")
     flags.DEFINE_multi_string("updater_module", [], "A Python module that registers updaters of your own.")
@@ -37,6 +37,8 @@ def define_common_flags() -> None:
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Where to compute.")
     flags.DEFINE_string("tpu", "", "Address of the TPU, for --strategy=tpu.")
     flags.DEFINE_bool("use_tpu", None, "Of published command lines: --use_tpu means --strategy=tpu.")
+    flags.DEFINE_string("master", "", "Of published command lines: means --tpu.")
+    flags.DEFINE_string("tpu_job_name", "", "Of published command lines: changes nothing, --tpu names the workers.")
 
 
 def define_overwrite_flag() -> None:

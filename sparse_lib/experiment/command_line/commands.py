@@ -12,6 +12,7 @@ from absl import logging
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
+from sparse_lib.experiment.command_line import pruned_run
 from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
 from sparse_lib.experiment.config.analyses import InstabilitySettings
@@ -49,6 +50,7 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None
       overwrite: whether to delete an existing run.
     """
     parse_gin(options)
+    pruned_run.redirect(options, directory, overwrite=overwrite)
     strategy = distribute.make_strategy(options.strategy, options.tpu)
     experiment = Experiment.from_gin()
     with strategy.scope():
@@ -91,7 +93,7 @@ def _analysis(
 
 
 @_analysis
-def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None:
+def evaluate(options: Options, directory: pathlib.Path, checkpoint: str, *, batch_statistics: bool = False) -> None:
     """Prints loss and accuracy of a checkpoint on every split as JSON.
 
     Args:
@@ -99,6 +101,7 @@ def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None
       directory: of the run; it need not hold one where a checkpoint and a configuration are given, such as a published
         checkpoint and the configuration of its network.
       checkpoint: prefix; empty means the last one of the run.
+      batch_statistics: whether batch normalisation takes mean and variance of each batch.
 
     Raises:
       RunError: if the directory holds no run, or a loss is not finite.
@@ -108,7 +111,7 @@ def evaluate(options: Options, directory: pathlib.Path, checkpoint: str) -> None
         parse_gin(options)
     else:
         _parse_with_run(options, directory)
-    values = run.evaluate(Experiment.from_gin(), checkpoint or directory)
+    values = run.evaluate(Experiment.from_gin(), checkpoint or directory, batch_statistics=batch_statistics)
     print(files.format_json(values))
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise RunError(

@@ -6,6 +6,9 @@ from typing import Self
 
 from absl import flags
 
+# Below the working directory, since anybody could have put a run into a folder below /tmp.
+DEFAULT_LOGDIR = "runs/sparse_spectrum"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -31,8 +34,9 @@ class Options:
 
     @classmethod
     def from_flags(cls) -> Self:
-        """Reads the parsed flags; --use_tpu means --strategy=tpu."""
+        """Reads the parsed flags; --use_tpu means --strategy=tpu, and --master is the address of the TPU."""
         values = {field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(cls)}
+        values["tpu"] = values["tpu"] or flags.FLAGS.master
         return cls(**values | ({"strategy": "tpu"} if flags.FLAGS.use_tpu else {}))
 
     @property

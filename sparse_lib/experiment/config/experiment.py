@@ -76,16 +76,20 @@ class Experiment:
           SettingError: for a value that a setting cannot have.
           InputError: if the data set is not to be had.
         """
-        network = gin_names.network()
+        network, training = gin_names.network(), gin_names.training()
+        pruning, mask_updater = gin_names.pruning(), gin_names.mask_updater()
+        if training.save_update_pairs is None:
+            saves_pairs = pruning.is_off_as_in_rigl_tf2 and not mask_updater.is_off
+            training = dataclasses.replace(training, save_update_pairs=saves_pairs)
         method = network.weight_init_method
         experiment = cls(
-            training=gin_names.training(),
+            training=training,
             network=network,
             sizes=gin_names.NETWORKS[network.network_name](),
             masks=gin_names.masks(),
             oneshot=gin_names.oneshot(),
-            pruning=gin_names.pruning(),
-            mask_updater=gin_names.mask_updater(),
+            pruning=pruning,
+            mask_updater=mask_updater,
             optimizer=gin_names.optimizer(),
             metainit=gin_names.metainit(),
             initializer=gin_names.INITIALIZERS[method]() if method else None,

@@ -81,6 +81,38 @@ def read_unrecorded(settings: type[gin_names.Kind]) -> gin_names.Kind:
     return settings(**gin.get_bindings(settings.config_name))
 
 
+def read_bound(configurable: str, parameter: str) -> Any:
+    """Returns the value of a binding without adding it to the operative configuration.
+
+    Args:
+      configurable: gin name.
+      parameter: its parameter.
+
+    Returns:
+      The value, that of the macro if a macro is bound; None if nothing is bound.
+
+    Raises:
+      SettingError: for a macro that no line defines.
+    """
+    value = gin.get_bindings(configurable, resolve_references=False).get(parameter)
+    with _one_line_errors():
+        for name in _list_macros(value):
+            return gin.query_parameter(f"{name}/gin.macro.value")
+    return value
+
+
+def rebind(configurable: str, parameter: str, value: Any) -> None:
+    """Binds a parameter after all files are read.
+
+    Args:
+      configurable: gin name.
+      parameter: its parameter.
+      value: replaces what is bound.
+    """
+    with gin.unlock_config():
+        gin.bind_parameter(f"{configurable}.{parameter}", value)
+
+
 def forget() -> None:
     """Clears all files and bindings, for a process that builds more than one experiment."""
     gin.clear_config()

@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal
 
 from sparse_lib import schedules, updaters
 from sparse_lib._utils.did_you_mean import suggest
+from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.numbered_names import split_number
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import Count, Fraction, NonNegative, Range, Settings, Share, Step, find_demand
 
 _Exponent = Annotated[float, Range(above=0, at_most=100)]
+
+_SCHEDULES = ("lr", "cosine", "constant", "power", "exponential")
 
 # A field `x` of method `m` is bound as `mask_updater.m_x`, where rigl_tf2 has no other name for it.
 _NAMES_IN_RIGL_TF2 = {"riglauto_coefficient": "autorigl_lrcoef"}
@@ -42,6 +46,11 @@ class PruningSettings(Settings, name="pruning"):
     frequency: Count = 200
     power: _Exponent = 3.0
     scope: Literal["layer", "global"] = "layer"
+
+    @property
+    def is_off_as_in_rigl_tf2(self) -> bool:
+        """Whether pruning is off in the way of rigl_tf2's gin files, which know no other."""
+        return self.mode == "constant" and not self.final_sparsity
 
     def build(self) -> updaters.Prune | None:
         """Builds the updater.
@@ -82,13 +91,16 @@ class UpdaterSettings(Settings, name="mask_updater"):
       update_alg: `set`, `rigl`, `rigl_inverted`, `rigl_s`, `rigl_grasp`, `riglauto`, `srigl`, `snfs`, `mest`,
         `granet`, `topkast`, `dnw`, or a method registered by --updater_module; empty leaves the masks to `pruning.*`.
         Further fields of a method go in parentheses, such as `srigl(never_ablated=(0, -1))`.
-      schedule_alg: drop fraction proportional to the learning rate (`lr`), `cosine`, `constant`, or inverse `power`.
+      schedule_alg: drop fraction proportional to the learning rate (`lr`), `cosine`, `constant`, or inverse `power`;
+        `exponential_K` of RigL's TF1 code is `power` with exponent K, from begin_step on.
       update_freq: steps between updates (step); None is the method's default, 1 for `topkast` and `dnw`, else 100.
       init_drop_fraction: drop fraction at the start (fraction).
       last_update_step: last update (step); -1 never stops, and annealing ends with the run; 0 never updates.
       begin_step: first update (step); None means update_freq.
       drop_power: exponent of `power`.
-      growth_init: value of new weights: zeros, random, initial or gradient.
+      anneal_begin: step at which `cosine` and `power` start to fall (step); `begin_step` is the first update.
+      growth_init: value of new weights: `zeros`, `random`, `initial`, `gradient`, or one of RigL's TF1 code:
+        `grad_scale_K`, `grad_sign_K`, `initial_dist_K`, `random_normal_K`, `random_uniform_K`, divided by K.
       reinit_regrown: whether a weight dropped and grown in one update counts as new.
       redistribute: whether growth is redistributed over layers; None is the method's default.
       replaces_step: whether an update replaces the optimizer step; None is the method's default.
@@ -101,16 +113,18 @@ class UpdaterSettings(Settings, name="mask_updater"):
       mest_soft_bound: whether the weights that `mest` grows come on top of the budget until the next update.
       topkast_extra_density: density of the trained set minus that of the used one in `topkast` (fraction).
       topkast_penalty: exploration penalty of `topkast`.
+      use_stateless: of rigl_tf2; changes nothing, since random numbers are always a function of seed and step.
     """
 
     update_alg: str = ""
-    schedule_alg: Literal["lr", "cosine", "constant", "power"] = "lr"
+    schedule_alg: str = "lr"
     update_freq: Count | None = None
     init_drop_fraction: Fraction = 0.3
     last_update_step: Annotated[int, Range(at_least=-1)] = -1
     begin_step: Step | None = None
     drop_power: _Exponent = 3.0
-    growth_init: updaters.GrowthInit = "zeros"
+    anneal_begin: Step | Literal["begin_step"] = 0
+    growth_init: str = "zeros"
     reinit_regrown: bool = False
     redistribute: bool | None = None
     replaces_step: bool | None = None
@@ -122,14 +136,16 @@ class UpdaterSettings(Settings, name="mask_updater"):
     mest_soft_bound: bool = False
     topkast_extra_density: Fraction = 0.1
     topkast_penalty: NonNegative = 1e-4
+    use_stateless: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the method.
+        """Checks the method, and the names that a number may follow.
 
         Raises:
-          SettingError: for an unknown method or field of it.
+          SettingError: for an unknown method or field of it, schedule or value of new weights.
         """
         super().__post_init__()
+        self._check_names()
         known = (
             f"is not known; use one of {', '.join(updaters.REGISTRY)}{suggest(self.method, updaters.REGISTRY)}, or "
             "--updater_module for one of your own"
@@ -145,6 +161,17 @@ class UpdaterSettings(Settings, name="mask_updater"):
                 with contextlib.suppress(KeyError, TypeError):
                     demand = find_demand(value, hints[name])
                     self.require(demand is None, "update_alg", f"sets {name}, which must be {demand}")
+
+    def _check_names(self) -> None:
+        name, exponent = split_number(self.schedule_alg)
+        known = f"is not known; use one of {', '.join(_SCHEDULES)}, exponential_3{suggest(name, _SCHEDULES)}"
+        self.require(name in _SCHEDULES, "schedule_alg", known)
+        is_plain = exponent is None or (name == "exponential" and 0 < exponent <= 100)
+        self.require(is_plain, "schedule_alg", "has a number that it cannot have; exponential_3 may, from 0 to 100")
+        try:
+            updaters.GrowthValue.parse(self.growth_init)
+        except InputError as error:
+            raise SettingError(f"{self.config_name}.{error}") from error
 
     @property
     def method(self) -> str:
@@ -247,13 +274,19 @@ class UpdaterSettings(Settings, name="mask_updater"):
         return getattr(self, _NAMES_IN_RIGL_TF2.get(name, name), None)
 
     def _drop_fraction(self, end: int, learning_rate: Callable[[Any], Any], peak_rate: float) -> Callable[[Any], Any]:
-        if self.schedule_alg == "lr":
+        name, exponent = split_number(self.schedule_alg)
+        if name == "lr":
             return schedules.LearningRateScaled(self.init_drop_fraction, learning_rate, reference=peak_rate)
-        if self.schedule_alg == "cosine":
-            return schedules.Cosine(self.init_drop_fraction, end)
-        if self.schedule_alg == "power":
-            return schedules.InversePower(self.init_drop_fraction, end, self.drop_power)
-        return schedules.Constant(self.init_drop_fraction)
+        if name == "constant":
+            return schedules.Constant(self.init_drop_fraction)
+        interval = self.update_freq or updaters.REGISTRY[self.method].frequency
+        first = interval if self.begin_step is None else self.begin_step
+        is_delayed = name == "exponential" or self.anneal_begin == "begin_step"
+        begin = first if is_delayed else int(self.anneal_begin)
+        if name == "cosine":
+            return schedules.Cosine(self.init_drop_fraction, end, begin)
+        power = self.drop_power if name == "power" else 1.0 if exponent is None else exponent
+        return schedules.InversePower(self.init_drop_fraction, end, power, begin)
 
 
 def import_modules(names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from sparse_lib.experiment.settings import Count, NonNegative, Positive, Setting
 from sparse_lib.oneshot import METHODS, OneShot
 from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
+_EXAMPLES = 1000
 # Published gin files name the score of one-shot pruning by the updater that has it.
 _SCORE_OF_UPDATER = {"rigl_s": "snip", "rigl_grasp": "grasp"}
 
@@ -25,14 +26,28 @@ class OneShotSettings(Settings, name="oneshot"):
       scope: `global` (the papers) or `layer` (the same sparsity in every layer, as rigl_tf2).
       rounds: pruning rounds (count); None takes the method's default (100 for SynFlow, else 1).
       temperature: of the logits for GraSP; None takes the method's default.
-      examples: training examples that scores are computed from (count); 100 in SNIP's paper, 5000 in rigl_tf2.
+      examples: training examples that scores are computed from (count); 100 in SNIP's paper. None takes 1000, or
+        training.val_batch_size where mask_updater.update_alg implies the method, as in rigl_tf2 (5000 in its files).
     """
 
     method: Literal["snip", "grasp", "synflow", "magnitude", "random"] | None = None
     scope: Literal["global", "layer"] = "global"
     rounds: Size | None = None
     temperature: Positive | None = None
-    examples: Count = 1000
+    examples: Count | None = None
+
+    def count_examples(self, val_batch_size: int) -> int:
+        """Training examples that scores are computed from.
+
+        Args:
+          val_batch_size: from training (count).
+
+        Returns:
+          Number of examples (count).
+        """
+        if self.examples is not None:
+            return self.examples
+        return val_batch_size if self.method is None else _EXAMPLES
 
     def build(self, sparsity: float, update_alg: str) -> OneShot:
         """Creates the pruning method.

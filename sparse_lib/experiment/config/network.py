@@ -10,7 +10,7 @@ import tensorflow as tf
 from sparse_lib import api, initializers
 from sparse_lib._utils.did_you_mean import closest_names, suggest
 from sparse_lib.experiment.networks import NETWORKS, Network, Style
-from sparse_lib.experiment.settings import BatchSize, NonNegative, Positive, Settings, Share, Size
+from sparse_lib.experiment.settings import BatchSize, NonNegative, Positive, Settings, Share, Size, Step
 
 MaskInit = Callable[..., tf.Tensor]
 Distribution = Literal[
@@ -73,8 +73,8 @@ class NetworkSettings(Settings, name="network"):
     """The network, and the checkpoints that its masks and weights are read from.
 
     Attributes:
-      network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg16`, `mobilenet`, `vit`, `gru` or `keras_model`; its
-        sizes are parameters under that name, such as `resnet.depth`.
+      network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg11`, `vgg16`, `vgg19`, `mobilenet`, `vit`, `gru` or
+        `keras_model`; its sizes are parameters under that name, such as `resnet.depth`.
       activation: of the hidden layers.
       mask_init_path: checkpoint that the masks are read from.
       shuffle_mask: whether to shuffle those masks within each layer.
@@ -83,6 +83,7 @@ class NetworkSettings(Settings, name="network"):
         `.weights.h5`.
       weight_init_method: `unit_scaled`, `layer_scaled`, or None for the dense initialisation.
       weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel is added to the loss.
+      weight_decay_warmup: steps over which the L2 coefficient rises linearly from 0 (step).
       noise_stddev: standard deviation of normal noise added to the initial weights.
       sync_batch_norm: whether batch normalisation uses the statistics over all replicas, as one device would; else each
         replica uses its own.
@@ -99,6 +100,7 @@ class NetworkSettings(Settings, name="network"):
     weight_init_path: str | None = None
     weight_init_method: Literal["unit_scaled", "layer_scaled"] | None = None
     weight_decay: NonNegative = 0.0
+    weight_decay_warmup: Step = 0
     noise_stddev: NonNegative = 0.0
     sync_batch_norm: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -108,7 +110,8 @@ class NetworkSettings(Settings, name="network"):
         """Checks the name of the network, and that no setting would be ignored.
 
         Raises:
-          SettingError: for an unknown network or activation, a shuffle without masks, or two sources of weights.
+          SettingError: for an unknown network or activation, a shuffle without masks, a warm-up without weight decay,
+            or two sources of weights.
         """
         super().__post_init__()
         known = f"is not known; use one of {', '.join(NETWORKS)}{suggest(self.network_name, NETWORKS)}"
@@ -117,6 +120,8 @@ class NetworkSettings(Settings, name="network"):
         self.require(_is_activation(self.activation), "activation", known)
         has_masks = not self.shuffle_mask or bool(self.mask_init_path)
         self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
+        decays = bool(self.weight_decay) or not self.weight_decay_warmup
+        self.require(decays, "weight_decay_warmup", "warms up network.weight_decay; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
         self.require(
             one_source, "weight_init_method", "would overwrite network.weight_init_path; leave one of them out"

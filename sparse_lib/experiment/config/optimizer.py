@@ -3,13 +3,13 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 
 from sparse_lib import learning_rates
 from sparse_lib._utils.did_you_mean import suggest
-from sparse_lib.experiment.settings import NonNegative, Positive, Settings, Share, Step
+from sparse_lib.experiment.settings import Length, NonNegative, Positive, Range, Settings, Share, Step
 
 _NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 
@@ -27,10 +27,14 @@ class OptimizerSettings(Settings, name="optimizer"):
       momentum: of `momentum` (None means 0.9) and `rmsprop` (None means 0); ignored by the others.
       nesterov: whether `momentum` is Nesterov's.
       weight_decay: decoupled: w <- w - learning rate * weight_decay * w; L2 in the loss is network.weight_decay.
-      schedule: cosine to 0 at the end of the run, as in the gradient-flow paper's code; constant; piecewise.
+      schedule: cosine to 0 at the end of the run, as in the gradient-flow paper's code; constant; piecewise; `sgdr`, a
+        cosine with warm restarts.
       warmup_steps: of a linear rise from 0 (step).
       boundaries: of `piecewise` (step).
       factors: of the peak after each boundary.
+      sgdr_steps: first cycle of `sgdr` (step); 5 epochs in RigL's TF1 code.
+      sgdr_t_mul: length of a cycle of `sgdr` relative to the one before.
+      sgdr_m_mul: learning rate at the start of a cycle of `sgdr` relative to the one before (fraction).
     """
 
     name: str = "adam"
@@ -41,10 +45,13 @@ class OptimizerSettings(Settings, name="optimizer"):
     momentum: Share | None = None
     nesterov: bool = False
     weight_decay: NonNegative | None = None
-    schedule: Literal["cosine", "constant", "piecewise"] = "cosine"
+    schedule: Literal["cosine", "constant", "piecewise", "sgdr"] = "cosine"
     warmup_steps: Step = 0
     boundaries: Sequence[Step] = ()
     factors: Sequence[NonNegative] = ()
+    sgdr_steps: Length | None = None
+    sgdr_t_mul: Annotated[float, Range(at_least=1, at_most=1_000)] = 1.5
+    sgdr_m_mul: Annotated[float, Range(above=0, at_most=1)] = 0.5
 
     def __post_init__(self) -> None:
         """Checks the name, and that the settings go together.
@@ -62,6 +69,10 @@ class OptimizerSettings(Settings, name="optimizer"):
         self.require(one_each, "boundaries", f"needs one factor each, and optimizer.factors is {self.factors}")
         rising = all(one < other for one, other in itertools.pairwise(self.boundaries))
         self.require(rising, "boundaries", "must be steps that rise")
+        has_cycle = self.schedule != "sgdr" or self.sgdr_steps is not None
+        self.require(has_cycle, "schedule", "needs optimizer.sgdr_steps, the length of the first cycle")
+        is_used = self.schedule == "sgdr" or self.sgdr_steps is None
+        self.require(is_used, "sgdr_steps", "is of optimizer.schedule='sgdr'; set that too")
 
     def rate(self, total_steps: int) -> Callable[[Any], Any]:
         """Learning rate as a function of the step.
@@ -72,6 +83,7 @@ class OptimizerSettings(Settings, name="optimizer"):
         Returns:
           A Keras schedule.
         """
+        cycles = {"cycle": self.sgdr_steps, "growth": self.sgdr_t_mul, "factor": self.sgdr_m_mul}
         return learning_rates.learning_rate_schedule(
             self.schedule,
             self.learning_rate,
@@ -79,6 +91,7 @@ class OptimizerSettings(Settings, name="optimizer"):
             warmup_steps=self.warmup_steps,
             boundaries=self.boundaries,
             factors=self.factors,
+            restarts=cycles if self.schedule == "sgdr" else None,
         )
 
     def build(self, rate: Callable[[Any], Any]) -> keras.optimizers.Optimizer:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sparse_lib.execution import Mode
 from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
 
 
@@ -25,8 +26,17 @@ class TrainingSettings(Settings, name="training"):
         RigL paper. Reported losses are without it.
       gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
       keep_checkpoints: checkpoints that are kept, beside the first (count); None keeps all.
-      save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra.
+      save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra. None
+        does so, as rigl_tf2, where masks are updated by one of its gin files: these switch pruning off by
+        pruning.mode='constant' with pruning.final_sparsity=0.
+      log_mask_images: whether TensorBoard gets an image of every mask at each log step, and of the connections of every
+        input pixel where the first sparse layer reads pixels.
+      log_mask_symmetry: whether a log step counts the permutations of neurons that leave the masks as they are, and the
+        unique and the zeroed neurons; for networks whose layers form a chain.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
+      execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
+        such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
+        and a run may go on with another execution.
     """
 
     seed: Seed = 0
@@ -41,5 +51,8 @@ class TrainingSettings(Settings, name="training"):
     label_smoothing: Share = 0.0
     gradient_regularization: NonNegative = 0.0
     keep_checkpoints: Count | None = 25
-    save_update_pairs: bool = False
+    save_update_pairs: bool | None = None
+    log_mask_images: bool = False
+    log_mask_symmetry: bool = False
     jit_compile: bool | None = None
+    execution: Mode = "auto"

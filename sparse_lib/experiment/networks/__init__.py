@@ -11,19 +11,22 @@ from sparse_lib.experiment.networks.lenet5 import LeNet5
 from sparse_lib.experiment.networks.mlp import MLP
 from sparse_lib.experiment.networks.mobilenet import MobileNet
 from sparse_lib.experiment.networks.resnet import ResNet
-from sparse_lib.experiment.networks.vgg import VGG16
+from sparse_lib.experiment.networks.vgg import VGG11, VGG16, VGG19
 from sparse_lib.experiment.networks.vit import ViT
 from sparse_lib.experiment.networks.wide_resnet import WideResNet
 
 NETWORKS: dict[str, type[Network]] = {
-    kind.config_name: kind for kind in (LeNet5, MLP, WideResNet, ResNet, VGG16, MobileNet, ViT, GRU, KerasModel)
+    kind.config_name: kind
+    for kind in (LeNet5, MLP, WideResNet, ResNet, VGG11, VGG16, VGG19, MobileNet, ViT, GRU, KerasModel)
 }
 
 __all__ = [
     "GRU",
     "MLP",
     "NETWORKS",
+    "VGG11",
     "VGG16",
+    "VGG19",
     "KerasModel",
     "LeNet5",
     "MobileNet",

@@ -61,7 +61,7 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
         if overwrite:
             return
         stored = files.read_text(path, "choose another --logdir, or --overwrite to start again")
-        if stored != config:
+        if _find_identity(stored) != _find_identity(config):
             raise RunError(
                 f"{directory} holds a run of another configuration ({_describe_difference(stored, config)}); choose "
                 "another --logdir, or --overwrite to start again."
@@ -73,6 +73,11 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
             f"{directory} is not a run of this suite (it holds {foreign[0]} and no {files.OPERATIVE_CONFIG}); choose "
             "another --logdir."
         )
+
+
+def _find_identity(config: str) -> list[str]:
+    """Returns the lines of a configuration that decide what a run computes, and not how fast."""
+    return [line for line in config.splitlines() if not line.startswith("training.execution ")]
 
 
 def _describe_difference(stored: str, wanted: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from sparse_lib.execution import Execution
 from sparse_lib.experiment import modes
 from sparse_lib.experiment.config.description import Description, describe
 from sparse_lib.experiment.config.experiment import Experiment
@@ -14,6 +15,8 @@ from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training.metrics import select_held_out
 from sparse_lib.experiment.training.steps import Steps
+from sparse_lib.masks import Masks
+from sparse_lib.objective import Scope
 from sparse_lib.optimizer import SparseOptimizer
 
 
@@ -77,6 +80,21 @@ def build_model(experiment: Experiment) -> keras.Model:
     return network.build(dataset.input_shape, dataset.num_classes, stream, experiment.sizes)
 
 
+def build_evaluation_scope(experiment: Experiment, model: keras.Model) -> Scope:
+    """Builds the execution of a network that is evaluated at any weights.
+
+    Args:
+      experiment: names the kernels and the execution.
+      model: its network.
+
+    Returns:
+      Makes a context for each call of the network.
+    """
+    kernels = experiment.network.kernels(model)
+    masks = Masks(list(kernels.values()), names=list(kernels))
+    return Execution(model, masks, experiment.training.execution).at_weights
+
+
 def build_run(experiment: Experiment, *, fresh: bool) -> Built:
     """Builds network, masks, weights, optimizer and compiled steps, under the current strategy.
 
@@ -115,6 +133,13 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         )
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
+    execution = Execution(
+        model,
+        masks,
+        training.execution,
+        jit_compile=bool(training.jit_compile),
+        needs_dense=optimizer.find_dense_need(),
+    )
     steps = Steps(
         model,
         optimizer,
@@ -124,6 +149,8 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         augmentation=experiment.dataset.augmentation,
         label_smoothing=training.label_smoothing,
         gradient_regularization=training.gradient_regularization,
+        weight_decay_warmup=experiment.network.weight_decay_warmup,
         jit_compile=training.jit_compile,
+        execution=execution,
     )
     return Built(model, optimizer, steps, experiment.dataset, training)

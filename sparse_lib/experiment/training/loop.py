@@ -18,6 +18,7 @@ from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
 from sparse_lib.experiment.training.cost import Cost
+from sparse_lib.experiment.training.mask_logs import MaskLogs
 from sparse_lib.experiment.training.metrics import Measurements
 from sparse_lib.experiment.training.steps import CHUNK, ChunkResult, Steps
 from sparse_lib.experiment.training.tally import Tally
@@ -65,6 +66,7 @@ class Loop:
         # A record with two gradient norms at every step would take most of the time of the run.
         self._is_continuous = optimizer.updater.changes_every_step
         self._cost = Cost(model, optimizer)
+        self._mask_logs = MaskLogs(model, optimizer.masks, settings)
         self._measurements: Measurements
         self._scalars: ScalarWriter
         self._progress: Progress
@@ -98,6 +100,7 @@ class Loop:
             self._dataset,
             held_size=self._settings.val_batch_size,
             initial=self._initial_weights(),
+            scope=self._steps.evaluation_scope,
         )
         step = restored or 0
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
@@ -230,10 +233,10 @@ class Loop:
         self._check(step)
         values = self._tally.training_scalars(self._settings.batch_size)
         values |= self._measurements.scalars()
-        values |= self._churn()
+        values |= self._churn() | self._mask_logs.scalars()
         values["training_flops"] = self._tally.flops
         self._metrics.append({"step": step, **values})
-        self._scalars.write(step, values)
+        self._scalars.write(step, values, self._mask_logs.images())
         return f"test accuracy {values['test_accuracy']:.4f}"
 
     def _churn(self) -> dict[str, float]:
@@ -262,6 +265,7 @@ class Loop:
             "seed": self._settings.seed,
             "sparsity": self._masks.sparsity(),
             **self._cost.sizes(),
+            "execution": self._steps.explain_execution(),
             "training_flops": self._tally.flops,
             "steps_per_second": self._settings.total_steps / seconds if seconds else math.nan,
             "wall_seconds": seconds,

@@ -1,5 +1,6 @@
 """Metrics of a run: losses, gradient flow, distances, mask statistics and dead units, without side effects."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib import dead_neurons, gradient_flow, objective
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data import Dataset, Split
-from sparse_lib.landscape import Score, evaluate_batch
+from sparse_lib.landscape import Score, batch_norm, evaluate_batch
 from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels per forward pass (count): 5,000 images of MNIST, the fastest size on two cores, and 26 of ImageNet.
@@ -25,16 +27,23 @@ def select_held_out(dataset: Dataset) -> Split:
 class Evaluator:
     """Loss, accuracy and logits of a split, at inference, with the current weights."""
 
-    def __init__(self, model: keras.Model, seen: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        seen: Callable[[int], None] | None = None,
+        scope: objective.Scope = contextlib.nullcontext,
+    ) -> None:
         """Chooses the batch size; tracing happens on the first call.
 
         Args:
           model: the network; it returns logits.
           seen: called with the number of images of each batch (count), such as `Progress.advance`.
+          scope: makes a context for each call of the network, such as `Execution.at_weights`.
         """
         self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
-        self._objective, self._at_once = objective.Objective(model), max(1, PIXELS_AT_ONCE // math.prod(shape))
+        self._objective = objective.Objective(model, scope=scope)
+        self._at_once = max(1, PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
             self._evaluate_batch,
             input_signature=[tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)],
@@ -67,6 +76,50 @@ class Evaluator:
         return Score.of(losses, np.argmax(logits, axis=-1) == split.labels)
 
 
+class BatchStatisticsEvaluator(Evaluator):
+    """Evaluator whose batch normalisation takes mean and variance of each batch, as in training.
+
+    The `use_batch_statistics` of RigL's TF1 code, for weights whose moving averages belong to other weights. All other
+    layers, dropout among them, are at inference.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, seen: Callable[[int], None] | None = None) -> None:
+        """Finds the batch-norm layers.
+
+        Args:
+          model: the network; it returns logits.
+          batch_size: examples per batch (count); a split is divided into equal batches of about that size.
+          seen: called with the number of images of each batch (count).
+
+        Raises:
+          InputError: for a network without batch normalisation.
+        """
+        super().__init__(model, seen)
+        self._batch_size, self._statistics = batch_size, batch_norm.statistics(model)
+        if not self._statistics:
+            raise InputError(f"{model.name} has no batch normalisation; leave --use_batch_statistics out.")
+        self._estimate = batch_norm.BatchNormEstimator(model)
+        self._at = tf.function(self._evaluate_at, autograph=False, reduce_retracing=True)
+
+    def _evaluate_at(
+        self, values: list[tf.Tensor], images: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        found = evaluate_batch(self._objective, images, labels, self._statistics, values)
+        return found.losses, found.outputs
+
+    def logits(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates all examples, each with the statistics of its batch."""
+        size = -(-len(split) // max(1, round(len(split) / self._batch_size)))
+        params, parts = self._objective.params(), []
+        for images, labels in split.batches(size):
+            values = [tf.constant(value) for value in self._estimate(params, [images])]
+            losses, logits = self._at(values, tf.constant(images), tf.constant(labels))
+            parts.append((losses.numpy(), logits.numpy()))
+            self._seen(len(labels))
+        losses, logits = zip(*parts, strict=True)
+        return np.concatenate(losses), np.concatenate(logits)
+
+
 class Measurements:
     """The scalars of a log step; reads model, masks and optimizer and changes none."""
 
@@ -78,6 +131,7 @@ class Measurements:
         *,
         held_size: int,
         initial: Sequence[np.ndarray],
+        scope: objective.Scope = contextlib.nullcontext,
     ) -> None:
         """Puts the held-out batch on the device.
 
@@ -87,6 +141,7 @@ class Measurements:
           dataset: its held-out split is the data of all gradient metrics.
           held_size: maximum number of held-out examples (count).
           initial: trainable values at step 0, the origin of distances.
+          scope: of evaluation, as in `Evaluator`.
         """
         self._model, self._optimizer, self._dataset = model, optimizer, dataset
         self._variables = model.trainable_variables
@@ -96,7 +151,7 @@ class Measurements:
         self._x, self._y = tf.constant(held.images[:held_size]), tf.constant(held.labels[:held_size])
         self._objective = objective.Objective(model)
         self._probe = dead_neurons.UnitProbe(model)
-        self._evaluator = Evaluator(model)
+        self._evaluator = Evaluator(model, scope=scope)
         self._held = tf.function(self._held_scalars, autograph=False)
         self._norm = tf.function(self._gradient_norm, autograph=False)
 

@@ -13,9 +13,9 @@ from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import list_steps
 from sparse_lib.experiment.training import multi_worker
-from sparse_lib.experiment.training.build import Plan, build_model
+from sparse_lib.experiment.training.build import Plan, build_evaluation_scope, build_model
 from sparse_lib.experiment.training.loop import Loop
-from sparse_lib.experiment.training.metrics import Evaluator
+from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Evaluator
 
 # Entries of result.json that the command line prints.
 _RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
@@ -83,12 +83,16 @@ def _follow(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
         return Loop(own, *plan.build(fresh=step == multi_worker.EMPTY)).run()
 
 
-def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict[str, float]:
+def evaluate(
+    experiment: Experiment, checkpoint: str | os.PathLike[str], *, batch_statistics: bool = False
+) -> dict[str, float]:
     """Loss and accuracy of a checkpoint on every split.
 
     Args:
       experiment: names network and data set.
       checkpoint: prefix, run directory or file of Keras; the latter holds no masks, and its zeros count as masked.
+      batch_statistics: whether batch normalisation takes mean and variance of batches of training.batch_size images
+        instead of its moving averages.
 
     Returns:
       `<split>_loss` (nats), `<split>_accuracy` and `sparsity` (fractions).
@@ -97,7 +101,10 @@ def evaluate(experiment: Experiment, checkpoint: str | os.PathLike[str]) -> dict
     sources.load(checkpoint, model)
     splits = {name: split for name, split in experiment.dataset.reported.items() if len(split)}
     progress = Progress("evaluation", sum(map(len, splits.values())), unit="image")
-    evaluator = Evaluator(model, progress.advance)
+    if batch_statistics:
+        evaluator: Evaluator = BatchStatisticsEvaluator(model, experiment.training.batch_size, progress.advance)
+    else:
+        evaluator = Evaluator(model, progress.advance, build_evaluation_scope(experiment, model))
     values: dict[str, float] = {}
     for name, split in splits.items():
         values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluator.evaluate(split)

@@ -1,6 +1,8 @@
 """Compiled training steps: many per call on data in memory, one per call on data from disk."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,12 +12,14 @@ import tensorflow as tf
 from sparse_lib import gradient_flow
 from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
+from sparse_lib.execution import Execution, Plan
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
 from sparse_lib.experiment.data.feeding.stream import TrainingStream
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 from sparse_lib.experiment.runtime.errors import SettingError
-from sparse_lib.objective import call, cross_entropy
+from sparse_lib.experiment.training.sparse_steps import SparseSteps
+from sparse_lib.objective import Scope, call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 
 # Steps per compiled call; a static size, as XLA requires. 100 steps hide the overhead of a call.
@@ -66,7 +70,9 @@ class Steps:
         augmentation: str | None = None,
         label_smoothing: float = 0.0,
         gradient_regularization: float = 0.0,
+        weight_decay_warmup: int = 0,
         jit_compile: bool | None = None,
+        execution: Execution | None = None,
     ) -> None:
         """Moves data in memory to the device; nothing is traced yet.
 
@@ -79,7 +85,9 @@ class Steps:
           augmentation: of the images, as in `Dataset`.
           label_smoothing: share of the target distributed evenly over all classes (fraction).
           gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
+          weight_decay_warmup: steps over which the L2 term rises linearly from 0 (step); 0 has no warm-up.
           jit_compile: whether XLA compiles the loop; None means `wants_xla(model)`.
+          execution: which layers multiply by their active weights alone between mask updates; None means none.
 
         Raises:
           SettingError: if the batch size is not a multiple of the number of replicas.
@@ -93,7 +101,7 @@ class Steps:
         self._model, self._optimizer = model, optimizer
         self._examples = len(train)
         self._batch_size, self._seed, self._penalty = batch_size, seed, gradient_regularization
-        self._smoothing = label_smoothing
+        self._smoothing, self._decay_warmup = label_smoothing, weight_decay_warmup
         self._resident: Resident | None = None
         if isinstance(train.images, EncodedImages):
             self._stream = TrainingStream(
@@ -107,9 +115,13 @@ class Steps:
         else:
             self._resident = Resident(train, augmentation=augmentation, seed=seed)
         jit = wants_xla(model) if jit_compile is None else jit_compile
+        execution = execution or Execution(model, optimizer.masks, "dense")
+        self._sparse = SparseSteps(model.trainable_variables, optimizer, execution, batch_size)
         # Autograph is not needed, and would take longer than the rest of the tracing.
         self._chunk = tf.function(self._run_chunk, jit_compile=jit, autograph=False)
         self._one = tf.function(self._run_one, jit_compile=jit, autograph=False)
+        self._sparse_chunk = tf.function(self._run_sparse_chunk, autograph=False)
+        self._sparse_one = tf.function(self._run_sparse_one, autograph=False)
         self._begin_update = tf.function(self._run_begin_update, autograph=False)
         self._finish_update = tf.function(self._run_finish_update, autograph=False)
 
@@ -124,6 +136,15 @@ class Steps:
         self._strategy.experimental_distribute_values_from_function(note)
         share = self._batch_size // self._replicas
         return range(min(replicas) * share, (max(replicas) + 1) * share)
+
+    @property
+    def evaluation_scope(self) -> Scope:
+        """Makes a context for evaluation, in which layers are executed as in training."""
+        return self._sparse.execution.at_weights
+
+    def explain_execution(self) -> dict[str, str]:
+        """Describes how each sparse kernel is executed at the present density, by name."""
+        return self._sparse.explain()
 
     def indices(self, step: int, steps: int) -> np.ndarray:
         """Returns the examples of the batches of consecutive steps, [steps, batch_size] int32.
@@ -147,13 +168,16 @@ class Steps:
         Returns:
           Loss and number of correct examples of each step.
         """
+        plan = () if with_updates else self._sparse.plan()
+        one = functools.partial(self._sparse_one, plan) if plan else functools.partial(self._one, with_updates)
+        chunk = functools.partial(self._sparse_chunk, plan) if plan else functools.partial(self._chunk, with_updates)
         if self._resident is None:
-            taken = [self._one(*self._feed(step + i), with_updates=with_updates) for i in range(steps)]
+            taken = [one(*self._feed(step + i)) for i in range(steps)]
             return ChunkResult(*(np.array([value.numpy() for value in values]) for values in zip(*taken, strict=True)))
         orders = self._resident.orders(self.indices(step, steps), step)
         padded = np.zeros((CHUNK, *orders.shape[1:]), np.int32)
         padded[:steps] = orders
-        losses, correct = self._chunk(tf.constant(padded), tf.constant(steps), with_updates=with_updates)
+        losses, correct = chunk(tf.constant(padded), tf.constant(steps))
         return ChunkResult(losses.numpy()[:steps], correct.numpy()[:steps])
 
     def begin_mask_update(self, step: int) -> tuple[ChunkResult, list[Any]]:
@@ -175,6 +199,7 @@ class Steps:
           gradients: from `begin_mask_update`.
         """
         self._finish_update(gradients)
+        self._sparse.invalidate()
 
     def _feed(self, step: int) -> tuple[Any, ...]:
         """Returns the input of a step: row orders for images in memory, else the images and labels of each replica."""
@@ -205,21 +230,21 @@ class Steps:
         (orders,) = feed
         return self._resident.batch(tf.slice(orders, [start, 0], [share, -1]))
 
-    def _gradients(self, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Returns the contributions of this replica: loss, number of correct examples, and gradients."""
+    def _gradients(self, *feed_and_weights: Any) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Returns the contributions of this replica: loss, number of correct examples, and gradients by weights."""
+        *feed, weights = feed_and_weights
         images, labels = self._batch(*feed)
-        variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
             loss = tf.reduce_mean(cross_entropy(labels, logits))
             objective = self._smooth(loss, logits)
             if self._penalty:
-                objective += self._gradient_penalty(images, labels)
+                objective += self._gradient_penalty(images, labels, weights)
             if self._model.losses:
-                objective += tf.add_n(self._model.losses)
+                objective += self._warm_up(tf.add_n(self._model.losses))
             share = objective / self._replicas
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
-        return loss / self._replicas, correct, tape.gradient(share, variables)
+        return loss / self._replicas, correct, tape.gradient(share, weights)
 
     def _smooth(self, loss: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy with targets (1 - s) one-hot + s / classes (Szegedy et al. 2016, section 7)."""
@@ -229,13 +254,19 @@ class Steps:
         uniform = tf.reduce_mean(tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1))
         return (1 - self._smoothing) * loss + self._smoothing * uniform
 
-    def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        variables = self._model.trainable_variables
+    def _warm_up(self, penalty: tf.Tensor) -> tf.Tensor:
+        """L2 term times min(1, step / warm-up)."""
+        if not self._decay_warmup:
+            return penalty
+        step = tf.cast(self._optimizer.iterations, penalty.dtype)
+        return penalty * tf.minimum(step / self._decay_warmup, 1.0)
+
+    def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor, weights: Sequence[Any]) -> tf.Tensor:
         with tf.GradientTape() as tape:
             # Not the model itself: the penalty must not update batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
             loss = self._smooth(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.apply_masks(tape.gradient(loss, variables), self._optimizer.masks.aligned(variables))
+        masked = gradient_flow.apply_masks(tape.gradient(loss, weights), self._optimizer.masks.aligned(weights))
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
     def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -244,22 +275,12 @@ class Steps:
         total = tf.distribute.ReduceOp.SUM
         return self._strategy.reduce(total, loss, None), self._strategy.reduce(total, correct, None)
 
-    def _run_chunk(self, orders: tf.Tensor, steps: tf.Tensor, *, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
-        correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
+    def _run_chunk(self, with_updates: bool, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _repeat(lambda order: self._run_one(with_updates, order), orders, steps)
 
-        def body(
-            i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray
-        ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
-            loss, right = self._run_one(orders[i], with_updates=with_updates)
-            return i + 1, losses.write(i, loss), correct.write(i, right)
-
-        _, losses, correct = tf.while_loop(lambda i, *_: i < steps, body, (0, losses, correct), parallel_iterations=1)
-        return losses.stack(), correct.stack()
-
-    def _run_one(self, *feed: Any, with_updates: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def _run_one(self, with_updates: bool, *feed: Any) -> tuple[tf.Tensor, tf.Tensor]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss, correct, gradients = self._gradients(*feed)
+            loss, correct, gradients = self._gradients(*feed, self._model.trainable_variables)
             if with_updates:
                 self._optimizer.apply(gradients)
             else:
@@ -268,9 +289,17 @@ class Steps:
 
         return self._sum_over_replicas(*distribute.per_replica(self._strategy, step, *feed))
 
+    def _run_sparse_chunk(self, plan: Plan, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._sparse.unpacked_at_end(plan) as step:
+            return _repeat(lambda order: step(functools.partial(self._gradients, order)), orders, steps)
+
+    def _run_sparse_one(self, plan: Plan, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._sparse.unpacked_at_end(plan) as step:
+            return step(functools.partial(self._gradients, *feed))
+
     def _run_begin_update(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            loss, correct, gradients = self._gradients(*feed)
+            loss, correct, gradients = self._gradients(*feed, self._model.trainable_variables)
             reduced = self._optimizer.reduce(gradients)
             if not self._optimizer.updater.replaces_step:
                 self._optimizer.train_step(reduced)
@@ -281,3 +310,20 @@ class Steps:
 
     def _run_finish_update(self, gradients: list[Any]) -> None:
         distribute.per_replica(self._strategy, self._optimizer.mask_step, gradients)
+
+
+def _repeat(
+    step: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], orders: tf.Tensor, steps: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes steps one after the other; returns their losses and numbers of correct examples, [CHUNK]."""
+    losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
+    correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
+
+    def body(
+        i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
+        loss, right = step(orders[i])
+        return i + 1, losses.write(i, loss), correct.write(i, right)
+
+    _, losses, correct = tf.while_loop(lambda i, *_: i < steps, body, (0, losses, correct), parallel_iterations=1)
+    return losses.stack(), correct.stack()

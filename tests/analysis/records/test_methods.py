@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from analysis.figures import style
+from analysis.figures import palette
 from analysis.records import gin_text, methods
 from sparse_lib import updaters
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
@@ -142,9 +142,9 @@ def test_order_is_that_of_the_tables():
 def test_every_updater_and_score_has_a_label_and_a_look():
     bases = {*updaters.REGISTRY, *METHODS}
     assert bases <= set(methods.BASES)
-    looks = {base: style.look(base) for base in methods.BASES}
+    looks = {base: palette.look(base) for base in methods.BASES}
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
-    assert style.look("noisy_rigl") == style.look("noisy_rigl") != style.look("dense")
+    assert palette.look("noisy_rigl") == palette.look("noisy_rigl") != palette.look("dense")
 
 
 @pytest.mark.parametrize(

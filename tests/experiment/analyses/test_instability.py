@@ -3,20 +3,13 @@
 import csv
 import dataclasses
 import json
-import os
 import pathlib
-import signal
-import sys
 
 import gin
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-import interpolate as entry_point
 from sparse_lib.experiment.analyses import instability, interpolation, solutions
-from sparse_lib.experiment.command_line import cli, commands
-from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import InstabilitySettings, InterpolateSettings
 from sparse_lib.experiment.config.experiment import Experiment
@@ -24,11 +17,12 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.build import build_model, build_run, plan_run
+from sparse_lib.experiment.training.build import build_evaluation_scope, build_model, build_run, plan_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
 from tests.experiment import tiny
+from tests.experiment.interruptions import asked_to_stop
 
 LAST = 24
 METHODS = {
@@ -162,7 +156,7 @@ def test_barriers_by_hand(measured):
     model = build_model(made)
     kernels = made.network.kernels(model)
     ends = [solutions.read(directory / "step-0" / f"data-seed-{seed}", model, kernels) for seed in (1, 2)]
-    evaluate = solutions.PointEvaluator(model, made.dataset)
+    evaluate = solutions.PointEvaluator(model, made.dataset, build_evaluation_scope(made, model))
 
     def at(a):
         pairs = zip(ends[0].values, ends[1].values, strict=True)
@@ -221,7 +215,7 @@ def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
     def stopped(self, *args, **options):
         calls.append(args)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            asked_to_stop()
         return original(self, *args, **options)
 
     with monkeypatch.context() as patch:
@@ -322,29 +316,9 @@ BINDINGS = [
 ]
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process and returns its exit status and error line."""
-
-    def run_main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interpolate.py", *map(str, arguments)])
-        gin.clear_config()
-        capsys.readouterr()
-        entry_point.define_mode()
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
-            cli.run(entry_point.main)
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return caught.value.code, errors[0].removeprefix("error: ") if errors else ""
-
-    yield run_main
-    gin.clear_config()
-
-
-def test_the_command_line(call, tmp_path):
+def test_the_command_line(call, train_by_command, tmp_path):
     parent, out = tmp_path / "parent", tmp_path / "out"
-    gin.clear_config()
-    entry_point.define_mode()
-    commands.train(Options(seed=4, gin_bindings=BINDINGS), parent, overwrite=False)
+    train_by_command(parent, BINDINGS, seed=4)
     few = [f"--gin_bindings=instability.{said}" for said in ("steps=(3,)", "data_seeds=(1,4)", "points=3")]
     assert call("--mode=instability", f"--logdir={out}", f"--run={parent}", *few) == (0, "")
     assert len(rows(out)) == 3

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -11,16 +10,11 @@ import subprocess
 import sys
 import time
 
-import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
-import interpolate as entry_point
 from sparse_lib.experiment.analyses import curves, interpolation, solutions
-from sparse_lib.experiment.command_line import cli, commands
-from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config.analyses import InterpolateSettings
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.networks import MLP
@@ -31,6 +25,7 @@ from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.build import build_model
 from sparse_lib.experiment.training.metrics import Evaluator
 from tests.experiment import tiny
+from tests.experiment.interruptions import asked_to_stop, power_cut
 
 ROOT = pathlib.Path(__file__).parents[3]
 SPLITS = ("train", "validation", "test")
@@ -301,14 +296,6 @@ def killed_at(monkeypatch, owner, name, place, how):
     return calls
 
 
-def power_cut():
-    raise ZeroDivisionError
-
-
-def asked_to_stop():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize(("how", "error"), [(power_cut, ZeroDivisionError), (asked_to_stop, Interrupted)])
 @pytest.mark.parametrize("kind", ["mlp", "norm"])
 def test_a_killed_interpolation_goes_on(kind, how, error, go, tmp_path, monkeypatch):
@@ -541,33 +528,12 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(train_by_command, tmp_path_factory):
     """Two runs as the command line leaves them."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
-        gin.clear_config()
-        entry_point.define_mode()
-        commands.train(Options(seed=seed, gin_bindings=TINY), folder / f"seed{seed}", overwrite=False)
-    gin.clear_config()
+        train_by_command(folder / f"seed{seed}", TINY, seed=seed)
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process and returns its exit status and error line."""
-
-    def run_main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interpolate.py", *arguments])
-        gin.clear_config()
-        capsys.readouterr()
-        entry_point.define_mode()
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
-            cli.run(entry_point.main)
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return caught.value.code, errors[0].removeprefix("error: ") if errors else ""
-
-    yield run_main
-    gin.clear_config()
 
 
 def command(runs, out, *more):

@@ -1,27 +1,21 @@
 """Pictures of the loss: solutions lie at their plain losses, and a killed grid ends like one that was not."""
 
 import json
-import os
 import pathlib
-import signal
-import sys
 
 import gin
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from sklearn.decomposition import PCA
 
-import interpolate as entry_point
 from sparse_lib.experiment.analyses import grids, solutions, surfaces
-from sparse_lib.experiment.command_line import cli, commands
-from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.build import build_model
+from sparse_lib.experiment.training.build import build_evaluation_scope, build_model
 from tests.experiment import tiny
+from tests.experiment.interruptions import asked_to_stop, power_cut
 
 SPARSE = {"masks": {"sparsity": 0.6}, "mask_updater": {"update_alg": "rigl", "update_freq": 5}}
 NORM = type(tiny.SIZES["mlp"])(hidden_sizes=(12, 8), use_batch_norm=True)
@@ -163,7 +157,7 @@ def test_statistics_are_estimated_again_on_a_plane(runs, tmp_path):
     made = experiment("norm")
     model = build_model(made)
     estimate = solutions.make_batch_norm_estimator(model, made.dataset.train, batches=2, batch_size=50, seed=0)
-    evaluate = solutions.PointEvaluator(model, made.dataset)
+    evaluate = solutions.PointEvaluator(model, made.dataset, build_evaluation_scope(made, model))
     solution = values_of("norm", runs("norm") / f"ckpt-{CORNERS[0]}")
     expected = evaluate(solution.values, estimate(solution.values))["test"]
     assert summary["solutions"][0]["on_plane"]["test"] == expected._asdict()
@@ -201,14 +195,6 @@ def test_chosen_checkpoints_of_a_way(runs, tmp_path):
     assert summary["steps"] == [0, 6, 12, 24]
     with pytest.raises(RunError, match="There is no checkpoint"):
         draw(runs, tmp_path / "other", name="trajectory", ckpt_ids=(0, 6, 13, 24))
-
-
-def power_cut():
-    raise ZeroDivisionError
-
-
-def asked_to_stop():
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(("how", "error"), [(power_cut, ZeroDivisionError), (asked_to_stop, Interrupted)])
@@ -313,32 +299,11 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(train_by_command, tmp_path_factory):
     """A run as the command line leaves it."""
     directory = tmp_path_factory.mktemp("runs") / "run"
-    gin.clear_config()
-    entry_point.define_mode()
-    commands.train(Options(gin_bindings=TINY), directory, overwrite=False)
-    gin.clear_config()
+    train_by_command(directory, TINY)
     return directory
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process and returns its exit status and error line."""
-
-    def run_main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interpolate.py", *map(str, arguments)])
-        gin.clear_config()
-        capsys.readouterr()
-        entry_point.define_mode()
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
-            cli.run(entry_point.main)
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return caught.value.code, errors[0].removeprefix("error: ") if errors else ""
-
-    yield run_main
-    gin.clear_config()
 
 
 def test_the_command_lines(call, trained, tmp_path):

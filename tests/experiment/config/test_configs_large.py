@@ -43,6 +43,7 @@ UPDATERS = {
     "snfs": updaters.SNFS,
     "snfs_redistributed": updaters.SNFS,
     "srigl": updaters.SRigL,
+    "static_reinit": updaters.StaticReinit,
     "topkast": updaters.TopKAST,
 }
 
@@ -79,7 +80,7 @@ def settings(network, method="dense", *bindings):
 def test_every_network_and_method_has_its_file():
     assert {*UPDATERS, *FROM_PRUNING, *FROM_DENSE, "static"} == set(METHODS)
     named = {settings(network)["network"].network_name for network in NETWORKS}
-    assert named == {"wide_resnet", "resnet", "vgg16", "mobilenet", "vit", "gru"}
+    assert named == {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -130,6 +131,22 @@ def test_headers_tell_what_a_file_is_and_those_of_networks_the_command():
         assert path.read_text().startswith("# "), path
         if path.stem in NETWORKS:
             assert f"--gin_config=configs/networks/{path.name}" in path.read_text()
+
+
+def test_protocols_that_are_read_last():
+    files = ["networks/resnet50", "methods/rigl", "protocols/sgdr"]
+    gin_files.parse([str(CONFIGS / f"{file}.gin") for file in files], [])
+    rate = gin_names.optimizer().rate(32_000)
+    # Cycles of 1564 and 2346 steps; the peak halves.
+    for step, value in {0: 1.6, 782: 0.8, 1564: 0.8, 1564 + 1173: 0.4, 1564 + 2346: 0.4}.items():
+        assert float(rate(step)) == pytest.approx(value, rel=1e-4)
+    for mode in ("rigl", "snip"):
+        gin.clear_config()
+        gin_files.parse([str(CONFIGS / f"{mode}.gin"), str(CONFIGS / "protocols" / "rigl_tf2.gin")], [])
+        updater, oneshot, training = gin_names.mask_updater(), gin_names.oneshot(), gin_names.training()
+        assert (updater.replaces_step, updater.growth_gradient) == (False, "held_out")
+        assert (oneshot.scope, oneshot.count_examples(1000)) == ("layer", 5000)
+        assert (training.save_update_pairs, training.keep_checkpoints) == (True, None)
 
 
 def test_published_settings_of_methods():
@@ -291,6 +308,8 @@ def test_every_method_trains(images, tmp_path, method):
         ("mobilenet_v1", ["mobilenet.width = 0.25"]),
         ("mobilenet_v2", ["mobilenet.width = 0.25"]),
         ("vgg16", ["vgg16.width = 0.125"]),
+        ("vgg11", ["vgg11.width = 0.125"]),
+        ("resnet50_v2", ["resnet.depth = 18", "resnet.width = 0.125"]),
         ("vit_ti", ["vit.patch_size = 16", "vit.depth = 2", "optimizer.schedule = 'constant'"]),
     ],
 )

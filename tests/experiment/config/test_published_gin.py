@@ -1,12 +1,15 @@
 """The gin files that rigl_tf2 publishes are understood as they are: what each binds, without its comments."""
 
+import dataclasses
+
 import gin
 import numpy as np
 import pytest
 
-from sparse_lib import updaters
+from sparse_lib import oneshot, updaters
 from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.training.build import build_run
 from tests.experiment import tiny
@@ -234,6 +237,68 @@ def test_trains(name, pruned, tmp_path):
     assert (tmp_path / "run" / files.MASK_UPDATES).exists() == (method is not updaters.Static)
     is_dense = mode in ("dense", "small_dense")
     assert result["sparsity"] == pytest.approx(0 if is_dense else 0.98 if prefix else 0.95, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_pairs_around_updates_are_saved_as_there(name, tmp_path):
+    made = described(tmp_path, PUBLISHED[name])
+    updates = name.removeprefix("mlp_") in ("rigl", "set", "rigl_s", "rigl_grasp", "rigl_auto")
+    assert made.training.save_update_pairs == updates
+    assert not described(tmp_path, PUBLISHED[name], ["training.save_update_pairs = False"]).training.save_update_pairs
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_one_shot_scores_are_of_as_many_images_as_there(name, tmp_path, monkeypatch):
+    made = described(tmp_path, PUBLISHED[name], ["lenet5.hidden_sizes = (2, 3, 10, 8)"])
+    seen = []
+
+    def scored(self, objective, kernels, batches, **_):
+        seen.append(sum(len(y) for _, y in batches))
+        return [np.ones(kernel.shape, bool) for kernel in kernels.values()]
+
+    for method in oneshot.METHODS.values():
+        monkeypatch.setattr(method, "masks", scored)
+    for bound in (100, 700, 5000):
+        made = dataclasses.replace(made, training=dataclasses.replace(made.training, val_batch_size=bound))
+        build_run(made, fresh=True)
+    # The digits have 1,257 training images.
+    assert seen == [100, 700, 1257]
+    named = dataclasses.replace(made, oneshot=dataclasses.replace(made.oneshot, method=name))
+    build_run(named, fresh=True)
+    assert seen[-1] == 1000
+
+
+def test_seeds_may_be_called_stateless(tmp_path):
+    for value in (True, False):
+        made = described(tmp_path, PUBLISHED["set"], [f"mask_updater.use_stateless = {value}"])
+        assert made.mask_updater.use_stateless is value
+
+
+def test_growth_and_schedules_of_the_tf1_code(tmp_path):
+    """`--drop_fraction_anneal=exponential_3 --grow_init=grad_scale_10` and its schedule from step 200 to 1,000."""
+    bindings = ["mask_updater.growth_init = 'grad_scale_10'", "mask_updater.init_drop_fraction = 0.4"]
+    bindings += ["mask_updater.begin_step = 200", "mask_updater.last_update_step = 1000", "masks.sparsity = 0.5"]
+    # Half-way: (1/2)^3 of the fraction, half of it, and (1/2)^(1/2).
+    for schedule, begins, half in (
+        ("exponential_3", "0", 0.05),
+        ("exponential_.5", "0", 0.4 * 0.5**0.5),
+        ("exponential", "0", 0.2),
+        ("cosine", "'begin_step'", 0.2),
+        ("power", "'begin_step'", 0.05),
+        ("power", "200", 0.05),
+    ):
+        made = described(
+            tmp_path,
+            "mask_updater.update_alg = 'rigl'\n",
+            [*bindings, f"mask_updater.schedule_alg = '{schedule}'", f"mask_updater.anneal_begin = {begins}"],
+        )
+        updater = made.mask_updater.build(None, lambda _: 0.1, peak_rate=0.1, total_steps=2000, dense_start=False)
+        assert updater.growth_init == "grad_scale_10"
+        found = [updater.drop_fraction_at(step) for step in (0, 200, 600, 1000)]
+        np.testing.assert_allclose(found, [0.4, 0.4, half, 0], rtol=1e-5, atol=1e-7)
+    for binding in ("schedule_alg = 'exponential_0'", "schedule_alg = 'cosine_3'", "growth_init = 'grad_scal_3'"):
+        with pytest.raises(SettingError, match=binding.split(" ")[0]):
+            described(tmp_path, "", [f"mask_updater.{binding}"])
 
 
 def test_analyses_are_understood(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from sparse_lib import api, distributions
-from sparse_lib.experiment.networks import GRU, NETWORKS, VGG16, MobileNet, ResNet, Style, ViT, WideResNet
+from sparse_lib.experiment.networks import GRU, NETWORKS, VGG11, VGG16, VGG19, MobileNet, ResNet, Style, ViT, WideResNet
 from sparse_lib.experiment.networks.common import Dropout
 from sparse_lib.experiment.networks.resnet import PaddedShortcut
 from sparse_lib.experiment.runtime.errors import SettingError
@@ -50,6 +50,13 @@ def count(variables):
         slow(ResNet, IMAGENET, {"depth": 34}, 21_797_672),
         slow(ResNet, IMAGENET, {"version": "v1"}, 25_557_032),
         slow(VGG16, IMAGENET, {}, 138_357_544),
+        slow(VGG11, IMAGENET, {}, 132_863_336),
+        slow(VGG19, IMAGENET, {}, 143_667_240),
+        # 9 input channels x output channels of every convolution, and 512 x 1000.
+        (VGG11, IMAGENET, POOLED, 9 * 1_024_192 + 512_000),
+        (VGG19, IMAGENET, POOLED, 9 * 2_224_320 + 512_000),
+        # timm's resnetv2_50.
+        (ResNet, IMAGENET, {"version": "v2"}, 25_549_352),
         # He et al. 2016, table 6: 0.27M, 0.46M, 0.66M; to the unit from common implementations.
         (ResNet, CIFAR, {"depth": 20}, 269_722),
         slow(ResNet, CIFAR, {"depth": 32}, 464_154),
@@ -177,12 +184,35 @@ def test_the_stem_of_a_resnet(image, depth, stem, expected):
     assert any(layer.name == "stem_pool" for layer in model.layers) == (expected == 7)
 
 
+def test_preactivation_blocks_are_those_of_the_paper():
+    """He et al. 2016, arXiv 1603.05027: x + F(relu(norm(x))), with nothing after the addition."""
+    model = ResNet(depth=8, width=0.5, version="v2").build((16, 16, 3), 10, Style(seed=1))
+    random = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name in ("gamma", "beta", "moving_mean"):
+            variable.assign(random.normal(size=variable.shape))
+    layer, images = model.get_layer, random.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    x = layer("stem")(images)
+    for group in (1, 2, 3):
+        name = f"group{group}_block0"
+        active = tf.nn.relu(layer(f"{name}_pre_norm")(x))
+        shortcut = x
+        if group > 1:
+            shortcut = tf.pad(active[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [0, active.shape[-1]]])
+        y = active if group == 1 else tf.pad(active, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        y = tf.nn.relu(layer(f"{name}_conv1_norm")(layer(f"{name}_conv1")(y)))
+        x = shortcut + layer(f"{name}_conv2")(y)
+    pooled = tf.reduce_mean(tf.nn.relu(layer("last_norm")(x)), [1, 2])
+    np.testing.assert_allclose(model(images), layer("logits")(pooled), rtol=1e-4, atol=1e-4)
+
+
 # The deep ones repeat what the others show.
 DEEP = ("resnet18", "mobilenet_v2")
 SMALL = {
     "wide_resnet": (WideResNet, ((16, 16, 3), 10), {"depth": 10, "width": 0.5}),
     "resnet8": (ResNet, ((16, 16, 3), 10), {"depth": 8, "width": 0.5}),
     "resnet18": (ResNet, ((16, 16, 3), 10), {"depth": 18, "width": 0.125}),
+    "resnet8_v2": (ResNet, ((16, 16, 3), 10), {"depth": 8, "width": 0.5, "version": "v2"}),
     "vgg16": (VGG16, ((32, 32, 3), 10), {"width": 0.0625}),
     "mobilenet_v1": (MobileNet, ((32, 32, 3), 10), {"width": 0.25}),
     "mobilenet_v2": (MobileNet, ((32, 32, 3), 10), {"width": 0.25, "version": 2}),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import gin
 import numpy as np
@@ -22,13 +23,26 @@ def experiment():
     return tiny.experiment(masks={"sparsity": 0.8}, mask_updater=updates)
 
 
+@pytest.fixture(scope="module")
+def trained(experiment, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    return directory, tiny.train(experiment, directory)
+
+
 @pytest.fixture
-def stopped(experiment, tmp_path):
-    """A run of 24 steps whose last checkpoint is that of step 12, and its result."""
-    result = tiny.train(experiment, tmp_path / "run")
-    for path in [*(tmp_path / "run").glob("ckpt-24.*"), tmp_path / "run" / files.RESULT]:
+def finished(trained, tmp_path):
+    """A run of 24 steps, and its result."""
+    directory, result = trained
+    return shutil.copytree(directory, tmp_path / "run"), result
+
+
+@pytest.fixture
+def stopped(finished):
+    """The same run with step 12 as its last checkpoint."""
+    directory, result = finished
+    for path in [*directory.glob("ckpt-24.*"), directory / files.RESULT]:
         path.unlink()
-    return tmp_path / "run", result
+    return directory, result
 
 
 def snapshot(folder):
@@ -59,9 +73,8 @@ def test_a_damaged_file_stops_a_resumed_run_before_it_changes_anything(name, sto
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b'{"test_accuracy": []}', b"\xff", b"[" * 100_000])
-def test_a_damaged_result_is_named_and_measured_again(content, stopped, experiment):
-    directory, result = stopped
-    tiny.train(experiment, directory)
+def test_a_damaged_result_is_named_and_measured_again(content, finished, experiment):
+    directory, result = finished
     path = directory / files.RESULT
     path.write_bytes(content)
     message = error_of(lambda: tiny.train(experiment, directory))

@@ -250,6 +250,7 @@ def test_measuring_does_not_move_the_run(rigl, tmp_path):
     assert_same(directory, tmp_path)
 
 
+@pytest.mark.slow
 def test_measuring_does_not_move_a_convolutional_run(tmp_path):
     for log_freq in (5, 12):
         of = tiny.experiment(
@@ -262,7 +263,7 @@ def test_measuring_does_not_move_a_convolutional_run(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({**SPARSE, "mask_updater": {"update_alg": "topkast"}}, id="topkast"),
+        pytest.param({**SPARSE, "mask_updater": {"update_alg": "topkast"}}, id="topkast", marks=pytest.mark.slow),
         pytest.param({**SPARSE, "mask_updater": {"update_alg": "snfs", "update_freq": 1}}, id="snfs_at_every_step"),
     ],
 )
@@ -451,6 +452,7 @@ with strategy.scope():
 """
 
 
+@pytest.mark.slow
 def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
     # Of their own process: its collective operations would meet those of the two replicas.
     settings = json.dumps({**RIGL, "training": {"save_update_pairs": True}})
@@ -459,19 +461,17 @@ def test_four_replicas_train_as_one_device_does(rigl, tmp_path):
     assert_trained_alike(rigl[1], tmp_path)
 
 
-def test_bfloat16_computes_and_float32_keeps(tmp_path):
-    of = tiny.experiment(**RIGL, network={"network_name": "mlp", "compute_dtype": "bfloat16"})
+def test_bfloat16_computes_and_float32_keeps(rigl, tmp_path):
+    plain, directory, exact = rigl
+    of = dataclasses.replace(plain, network=dataclasses.replace(plain.network, compute_dtype="bfloat16"))
     model = build_model(of)
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16"}
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     result = tiny.train(of, tmp_path / "run")
-    exact = tiny.train(
-        dataclasses.replace(of, network=dataclasses.replace(of.network, compute_dtype="float32")), tmp_path / "exact"
-    )
     first, last = tiny.lines(tmp_path / "run")[0], tiny.lines(tmp_path / "run")[-1]
     assert last["test_loss"] < first["test_loss"]
     # Eight bits of mantissa: the same start, another end.
-    assert first["test_loss"] == pytest.approx(tiny.lines(tmp_path / "exact")[0]["test_loss"], rel=2e-2)
+    assert first["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"], rel=2e-2)
     assert result["sparsity"] == exact["sparsity"]
     assert keras.config.dtype_policy().name == "float32"
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.networks import MLP
 from sparse_lib.experiment.training import metrics
 from sparse_lib.experiment.training.build import build_run
-from sparse_lib.experiment.training.metrics import Evaluator, Measurements, select_held_out
+from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Evaluator, Measurements, select_held_out
 from tests.experiment import tiny
 
 
@@ -96,3 +97,30 @@ def test_gradients_are_measured_on_what_is_held_out():
     assert select_held_out(dataset) is dataset.validation
     empty = Split(dataset.validation.images[:0], dataset.validation.labels[:0])
     assert select_held_out(Dataset("none", dataset.train, empty, dataset.test, num_classes=10)) is dataset.train
+
+
+def test_batch_statistics_are_those_of_each_batch(made):
+    normed = build_run(tiny.experiment(sizes=MLP(hidden_sizes=(12, 8), use_batch_norm=True)), fresh=True).model
+    split = tiny.dataset().test
+    before = [v.numpy().copy() for v in normed.variables]
+    losses, logits = BatchStatisticsEvaluator(normed, 24).logits(split)
+
+    # 50 images in 2 batches; in numpy, every layer with mean and biased variance of its batch.
+    def forward(batch):
+        x = batch.reshape(len(batch), -1).astype(np.float64)
+        for index in (1, 2):
+            dense, norm = normed.get_layer(f"dense{index}"), normed.get_layer(f"dense{index}_norm")
+            x = np.maximum(x @ dense.kernel.numpy() + dense.bias.numpy(), 0)
+            x = (x - x.mean(0)) / np.sqrt(x.var(0) + norm.epsilon) * norm.gamma.numpy() + norm.beta.numpy()
+        last = normed.get_layer("dense3")
+        return x @ last.kernel.numpy() + last.bias.numpy()
+
+    expected = np.concatenate([forward(split.images[:25]), forward(split.images[25:])])
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    shifted = expected - expected.max(1, keepdims=True)
+    entropies = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(split)), split.labels]
+    np.testing.assert_allclose(losses, entropies, rtol=1e-3, atol=1e-4)
+    for variable, value in zip(normed.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    with pytest.raises(InputError, match="lenet5 has no batch normalisation; leave --use_batch_statistics out"):
+        BatchStatisticsEvaluator(made.model, 24)

@@ -92,6 +92,7 @@ def single(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_device(single, tmp_path):
     directory = tmp_path / "run"
     assert finish(start(directory, tmp_path)) == [0, 0], (tmp_path / "log0").read_text()

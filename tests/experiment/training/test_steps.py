@@ -164,3 +164,24 @@ def test_label_smoothing_is_that_of_keras_and_leaves_the_reported_loss_alone(smo
 def test_label_smoothing_out_of_range_is_refused(value):
     with pytest.raises(SettingError, match=r"training.label_smoothing=.* must be at least 0 and below 1"):
         TrainingSettings(label_smoothing=value)
+
+
+def test_weight_decay_warms_up():
+    """Steps of plain gradient descent on a loss of L2 alone: w <- w (1 - 2 rate decay min(1, t / 4))."""
+    network = {"network_name": "mlp", "weight_decay": 0.5, "weight_decay_warmup": 4}
+    made = build_run(
+        tiny.experiment(network=network, optimizer={"name": "sgd", "learning_rate": 0.1, "schedule": "constant"}),
+        fresh=True,
+    )
+    plain = build_run(
+        tiny.experiment(optimizer={"name": "sgd", "learning_rate": 0.1, "schedule": "constant"}), fresh=True
+    )
+    kernel, bare = (of.model.get_layer("dense3").kernel for of in (made, plain))
+    for step in range(6):
+        for variable, value in zip(plain.model.variables, made.model.variables, strict=True):
+            variable.assign(value)
+        before = kernel.numpy()
+        for of in (made, plain):
+            of.steps.run(step, 1)
+        shrunk = 2 * 0.1 * 0.5 * min(1.0, step / 4) * before
+        np.testing.assert_allclose(bare.numpy() - kernel.numpy(), shrunk, rtol=1e-3, atol=1e-6)

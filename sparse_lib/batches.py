@@ -12,6 +12,9 @@ from sparse_lib._utils.errors import InputError
 
 _ADVICE = "pass (x, y) arrays, a tf.data.Dataset of (x, y) batches, or a list of (x, y) batches"
 
+# Examples per pass of every measurement that is not told otherwise (count).
+BATCH_SIZE = 1000
+
 
 class Batches:
     """Batches (x, y) of a finite data set, identical in every pass.
@@ -35,12 +38,13 @@ class Batches:
         self._count = math.ceil(examples / batch_size)
 
     @classmethod
-    def of(cls, data: Any, batch_size: int) -> Self:
+    def of(cls, data: Any, batch_size: int = BATCH_SIZE) -> Self:
         """Batches of arrays, of a dataset, or of other batches.
 
         Args:
-          data: a tuple (x, y) of arrays or nested structures of arrays; a finite `tf.data.Dataset` of such batches; or
-            a list or other iterable of such batches, which is read into memory.
+          data: a tuple (x, y) of arrays or nested structures of arrays; a finite `tf.data.Dataset` of such batches; a
+            `keras.utils.PyDataset`; a list or other iterable of such batches, which is read into memory, once; or
+            `Batches`, which stay as they are.
           batch_size: examples per batch (count); the last batch may be smaller. Given batches of different shapes, such
             as sentences padded to the longest in the batch, are not joined, only split.
 
@@ -52,8 +56,12 @@ class Batches:
         """
         if batch_size < 1:
             raise InputError(f"The batch size must be at least 1, got {batch_size}.")
+        if isinstance(data, cls):
+            return data
         if isinstance(data, tf.data.Dataset):
             return cls._of_dataset(data, batch_size)
+        if isinstance(data, keras.utils.PyDataset):
+            data = [data[index] for index in range(_count_batches(data))]
         parts = [_Arrays(part, batch_size) for part in ([data] if isinstance(data, tuple) else _concatenate(data))]
         batches = cls(_Chained(parts), sum(part.examples for part in parts), batch_size)
         batches._count = sum(math.ceil(part.examples / batch_size) for part in parts)
@@ -65,6 +73,8 @@ class Batches:
             raise InputError("The dataset is infinite: take a finite number of batches of it, `dataset.take(n)`.")
         if not isinstance(data.element_spec, tuple) or len(data.element_spec) != 2:
             raise InputError(f"The dataset yields {data.element_spec}: {_ADVICE}.")
+        if any(spec.shape.rank == 0 for spec in keras.tree.flatten(data.element_spec)):
+            raise InputError("The dataset yields single examples: give batches, `dataset.batch(n)`.")
         source = _rebatch(data, batch_size).prefetch(1)
         counts = [count_examples(x) for x, _ in source]
         if not sum(counts):
@@ -93,6 +103,13 @@ def count_examples(x: Any) -> int:
       Length of the first tensor (count).
     """
     return int(keras.tree.flatten(x)[0].shape[0])
+
+
+def _count_batches(data: keras.utils.PyDataset) -> int:
+    count = data.num_batches
+    if count is None:
+        raise InputError("The PyDataset has no number of batches: give it one, or pass a list of its batches.")
+    return int(count)
 
 
 def _rebatch(data: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:

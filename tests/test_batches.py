@@ -1,10 +1,11 @@
 """Batches: every example once, the same at every visit, at most two shapes."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparse_lib.curvature import Batches
+from sparse_lib.batches import Batches
 
 X = np.arange(22, dtype=np.float32).reshape(11, 2)
 Y = np.arange(11)
@@ -16,12 +17,24 @@ def uneven():
         yield X[start:stop], Y[start:stop]
 
 
+class Sequence(keras.utils.PyDataset):
+    """Batches by number, as Keras' own data loaders give them; without an end of its own."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(4 * (index % 3), 4 * (index % 3) + 4)
+        return X[rows], Y[rows]
+
+
 SOURCES = {
     "arrays": lambda: (X, Y),
     "tensors": lambda: (tf.constant(X), tf.constant(Y)),
     "dataset": lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3),
     "uneven list": lambda: list(uneven()),
     "generator": uneven,
+    "keras": Sequence,
     "list of lists": lambda: [[X[:6], Y[:6]], [X[6:], Y[6:]]],
 }
 
@@ -65,6 +78,7 @@ def test_inputs_may_be_structures():
         (lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3).repeat(), "infinite"),
         (lambda: tf.data.Dataset.from_tensor_slices(X).batch(3), r"pass \(x, y\)"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, Y)).batch(3).take(0), "empty"),
+        (lambda: tf.data.Dataset.from_tensor_slices((X, Y)), r"single examples: give batches, `dataset.batch\(n\)`"),
     ],
 )
 def test_unusable_data(data, message):
@@ -75,3 +89,8 @@ def test_unusable_data(data, message):
 def test_batch_size_of_none():
     with pytest.raises(ValueError, match="at least 1"):
         Batches.of((X, Y), 0)
+
+
+def test_batches_are_taken_as_they_are():
+    batches = Batches.of((X, Y), 4)
+    assert Batches.of(batches, 7) is batches

@@ -1,0 +1,90 @@
+"""Active weights and their slots as vectors, on which an inner optimizer steps between mask updates."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from sparse_lib._keras.stand_ins import replace_variables
+from sparse_lib.execution.products import Structure
+from sparse_lib.optimizer.tracked import TrackedKernel
+
+# Keras' optimizers that treat every weight by itself, but for the norm of a whole tensor, to which zeros add nothing.
+_ELEMENTWISE = frozenset(
+    {"SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Ftrl", "Lamb"}
+)
+
+
+def is_elementwise(inner: keras.optimizers.Optimizer) -> bool:
+    """Whether a step of an optimizer on the active weights alone equals its step on the kernel with zeros.
+
+    Args:
+      inner: any Keras optimizer.
+
+    Returns:
+      False for optimizers that look at rows and columns of a kernel, and for those of others.
+    """
+    kind = type(inner)
+    return kind.__name__ in _ELEMENTWISE and kind is getattr(keras.optimizers, kind.__name__)
+
+
+class PackedKernels:
+    """Vectors of the active weights of some kernels, and of their optimizer slots.
+
+    `pack` fills them, steps inside of `in_place` change them, and `unpack` writes them back. Kernels and slots are out
+    of date in between.
+
+    Attributes:
+      tracked: the kernels.
+    """
+
+    def __init__(self, tracked: Sequence[TrackedKernel]) -> None:
+        """Creates the vectors, empty.
+
+        Args:
+          tracked: the kernels.
+        """
+        self.tracked = list(tracked)
+        self._variables = [[t.kernel, *t.slots] for t in tracked]
+        self._vectors = [[_make_vector(v) for v in variables] for variables in self._variables]
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """The vector of the active weights of each kernel, trainable."""
+        return [vectors[0] for vectors in self._vectors]
+
+    def pack(self, structures: Sequence[Structure]) -> None:
+        """Fills the vectors from the kernels and their slots.
+
+        Args:
+          structures: of the kernels' masks.
+        """
+        for variables, vectors, structure in zip(self._variables, self._vectors, structures, strict=True):
+            for variable, vector in zip(variables, vectors, strict=True):
+                vector.assign(tf.gather(tf.reshape(variable.value, [-1]), structure.index))
+
+    def unpack(self, structures: Sequence[Structure]) -> None:
+        """Writes the vectors back; what is off the mask stays.
+
+        Args:
+          structures: as given to `pack`.
+        """
+        for variables, vectors, structure in zip(self._variables, self._vectors, structures, strict=True):
+            for variable, vector in zip(variables, vectors, strict=True):
+                flat = tf.reshape(variable.value, [-1])
+                flat = tf.tensor_scatter_nd_update(flat, structure.index[:, None], vector)
+                variable.value.assign(tf.reshape(flat, variable.shape))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Lets kernels and slots stand for their vectors inside the context."""
+        variables = [v for group in self._variables for v in group]
+        vectors = [v for group in self._vectors for v in group]
+        with replace_variables(variables, vectors):
+            yield
+
+
+def _make_vector(variable: keras.Variable) -> tf.Variable:
+    # Of the same name, by which Keras excludes variables from weight decay.
+    return tf.Variable(tf.zeros([0], variable.dtype), trainable=True, shape=[None], name=variable.name)
