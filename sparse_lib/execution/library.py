@@ -38,7 +38,7 @@ def operations() -> ModuleType:
     """Returns the module of the library's operations.
 
     Raises:
-        InputError: the library is not built, or cannot be loaded.
+      InputError: the library is not built, or cannot be loaded.
     """
     module, why_not = _load(LIBRARY)
     if module is None:
@@ -66,7 +66,7 @@ def use_threads(count: int) -> None:
     """Sets the number of threads of a product; results do not depend on it.
 
     Args:
-        count: number of threads; 0 means one for each CPU that this process may use.
+      count: number of threads; 0 means one for each CPU that this process may use.
     """
     if count < 0:
         raise InputError(f"The number of threads must not be negative, but it is {count}.")

@@ -21,12 +21,12 @@ class Structure(NamedTuple):
     """Where the active weights of a kernel are, in row-major and in column-major order; int32 tensors.
 
     Attributes:
-        index: flat positions in the dense kernel, ascending [nnz].
-        row_pointers: the values of row r are row_pointers[r] to row_pointers[r + 1] [R + 1].
-        row_outputs: column of each value [nnz].
-        column_pointers: the entries of column o are column_pointers[o] to column_pointers[o + 1] [O + 1].
-        column_rows: row of each entry, column by column [nnz].
-        column_values: which value each of these entries is [nnz].
+      index: flat positions in the dense kernel, ascending [nnz].
+      row_pointers: the values of row r are row_pointers[r] to row_pointers[r + 1] [R + 1].
+      row_outputs: column of each value [nnz].
+      column_pointers: the entries of column o are column_pointers[o] to column_pointers[o + 1] [O + 1].
+      column_rows: row of each entry, column by column [nnz].
+      column_values: which value each of these entries is [nnz].
     """
 
     index: tf.Tensor
@@ -43,7 +43,7 @@ def find_structure(mask: Any) -> Structure:
     The operation keeps its last mask and structure: a step whose mask did not change costs one pass over the mask.
 
     Args:
-        mask: which weights are active (bool [..., O]).
+      mask: which weights are active (bool [..., O]).
     """
     mask = tf.convert_to_tensor(mask, tf.bool)
     structure = Structure(*library.operations().sparse_lib_structure(mask=mask))
@@ -86,12 +86,12 @@ def matmul(x: Any, values: Any, structure: Structure) -> tf.Tensor:
     """Returns y = x W.
 
     Args:
-        x: inputs [M, R], float32 or float64.
-        values: active weights of W [nnz], of the same type.
-        structure: of the kernel.
+      x: inputs [M, R], float32 or float64.
+      values: active weights of W [nnz], of the same type.
+      structure: of the kernel.
 
     Returns:
-        y [M, O].
+      y [M, O].
     """
     x = tf.convert_to_tensor(x)
     y = _run("matmul", "", x, values, structure)
@@ -103,12 +103,12 @@ def matmul_transposed(dy: Any, values: Any, structure: Structure) -> tf.Tensor:
     """Returns dx = dy W^T.
 
     Args:
-        dy: gradient of the outputs [M, O].
-        values: active weights of W [nnz].
-        structure: of the kernel.
+      dy: gradient of the outputs [M, O].
+      values: active weights of W [nnz].
+      structure: of the kernel.
 
     Returns:
-        dx [M, R].
+      dx [M, R].
     """
     dy = tf.convert_to_tensor(dy)
     dx = _run("matmul", "_transposed", dy, values, structure)
@@ -120,12 +120,12 @@ def matmul_values(x: Any, dy: Any, structure: Structure) -> tf.Tensor:
     """Returns the active entries of x^T dy.
 
     Args:
-        x: inputs [M, R].
-        dy: gradient of the outputs [M, O].
-        structure: of the kernel.
+      x: inputs [M, R].
+      dy: gradient of the outputs [M, O].
+      structure: of the kernel.
 
     Returns:
-        dvalues [nnz].
+      dvalues [nnz].
     """
     dvalues = _run("matmul", "_values", x, dy, structure)
     dvalues.set_shape([_nnz(structure)])
@@ -170,16 +170,16 @@ def conv2d(
     """Returns the convolution of images with a sparse kernel.
 
     Args:
-        x: images [batch, height, width, channels], float32 or float64.
-        values: active weights of the kernel [nnz], of the same type.
-        structure: of the kernel [kernel height, kernel width, channels, outputs].
-        kernel_size: kernel height and width.
-        strides: vertical and horizontal stride.
-        padding: "same" or "valid".
-        dilations: vertical and horizontal distance of the kernel's taps.
+      x: images [batch, height, width, channels], float32 or float64.
+      values: active weights of the kernel [nnz], of the same type.
+      structure: of the kernel [kernel height, kernel width, channels, outputs].
+      kernel_size: kernel height and width.
+      strides: vertical and horizontal stride.
+      padding: "same" or "valid".
+      dilations: vertical and horizontal distance of the kernel's taps.
 
     Returns:
-        y [batch, out height, out width, outputs].
+      y [batch, out height, out width, outputs].
     """
     x = tf.convert_to_tensor(x)
     attributes = _attributes(kernel_size, strides, padding, dilations)
@@ -203,17 +203,17 @@ def conv2d_transposed(
     """Returns the gradient of `conv2d` with respect to its images.
 
     Args:
-        dy: gradient of the outputs [batch, out height, out width, outputs].
-        values: active weights of the kernel [nnz].
-        structure: of the kernel.
-        input_size: height and width of the images (int32 [2], or a list of numbers and tensors).
-        kernel_size: kernel height and width.
-        strides: vertical and horizontal stride.
-        padding: "same" or "valid".
-        dilations: vertical and horizontal distance of the kernel's taps.
+      dy: gradient of the outputs [batch, out height, out width, outputs].
+      values: active weights of the kernel [nnz].
+      structure: of the kernel.
+      input_size: height and width of the images (int32 [2], or a list of numbers and tensors).
+      kernel_size: kernel height and width.
+      strides: vertical and horizontal stride.
+      padding: "same" or "valid".
+      dilations: vertical and horizontal distance of the kernel's taps.
 
     Returns:
-        dx [batch, height, width, channels].
+      dx [batch, height, width, channels].
     """
     dy = tf.convert_to_tensor(dy)
     attributes = _attributes(kernel_size, strides, padding, dilations)
@@ -240,16 +240,16 @@ def conv2d_values(
     """Returns the gradient of `conv2d` with respect to its active weights.
 
     Args:
-        x: images [batch, height, width, channels].
-        dy: gradient of the outputs [batch, out height, out width, outputs].
-        structure: of the kernel.
-        kernel_size: kernel height and width.
-        strides: vertical and horizontal stride.
-        padding: "same" or "valid".
-        dilations: vertical and horizontal distance of the kernel's taps.
+      x: images [batch, height, width, channels].
+      dy: gradient of the outputs [batch, out height, out width, outputs].
+      structure: of the kernel.
+      kernel_size: kernel height and width.
+      strides: vertical and horizontal stride.
+      padding: "same" or "valid".
+      dilations: vertical and horizontal distance of the kernel's taps.
 
     Returns:
-        dvalues [nnz].
+      dvalues [nnz].
     """
     attributes = _attributes(kernel_size, strides, padding, dilations)
     dvalues = _run("conv", "_values", x, dy, structure, **attributes)

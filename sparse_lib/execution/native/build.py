@@ -30,7 +30,7 @@ def find_compiler() -> list[str]:
     """Returns the start of a command that compiles C.
 
     Raises:
-        BuildError: there is no compiler.
+      BuildError: there is no compiler.
     """
     if named := os.environ.get("CC"):
         return shlex.split(named)
@@ -63,7 +63,7 @@ def build(library: Path = LIBRARY) -> None:
     """Compiles the library under a temporary name and renames it.
 
     Raises:
-        BuildError: there is no compiler, or it fails.
+      BuildError: there is no compiler, or it fails.
     """
     if not sys.platform.startswith("linux"):
         raise BuildError("The sparse products are built on Linux only.")
