@@ -60,8 +60,8 @@ def compile_both(function: Function, x: tf.Tensor) -> tuple[Callable[[], None], 
     """Returns the function, and the function with its gradient, as graphs without inputs and outputs.
 
     Args:
-        function: of x.
-        x: a tensor.
+      function: of x.
+      x: a tensor.
     """
     upstream = tf.random.normal(function(x).shape)
 
@@ -85,9 +85,9 @@ def time_in_turns(functions: list[Callable[[], object]], rounds: int, clock: Cal
     """Returns the shortest time of each of some functions (seconds).
 
     Args:
-        functions: without arguments.
-        rounds: how often each runs.
-        clock: which time counts.
+      functions: without arguments.
+      rounds: how often each runs.
+      clock: which time counts.
     """
     shortest = [float("inf")] * len(functions)
     for round_ in range(rounds + 2):
