@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 POOLINGS: tuple[tuple[str, Shape, int, int, str], ...] = (
     ("LeNet5, pool 1", (128, 28, 28, 6), 2, 2, "same"),
     ("LeNet5, pool 2", (128, 10, 10, 16), 2, 2, "same"),
-    ("VGG-16, first pool", (128, 32, 32, 64), 2, 2, "valid"),
+    ("VGG-16, first pool", (64, 32, 32, 64), 2, 2, "valid"),
     ("ResNet-50, stem", (8, 112, 112, 64), 3, 2, "same"),
 )
 NORMALIZED: tuple[tuple[str, Shape], ...] = (
@@ -34,7 +34,7 @@ NORMALIZED: tuple[tuple[str, Shape], ...] = (
 BIASED: tuple[tuple[str, Shape], ...] = (
     ("LeNet5, conv 1", (128, 28, 28, 6)),
     ("LeNet5, conv 2", (128, 10, 10, 16)),
-    ("VGG-16, first conv", (128, 32, 32, 64)),
+    ("VGG-16, first conv", (64, 32, 32, 64)),
     ("300 units", (128, 300)),
 )
 
@@ -60,8 +60,8 @@ def compile_both(function: Function, x: tf.Tensor) -> tuple[Callable[[], None], 
     """Returns the function, and the function with its gradient, as graphs without inputs and outputs.
 
     Args:
-        function: of x.
-        x: a tensor.
+      function: of x.
+      x: a tensor.
     """
     upstream = tf.random.normal(function(x).shape)
 
@@ -85,9 +85,9 @@ def time_in_turns(functions: list[Callable[[], object]], rounds: int, clock: Cal
     """Returns the shortest time of each of some functions (seconds).
 
     Args:
-        functions: without arguments.
-        rounds: how often each runs.
-        clock: which time counts.
+      functions: without arguments.
+      rounds: how often each runs.
+      clock: which time counts.
     """
     shortest = [float("inf")] * len(functions)
     for round_ in range(rounds + 2):

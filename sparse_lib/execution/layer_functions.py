@@ -20,13 +20,13 @@ def max_pool(x: Any, *, pool_size: Sequence[int], strides: Sequence[int], paddin
     """Returns the maxima of windows of images.
 
     Args:
-        x: images [batch, height, width, channels], float32 or float64.
-        pool_size: height and width of a window (pixels).
-        strides: vertical and horizontal distance of windows (pixels).
-        padding: "valid" or "same".
+      x: images [batch, height, width, channels], float32 or float64.
+      pool_size: height and width of a window (pixels).
+      strides: vertical and horizontal distance of windows (pixels).
+      padding: "valid" or "same".
 
     Returns:
-        y [batch, out height, out width, channels], as of `tf.nn.max_pool`.
+      y [batch, out height, out width, channels], as of `tf.nn.max_pool`.
     """
     x = tf.convert_to_tensor(x)
     same = padding.lower() == "same"
@@ -87,9 +87,9 @@ class Normalized(NamedTuple):
     """A normalized batch and its moments.
 
     Attributes:
-        y: normalized, of the shape of the input.
-        mean: over all axes but the last [C].
-        variance: the same, not corrected for the mean's degree of freedom [C].
+      y: normalized, of the shape of the input.
+      mean: over all axes but the last [C].
+      variance: the same, not corrected for the mean's degree of freedom [C].
     """
 
     y: tf.Tensor
@@ -103,13 +103,13 @@ def normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Normalized:
     y = gamma (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy, 2015, algorithm 1).
 
     Args:
-        x: tensor [..., C], float32 or float64.
-        gamma: scale of each channel [C].
-        beta: shift of each channel [C].
-        epsilon: added to the variance.
+      x: tensor [..., C], float32 or float64.
+      gamma: scale of each channel [C].
+      beta: shift of each channel [C].
+      epsilon: added to the variance.
 
     Returns:
-        y, mean and variance; each can be differentiated, to any order.
+      y, mean and variance; each can be differentiated, to any order.
     """
     x = tf.convert_to_tensor(x)
     scale, shift, small = (tf.convert_to_tensor(operand, x.dtype) for operand in (gamma, beta, epsilon))
@@ -167,11 +167,11 @@ def add_bias(x: Any, bias: Any) -> tf.Tensor:
     """Returns x + bias.
 
     Args:
-        x: tensor [..., C], float32 or float64.
-        bias: a number for each channel [C].
+      x: tensor [..., C], float32 or float64.
+      bias: a number for each channel [C].
 
     Returns:
-        The sum, of the shape of x.
+      The sum, of the shape of x.
     """
     x = tf.convert_to_tensor(x)
     y = library.operations().sparse_lib_add_to_rows(x=x, bias=tf.convert_to_tensor(bias, x.dtype))
@@ -183,10 +183,10 @@ def sum_rows(x: Any) -> tf.Tensor:
     """Returns the sum over all axes but the last.
 
     Args:
-        x: tensor [..., C], float32 or float64.
+      x: tensor [..., C], float32 or float64.
 
     Returns:
-        Sums [C].
+      Sums [C].
     """
     x = tf.convert_to_tensor(x)
     sums = library.operations().sparse_lib_sum_rows(x=x)
@@ -209,11 +209,11 @@ def replace_pooling(layer: keras.Layer) -> Callable[..., tf.Tensor] | None:
     """Makes the function that takes the place of the `call` of a max pooling layer.
 
     Args:
-        layer: any layer.
+      layer: any layer.
 
     Returns:
-        Takes what the layer's `call` takes, and returns the same; None where the layer is no `MaxPooling2D`, or has a
-        setting that is not covered.
+      Takes what the layer's `call` takes, and returns the same; None where the layer is no `MaxPooling2D`, or has a
+      setting that is not covered.
     """
     if type(layer) is not keras.layers.MaxPooling2D or layer.data_format != "channels_last":
         return None
@@ -233,11 +233,11 @@ def replace_normalization(layer: keras.Layer) -> Callable[..., tf.Tensor] | None
     """Makes the function that takes the place of the `call` of a batch normalization.
 
     Args:
-        layer: any layer.
+      layer: any layer.
 
     Returns:
-        Takes what the layer's `call` takes, and returns the same, moving averages included; None where the layer is no
-        built `BatchNormalization`, or has a setting that is not covered.
+      Takes what the layer's `call` takes, and returns the same, moving averages included; None where the layer is no
+      built `BatchNormalization`, or has a setting that is not covered.
     """
     if type(layer) is not keras.layers.BatchNormalization or not layer.built or layer.renorm or layer.synchronized:
         return None

@@ -7,13 +7,9 @@ TARGET static void NAME(sum)(const void *first, const void *second, const void *
   (void)second, (void)centre;
   const REAL *restrict x = first;
   REAL *restrict total = sums;
-  int64_t r = 0;
   for (int64_t j = 0; j < width; j++) total[j] = 0;
-  /* Four rows a pass: the sums are read and written less often. */
-  for (; r + 4 <= rows; r += 4, x += 4 * width)
-    for (int64_t j = 0; j < width; j++)
-      total[j] += (x[j] + x[j + width]) + (x[j + 2 * width] + x[j + 3 * width]);
-  for (; r < rows; r++, x += width)
+  /* Row by row: of more streams than one or two the processor fetches less ahead. */
+  for (int64_t r = 0; r < rows; r++, x += width)
     for (int64_t j = 0; j < width; j++) total[j] += x[j];
 }
 
@@ -25,6 +21,7 @@ TARGET static void NAME(sum_squares)(const void *first, const void *second, cons
   REAL *restrict total = sums, *restrict squares = total + width;
   int64_t r = 0;
   for (int64_t j = 0; j < width; j++) total[j] = squares[j] = 0;
+  /* Two rows a pass: they are in the cache, and the sums are read and written less often. */
   for (; r + 2 <= rows; r += 2, x += 2 * width)
     for (int64_t j = 0; j < width; j++) {
       REAL a = x[j] - middle[j], b = x[j + width] - middle[j];
@@ -44,15 +41,8 @@ TARGET static void NAME(sum_products)(const void *first, const void *second, con
                                       int64_t width, void *sums) {
   const REAL *restrict x = first, *restrict dy = second, *restrict middle = centre;
   REAL *restrict total = sums, *restrict products = total + width;
-  int64_t r = 0;
   for (int64_t j = 0; j < width; j++) total[j] = products[j] = 0;
-  for (; r + 2 <= rows; r += 2, x += 2 * width, dy += 2 * width)
-    for (int64_t j = 0; j < width; j++) {
-      REAL a = dy[j], b = dy[j + width];
-      total[j] += a + b;
-      products[j] += a * (x[j] - middle[j]) + b * (x[j + width] - middle[j]);
-    }
-  for (; r < rows; r++, x += width, dy += width)
+  for (int64_t r = 0; r < rows; r++, x += width, dy += width)
     for (int64_t j = 0; j < width; j++) {
       total[j] += dy[j];
       products[j] += dy[j] * (x[j] - middle[j]);

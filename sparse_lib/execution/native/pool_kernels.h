@@ -94,7 +94,6 @@ INLINE void NAME(take)(const REAL *x, const REAL *u, REAL *y, const Window *w, i
   NAME(store)(y, (VECTOR)result, count);
 }
 
-/* One vector of one window. `inside` numbers from x, and `outside` from y, are of the same row. */
 INLINE void NAME(pool_vector)(Pooled wanted, const REAL *x, const REAL *other, REAL *result, const Window *w,
                               int height, int width, int64_t count) {
   if (wanted == MAXIMUM) NAME(take_maximum)(x, result, w, height, width, count);
@@ -103,54 +102,61 @@ INLINE void NAME(pool_vector)(Pooled wanted, const REAL *x, const REAL *other, R
   if (wanted == TAKE) NAME(take)(x, other, result, w, height, width, count);
 }
 
+/* Of any size, and of fewer numbers than a vector has. */
+#define ANY(name, wanted)                                                                                           \
+  TARGET static __attribute__((noinline)) void NAME(name)(const REAL *x, const REAL *other, REAL *result,           \
+                                                          const Window *w, int height, int width, int64_t count) {  \
+    NAME(pool_vector)(wanted, x, other, result, w, height, width, count);                                           \
+  }
+ANY(any_maximum, MAXIMUM)
+ANY(any_put, PUT)
+ANY(any_added, ADD)
+ANY(any_taken, TAKE)
+#undef ANY
+
+static void (*const NAME(pool_any)[])(const REAL *, const REAL *, REAL *, const Window *, int, int, int64_t) = {
+    [MAXIMUM] = NAME(any_maximum), [PUT] = NAME(any_put), [ADD] = NAME(any_added), [TAKE] = NAME(any_taken)};
+
+/* All channels of a window: `channels` of them, or one vector that goes beyond its pixel. `columns` of the window's width
+   are inside of the image. */
 INLINE void NAME(pool_window)(Pooled wanted, const REAL *x, const REAL *other, REAL *result, const Window *w,
-                              int height, int width, int goes_beyond) {
-  int64_t channels = w->channels, whole = channels / LANES * LANES;
-  for (int64_t c = 0; c < whole; c += LANES)
-    NAME(pool_vector)(wanted, x + c, other + c, result + c, w, height, width, LANES);
-  if (whole == channels) return;
-  if (goes_beyond)
-    NAME(pool_vector)(wanted, x, other, result, w, height, width, LANES);
-  else if (whole && wanted != ADD)
-    NAME(pool_vector)(wanted, x + channels - LANES, other + channels - LANES, result + channels - LANES, w, height,
-                      width, LANES);
-  else
-    NAME(pool_vector)(wanted, x + whole, other + whole, result + whole, w, height, width, channels - whole);
+                              int height, int width, int columns, int64_t channels) {
+  for (int64_t c = 0; c < channels; c += LANES) {
+    /* The last vector does some channels once more, but for sums. */
+    int64_t start = wanted == ADD ? c : least(c, most(0, channels - LANES)), count = least(LANES, channels - start);
+    if (columns == width && count == LANES)
+      NAME(pool_vector)(wanted, x + start, other + start, result + start, w, height, width, LANES);
+    else
+      NAME(pool_any)[wanted](x + start, other + start, result + start, w, height, columns, count);
+  }
 }
 
 INLINE void NAME(pool_row)(Pooled wanted, const PoolRow *r, int height, int width) {
   const Convolution *c = r->sizes;
   const Window w = {c->channels, c->width * c->channels};
-  int64_t last = (c->out_width - 1) * c->channels;
+  int is_backward = wanted == PUT || wanted == ADD;
   for (int64_t o = 0; o < c->out_width; o++) {
     int64_t left = o * c->stride[1] - c->before[1], right = least(left + c->kernel[1], c->width);
     left = most(left, 0);
-    int64_t at = left * c->channels, from = o * c->channels;
-    const REAL *x = (const REAL *)r->input + at, *other = r->other;
-    REAL *result = r->output;
-    if (wanted == MAXIMUM || wanted == TAKE) {
-      other += wanted == TAKE ? at : 0;
-      result += from;
-    } else {
-      other += from;
-      result += at;
-    }
-    int goes_beyond = wanted != ADD && c->channels < LANES && last + c->channels - from >= LANES &&
-                      (c->width - right + 1) * c->channels >= LANES;
-    if (right - left == width)
-      NAME(pool_window)(wanted, x, other, result, &w, height, width, goes_beyond);
-    else
-      NAME(pool_window)(wanted, x, other, result, &w, height, (int)(right - left), goes_beyond);
+    int64_t in = left * c->channels, out = o * c->channels;
+    /* Numbers from the last pixel of the window, and from the output, to the end of their rows. */
+    int64_t in_rest = w.row - (right - 1) * c->channels, out_rest = (c->out_width - o) * c->channels;
+    int goes_beyond = wanted != ADD && least(in_rest, out_rest) >= LANES;
+    int64_t channels = goes_beyond ? most(c->channels, LANES) : c->channels;
+    const REAL *other = (const REAL *)r->other + (is_backward ? out : in);
+    REAL *result = (REAL *)r->output + (is_backward ? in : out);
+    NAME(pool_window)(wanted, (const REAL *)r->input + in, other, result, &w, height, width, (int)(right - left),
+                      channels);
   }
 }
 
 /* Windows of 2x2 and 3x3 are unrolled. */
-#define ROWS(name, wanted)                                                    \
-  TARGET static void NAME(name)(const PoolRow *row) {                         \
-    int width = (int)row->sizes->kernel[1];                                   \
+#define ROWS(name, wanted)                                                        \
+  TARGET static void NAME(name)(const PoolRow *row) {                             \
+    int width = (int)row->sizes->kernel[1];                                       \
     if (row->height == 2 && width == 2) return NAME(pool_row)(wanted, row, 2, 2); \
     if (row->height == 3 && width == 3) return NAME(pool_row)(wanted, row, 3, 3); \
-    NAME(pool_row)(wanted, row, row->height, width);                          \
+    NAME(pool_row)(wanted, row, row->height, width);                              \
   }
 ROWS(rows_of_maxima, MAXIMUM)
 ROWS(rows_put, PUT)
