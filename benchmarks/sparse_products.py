@@ -1,6 +1,7 @@
-"""Sparse products against TensorFlow's dense operations, layer by layer: time, ratio, GFLOP/s on active weights.
+"""Sparse products against TensorFlow's dense operations, layer by layer.
 
-`python -m benchmarks.sparse_products [--threads N] [--rounds N] [--densities 0.1 0.05] [--batch N] [--only TEXT]`
+Prints the time, the ratio to dense, GFLOP/s on active weights, and which share that is of what a large dense matrix
+product reaches. `python -m benchmarks.sparse_products --threads 2 --densities 0.1 0.05 --only 3x3`
 """
 
 import argparse
@@ -37,7 +38,7 @@ LAYERS = (
     Layer("3x3, 16x16, 64 to 64", 128, 16, 3, 64, 64),
     Layer("3x3, 8x8, 128 to 128", 128, 8, 3, 128, 128),
     Layer("3x3/2, 32x32, 32 to 64", 128, 32, 3, 32, 64, 2),
-    Layer("1x1, 32x32, 32 to 64", 128, 32, 1, 32, 64),
+    Layer("1x1, 32x32, 32 to 64", 64, 32, 1, 32, 64),
     Layer("1x1, 8x8, 128 to 128", 128, 8, 1, 128, 128),
     Layer("1x1/2, 32x32, 32 to 64", 128, 32, 1, 32, 64, 2),
     Layer("784 to 300", 128, 0, 1, 784, 300),
@@ -93,9 +94,6 @@ def make_products(layer: Layer, density: float) -> tuple[dict[str, Callable[[], 
     }
 
 
-REPEATS = 20
-
-
 def _repeat(function: Callable[[], tf.Tensor], times: int) -> Callable[[], None]:
     """Returns a graph that runs a product again and again: the cost of a call from Python does not count."""
 
@@ -122,7 +120,7 @@ def time_products(functions: list[Callable[[], tf.Tensor]], rounds: int, clock: 
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints a line for each product of each layer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
@@ -134,22 +132,28 @@ def main() -> None:
     library.use_threads(options.threads)
     # The processor's time where there is one thread: other processes disturb it less.
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    print(f"{'layer':26} {'product':8} {'dense':>9} " + "".join(f"{f'at {d:.0%}':>28}" for d in options.densities))
+    square = tf.random.normal([1024, 1024])
+    peak = 2e-9 * 1024**3 / time_products([lambda: square @ square], 20, clock)[0]
+    print(f"A dense product of 1024 x 1024 matrices: {peak:.0f} GFLOP/s")
+    heads = "".join(f"{f'at {density:.0%}':>31}" for density in options.densities)
+    print(f"{'layer':24} {'product':8} {'dense':>9} {heads}")
     for layer in LAYERS:
-        if options.only not in layer.name:
-            continue
-        dense = make_products(layer, 0.1)[1]
-        sparse = [make_products(layer, density)[0] for density in options.densities]
-        for product in PRODUCTS:
-            functions = [dense[product], *(contestant[product] for contestant in sparse)]
-            times = 1 if layer.size else 100
-            seconds = time_products([_repeat(f, times) if times > 1 else f for f in functions], options.rounds, clock)
-            seconds = [second / times for second in seconds]
-            cells = [
-                f"{second * 1e3:9.3f} ms {seconds[0] / second:5.2f}x {2e-9 * density * layer.macs() / second:5.1f}"
-                for density, second in zip(options.densities, seconds[1:], strict=True)
-            ]
-            print(f"{layer.name:26} {product:8} {seconds[0] * 1e3:6.2f} ms " + "  ".join(cells), flush=True)
+        if options.only in layer.name:
+            _print_layer(layer, options, clock, peak)
+
+
+def _print_layer(layer: Layer, options: argparse.Namespace, clock: Callable[[], float], peak: float) -> None:
+    dense = make_products(layer, 0.1)[1]
+    sparse = [make_products(layer, density)[0] for density in options.densities]
+    times = 1 if layer.size else 100
+    for product in PRODUCTS:
+        functions = [dense[product], *(contestant[product] for contestant in sparse)]
+        seconds = time_products([_repeat(f, times) if times > 1 else f for f in functions], options.rounds, clock)
+        cells = ""
+        for density, second in zip(options.densities, seconds[1:], strict=True):
+            rate = 2e-9 * density * layer.macs() / second * times
+            cells += f"{second / times * 1e3:10.3f} ms {seconds[0] / second:5.2f}x {rate:5.1f} {rate / peak:4.0%}"
+        print(f"{layer.name:24} {product:8} {seconds[0] / times * 1e3:6.2f} ms {cells}", flush=True)
 
 
 if __name__ == "__main__":

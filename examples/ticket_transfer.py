@@ -58,7 +58,7 @@ print(f"pruned to {SPARSITY:.0%} on 0 to 4:          {train(pruned, found, prune
 
 for name, shuffle in (("ticket", False), ("shuffled ticket", True)):
     model = build_network()
-    ticket = Masks(list(sparse_lib.sparse_kernels(model).values()), found.values())
+    ticket = sparse_lib.sparsify(model, masks=found)
     if shuffle:
         ticket.assign(ticket.shuffled(seed=0))
     print(f"{name} trained on 5 to 9: {train(model, ticket, sparse_lib.Static(), 5):.3f}")

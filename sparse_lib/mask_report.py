@@ -10,7 +10,7 @@ from sparse_lib._utils.tables import text_table
 from sparse_lib.dense_weights import list_dense
 from sparse_lib.structures import Structure, Unstructured
 
-_COLUMNS = ("kernel", "shape", f"{'active':>11}", f"{'of':>11}", "sparsity", "structure", "dense because")
+_COLUMNS = ("kernel", "shape", f"{'active':>11}", f"{'of':>11}", "sparsity", "structure", "dense because", "execution")
 # Always shown, and right-aligned from the second of them on.
 _ALWAYS = range(5)
 
@@ -24,6 +24,7 @@ class Row(NamedTuple):
       active: number of active weights (count).
       size: number of weights (count).
       structure: of the mask.
+      execution: how its layer is executed, `sparse` or `dense`; empty where nothing is sparse.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     active: int
     size: int
     structure: Structure
+    execution: str = ""
 
 
 def format_table(rows: Sequence[Row], kernels: Sequence[keras.Variable], model: keras.Model | None) -> str:
@@ -51,7 +53,9 @@ def format_table(rows: Sequence[Row], kernels: Sequence[keras.Variable], model: 
         has_lora = id(kernel) in adapted
         count = row.size if has_lora else row.active
         rule = "" if isinstance(row.structure, Unstructured) else str(row.structure)
-        lines.append(_line(row.name, row.shape, count, row.size, rule, "LoRA adds to it" if has_lora else ""))
+        lines.append(
+            _line(row.name, row.shape, count, row.size, rule, "LoRA adds to it" if has_lora else "", row.execution)
+        )
         active, size = active + count, size + row.size
     dense = [] if model is None else list_dense(model, kernels)
     if dense:
@@ -66,7 +70,13 @@ def format_table(rows: Sequence[Row], kernels: Sequence[keras.Variable], model: 
 
 
 def _line(
-    name: str, shape: tuple[int, ...] | None, active: int, size: int, structure: str = "", reason: str = ""
+    name: str,
+    shape: tuple[int, ...] | None,
+    active: int,
+    size: int,
+    structure: str = "",
+    reason: str = "",
+    execution: str = "",
 ) -> tuple[str, ...]:
     sides = "" if shape is None else "x".join(map(str, shape))
-    return name, sides, f"{active:,}", f"{size:,}", f"{1 - active / max(size, 1):.4f}", structure, reason
+    return name, sides, f"{active:,}", f"{size:,}", f"{1 - active / max(size, 1):.4f}", structure, reason, execution

@@ -1,6 +1,8 @@
 """The loss of a Keras model as a pure function of its parameters, with derivatives."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,9 @@ from sparse_lib._keras.losses import Loss, check_loss, losses_per_example
 from sparse_lib._keras.patches import exact_derivatives
 from sparse_lib._utils.errors import InputError
 from sparse_lib.batches import BATCH_SIZE, Batches, count_examples
+
+# Makes a context in which a model is called.
+Scope = Callable[[], AbstractContextManager[Any]]
 
 
 def cross_entropy(y_true: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -53,6 +58,7 @@ def call(
     inputs: tf.Tensor,
     *,
     training: bool = False,
+    scope: Scope = contextlib.nullcontext,
 ) -> tf.Tensor:
     """Calls a model with given values in place of some variables, and changes no state.
 
@@ -65,6 +71,7 @@ def call(
       values: one tensor per variable, of its shape.
       inputs: the model's inputs, a tensor or a structure of tensors.
       training: whether layers behave as in training.
+      scope: makes a context for the call, in which the values are in place.
 
     Returns:
       The model's outputs.
@@ -72,7 +79,7 @@ def call(
     # The model is called as a layer, not through `stateless_call`: only `__call__` passes `training` through subclassed
     # models whose `call` does not take it.
     replaced = list(zip(variables, values, strict=True))
-    with exact_derivatives(), keras.StatelessScope(state_mapping=replaced):
+    with exact_derivatives(), keras.StatelessScope(state_mapping=replaced), scope():
         return model(inputs, training=training)
 
 
@@ -90,6 +97,8 @@ class Objective:
       loss: a Keras loss, of any reduction, or a function (y_true, outputs) -> one loss per example, [n], or per token,
         [n, ...], which are averaged as in training; `cross_entropy` if None. Regularization is not included unless it
         is part of this function.
+      scope: makes a context for each call of the model, such as `Execution.at_masks`, in which derivatives in inactive
+        weights are zero.
 
     Examples:
       >>> import keras
@@ -108,6 +117,7 @@ class Objective:
 
     model: keras.Model
     loss: Loss | None = None
+    scope: Scope = contextlib.nullcontext
 
     def __post_init__(self) -> None:
         """Checks the model and the loss.
@@ -152,7 +162,7 @@ class Objective:
                 f"Got {len(params)} parameter tensors for {len(variables)} trainable variables: "
                 "pass one for each, in the order of model.trainable_variables."
             )
-        return call(self.model, variables, params, x, training=training)
+        return call(self.model, variables, params, x, training=training, scope=self.scope)
 
     def losses(self, params: Sequence[tf.Tensor], x: tf.Tensor, y: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """Loss of each example.

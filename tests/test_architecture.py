@@ -53,7 +53,17 @@ PARTS = {
 }
 # Rooms beside the core, with the core modules they may import.
 BESIDE_CORE = {
-    "measure": {"_keras", "_utils", "counting", "curvature", "gradient_flow", "landscape", "masks", "objective"},
+    "measure": {
+        "_keras",
+        "_utils",
+        "execution",
+        "counting",
+        "curvature",
+        "gradient_flow",
+        "landscape",
+        "masks",
+        "objective",
+    },
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "batches", "masks", "objective"},
     "landscape": {"_keras", "_utils", "batches", "masks", "objective", "selection"},
@@ -79,8 +89,8 @@ IMPORTED_LATE = "tensorflow_datasets"
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PRIVATE = re.compile(r"_(?!_)")
 ATTRIBUTE_CALLS = ("setattr", "getattr", "delattr", "hasattr")
-# Documented methods of a named tuple; the underscore keeps them apart from its fields.
-NAMEDTUPLE = ("_replace", "_asdict", "_fields", "_make")
+# Documented names: of a named tuple, where the underscore keeps them apart from its fields, and of os.
+NAMEDTUPLE = ("_replace", "_asdict", "_fields", "_make", "_exit")
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 IMPORTING_CALLS = ("importlib.import_module", "import_module", "__import__")

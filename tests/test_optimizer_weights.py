@@ -176,7 +176,8 @@ def test_the_advice_of_check_keeps_the_weights(tmp_path):
     del other
 
 
-def test_the_advice_for_a_saved_model(tmp_path):
+@pytest.mark.parametrize("source", ["a.keras", "masks.npz"])
+def test_the_advice_for_a_saved_model(source, tmp_path):
     model, optimizer = make()
     train(model, 2)
     optimizer.masks.save(tmp_path / "masks.npz")
@@ -184,7 +185,7 @@ def test_the_advice_for_a_saved_model(tmp_path):
     with pytest.raises(ValueError, match=re.escape("load_model(path, compile=False)")):
         keras.models.load_model(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras", compile=False)
-    masks = sparse_lib.transfer_masks(tmp_path / "masks.npz", loaded)
+    masks = sparse_lib.sparsify(loaded, masks=tmp_path / source)
     again = SparseOptimizer(keras.optimizers.SGD(0.1), masks, UPDATERS["rigl"]())
     assert_same(kernels_and_masks(again), kernels_and_masks(optimizer))
     loaded.compile(again, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)

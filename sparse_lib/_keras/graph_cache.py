@@ -19,6 +19,8 @@ _IRRELEVANT = frozenset(
         *("stop_training", "stop_evaluating", "stop_predicting"),
         # Wrapped by `fitting.warn_unless`.
         *("compile", "fit", "train_on_batch", "__sparse_lib_hooks"),
+        # Wrapped by `optimizer.execute_model_steps`.
+        *("train_step", "test_step", "predict_step"),
     }
 )
 

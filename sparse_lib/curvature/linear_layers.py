@@ -151,15 +151,16 @@ def linear_layers(objective: Objective, params: Tensors, x: Any) -> list[LinearL
     return [
         each
         for each, inputs, gradient in zip(called, seen.inputs, gradients, strict=True)
-        if _agrees(each.split(tf.einsum("nri,nro->io", inputs, gradient)), expected)
+        if _agrees(each, each.split(tf.einsum("nri,nro->io", inputs, gradient)), expected)
     ]
 
 
-def _agrees(found: dict[int, tf.Tensor], expected: Sequence[tf.Tensor]) -> bool:
+def _agrees(each: LinearLayer, found: dict[int, tf.Tensor], expected: Sequence[tf.Tensor]) -> bool:
     dtype = expected[0].dtype
     own = [expected[number] for number in found]
     error = tf.linalg.global_norm([tf.cast(g, dtype) - e for g, e in zip(found.values(), own, strict=True)])
-    tolerance = _GRADIENT_TOLERANCE if dtype.size >= tf.float32.size else _HALF_TOLERANCE
+    is_half = tf.as_dtype(each.layer.compute_dtype).size < tf.float32.size
+    tolerance = _HALF_TOLERANCE if is_half else _GRADIENT_TOLERANCE
     # Gradients that cancel, such as those of the biases of keys, are nothing but rounding errors of the others.
     scale = max(float(tf.linalg.global_norm(own)), _GRADIENT_TOLERANCE * float(tf.linalg.global_norm(expected)))
     return float(error) <= tolerance * scale

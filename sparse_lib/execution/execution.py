@@ -11,6 +11,7 @@ import tensorflow as tf
 from sparse_lib._keras import stand_ins, tracing
 from sparse_lib._utils.errors import InputError
 from sparse_lib.execution import layer_calls, library, rule
+from sparse_lib.execution.layer_functions import find_function
 from sparse_lib.execution.layer_products import LayerProduct, find_product
 from sparse_lib.execution.products import Structure, find_structure
 from sparse_lib.masks import Masks
@@ -93,6 +94,12 @@ class Execution:
         with tf.init_scope():
             return _count_positions(self._model, self._products)
 
+    @functools.cached_property
+    def _layer_functions(self) -> list[tuple[keras.Layer, Callable[..., tf.Tensor]]]:
+        """Faster calls of layers without sparse kernels, which take most of the time beside sparse products."""
+        replacements = [(layer, find_function(layer)) for layer in tracing.all_layers(self._model)]
+        return [(layer, function) for layer, function in replacements if function is not None]
+
     def explain(self, batch_size: int | None = None) -> list[KernelExecution]:
         """Decides for each kernel how it is executed at the present density.
 
@@ -160,16 +167,40 @@ class Execution:
         """
         return [find_structure(self.masks.variables_by_kernel[index]) for index in plan]
 
-    def structures_of_weights(self, plan: Plan) -> list[Structure]:
-        """Finds the structures of the weights that are not zero, whatever the masks are.
+    @contextmanager
+    def at_masks(self, *, dense_gradients: tf.Tensor | bool = False, changes_density: bool = False) -> Iterator[None]:
+        """Executes layers sparsely inside the context, for models whose inactive weights are zero.
 
         Args:
-          plan: positions of kernels.
+          dense_gradients: as in `scope`.
+          changes_density: whether the graph that is traced inside meets masks of other densities, and decides itself.
 
-        Returns:
-          One structure per position.
+        Yields:
+          Nothing.
         """
-        return [find_structure(tf.convert_to_tensor(self.masks.kernels[index]) != 0) for index in plan]
+        plan, limits = self._find_possible() if changes_density else (self.plan(), None)
+        with self.scope(plan, self.structures(plan), dense_gradients=dense_gradients, limits=limits):
+            yield
+
+    @contextmanager
+    def at_weights(self) -> Iterator[None]:
+        """Executes layers sparsely inside the context, by the weights that are not zero, whatever the masks are.
+
+        For inference: gradients miss the weights that are zero by chance. The graph decides itself which layers have
+        few enough.
+
+        Yields:
+          Nothing.
+        """
+        plan, limits = self._find_possible()
+        structures = [find_structure(tf.convert_to_tensor(self.masks.kernels[index]) != 0) for index in plan]
+        with self.scope(plan, structures, limits=limits):
+            yield
+
+    def _find_possible(self) -> tuple[Plan, list[float]]:
+        """Returns the kernels that are executed sparsely at some density, and up to which."""
+        limits = {i: limit for i, limit in enumerate(self.limits()) if not isinstance(limit, str) and limit > 0}
+        return tuple(limits), list(limits.values())
 
     @contextmanager
     def scope(
@@ -179,6 +210,7 @@ class Execution:
         values: Sequence[tf.Tensor | tf.Variable] | None = None,
         *,
         dense_gradients: tf.Tensor | bool = False,
+        limits: Sequence[float] | None = None,
     ) -> Iterator[None]:
         """Executes layers sparsely inside the context.
 
@@ -188,6 +220,7 @@ class Execution:
           values: the active weights of each, [nnz]; None gathers them from the kernels.
           dense_gradients: whether the gradients of the kernels are to be dense, which only first derivatives can be; a
             boolean, or a scalar tensor where that is known in the graph alone.
+          limits: densities up to which each is sparse, where the graph decides; None means always.
 
         Yields:
           Nothing.
@@ -198,8 +231,11 @@ class Execution:
             if isinstance(product, str):
                 raise InputError(f"{self.masks.names[index]} cannot be executed sparsely: {product}.")
             own = None if values is None else values[place]
-            weights = layer_calls.Weights(kernel, structures[place], own, dense_gradients)
+            limit = 1.0 if limits is None else limits[place]
+            weights = layer_calls.Weights(kernel, structures[place], own, dense_gradients, limit)
             calls.append((product.layer, {"call": layer_calls.make_call(product, weights)}))
+        if plan:
+            calls += [(layer, {"call": function}) for layer, function in self._layer_functions]
         with stand_ins.replace_attributes(calls), stand_ins.replace_regularizers(self._regularizers(plan, values)):
             yield
 

@@ -18,12 +18,14 @@ class Weights(NamedTuple):
       structure: of the mask.
       values: the active weights, [nnz], a tensor or a variable; None gathers them from the kernel.
       dense_gradients: whether the gradient of the kernel is to be dense, a boolean or a scalar tensor.
+      limit: density up to which the call is sparse, decided in the graph; at 1 it always is.
     """
 
     kernel: keras.Variable
     structure: Structure
     values: tf.Tensor | tf.Variable | None
     dense_gradients: tf.Tensor | bool
+    limit: float
 
 
 def make_call(product: LayerProduct, weights: Weights) -> Callable[..., tf.Tensor]:
@@ -36,11 +38,19 @@ def make_call(product: LayerProduct, weights: Weights) -> Callable[..., tf.Tenso
     Returns:
       Takes the inputs of the layer, and returns its outputs.
     """
-    kernel, structure, values, dense_gradients = weights
+    kernel, structure, values, dense_gradients, limit = weights
+    most = int(limit * kernel.shape.num_elements())
 
     def call(inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         del training
         inputs = tf.convert_to_tensor(inputs)
+        if limit >= 1:
+            return multiply(inputs)
+        layer = product.layer
+        is_sparse = tf.size(structure.index) <= most
+        return tf.cond(is_sparse, lambda: multiply(inputs), lambda: type(layer).call(layer, inputs))
+
+    def multiply(inputs: tf.Tensor) -> tf.Tensor:
         if values is not None:
             outputs = product.multiply(inputs, tf.convert_to_tensor(values), structure)
         elif dense_gradients is False:
@@ -94,7 +104,7 @@ def scatter_active(values: tf.Tensor, structure: Structure, shape: tf.TensorShap
 
 def _attach_gradient(product: LayerProduct, weights: Weights, inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """Gives outputs a gradient with respect to the whole kernel where it is to be dense, else to the active weights."""
-    kernel, structure, _, dense_gradients = weights
+    kernel, structure, _, dense_gradients, _ = weights
 
     @tf.custom_gradient
     def identity(outputs: tf.Tensor, dense: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:

@@ -259,3 +259,15 @@ def replace_normalization(layer: keras.Layer) -> Callable[..., tf.Tensor] | None
         return y
 
     return call
+
+
+def find_function(layer: keras.Layer) -> Callable[..., tf.Tensor] | None:
+    """Finds the function that takes the place of the `call` of a layer without sparse kernels.
+
+    Args:
+        layer: any layer.
+
+    Returns:
+        Takes what the layer's `call` takes, and returns the same; None where there is none.
+    """
+    return replace_pooling(layer) or replace_normalization(layer)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from sparse_lib._keras.layer_types import is_channels_last, is_plain, kernel
 from sparse_lib.execution import products
+from sparse_lib.execution.layer_functions import add_bias
 from sparse_lib.execution.products import Structure
 
 _DTYPES = ("float32", "float64")
@@ -187,5 +188,6 @@ def finish(layer: Any, outputs: tf.Tensor) -> tf.Tensor:
       The outputs of the layer.
     """
     if layer.bias is not None:
-        outputs = keras.ops.add(outputs, layer.bias)
+        is_by_column = len(layer.bias.shape) == 1
+        outputs = add_bias(outputs, layer.bias) if is_by_column else keras.ops.add(outputs, layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)

@@ -1,5 +1,6 @@
 """Loss and accuracy of a model at given weights and along a path."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.batches import Batches
 from sparse_lib.landscape import batch_norm
-from sparse_lib.objective import Loss, Objective, call
+from sparse_lib.objective import Loss, Objective, Scope, call
 
 
 class Score(NamedTuple):
@@ -75,7 +76,7 @@ def evaluate_batch(
     Returns:
       Loss and outcome of each example.
     """
-    outputs = call(objective.model, variables, values, x)
+    outputs = call(objective.model, variables, values, x, scope=objective.scope)
     losses = objective.losses_of(outputs, y)
     return BatchScore(losses, is_right(objective.loss, objective.model, y, outputs), outputs)
 
@@ -108,6 +109,7 @@ class ModelEvaluator:
         *,
         loss: Loss | None = None,
         batch_size: int = 1000,
+        scope: Scope = contextlib.nullcontext,
     ) -> None:
         """Checks the data; tracing happens on the first call.
 
@@ -116,6 +118,7 @@ class ModelEvaluator:
           data: inputs and integer labels of each split, a tuple of arrays or any form that `Batches.of` takes.
           loss: a Keras loss, or (labels, scores) -> one loss per example; None means cross-entropy of logits.
           batch_size: examples per forward pass (count).
+          scope: makes a context for each call of the model, such as `Execution.at_weights`.
 
         Raises:
           ValueError: for an empty split or one without a label for each example.
@@ -124,7 +127,7 @@ class ModelEvaluator:
             x, y = split if isinstance(split, tuple) and len(split) == 2 else ((0,), (0,))
             if not keras.tree.is_nested(x) and (not len(y) or len(x) != len(y)):
                 raise InputError(f"Split {name!r} has {len(x)} examples and {len(y)} labels: give one label for each.")
-        self._objective = Objective(model, loss)
+        self._objective = Objective(model, loss, scope)
         self._data = {name: Batches.of(split, batch_size) for name, split in data.items()}
         self._variables = [*model.trainable_variables, *batch_norm.statistics(model)]
         self._trainable = len(model.trainable_variables)

@@ -1,5 +1,6 @@
 """What is measured: a model with its data, masks and loss."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -11,8 +12,9 @@ from sparse_lib import curvature, objective
 from sparse_lib._keras import graph_cache, lora, tracing
 from sparse_lib._utils.errors import InputError
 from sparse_lib.curvature.data_mean import DataMean
+from sparse_lib.execution import Execution, Mode, Plan
 from sparse_lib.masks import Masks
-from sparse_lib.objective import Objective
+from sparse_lib.objective import Objective, Scope
 
 Loss: TypeAlias = objective.Loss | None
 
@@ -20,9 +22,20 @@ Loss: TypeAlias = objective.Loss | None
 class Problem:
     """A model with its data, masks and loss, as the measurements take them."""
 
-    def __init__(self, model: keras.Model, data: Any, masks: Masks | None, loss: Loss, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        masks: Masks | None,
+        loss: Loss,
+        batch_size: int,
+        execution: Mode | None = None,
+    ) -> None:
         self.model, self.masks, self.objective = model, masks, Objective(model, loss)
         check_masks(masks)
+        self._execution = None if masks is None else masks.execution
+        if masks is not None and execution is not None:
+            self._execution = Execution(model, masks, execution)
         if masks is not None:
             lora.warn_of_lora(_adapted_names(model, masks), stacklevel=3)
         self.batches = curvature.Batches.of(data, batch_size)
@@ -33,11 +46,16 @@ class Problem:
         subspace, params = curvature.Subspace.active(self.model, self.masks), self.objective.params()
         # The operator that is kept has no data, which would stay in memory with it.
         nothing = curvature.Batches([], 0, 1)
+        plan: Plan = ()
+        scope: Scope = contextlib.nullcontext
+        if self._execution is not None and (plan := self._execution.plan()):
+            scope = self._execution.at_masks
+        objective = Objective(self.model, self._loss, scope)
         kept = graph_cache.keep(
             self.model,
-            "hessian",
+            f"hessian {id(self.masks)} {plan}" if plan else "hessian",
             self._loss,
-            lambda: curvature.HessianOperator(self.objective, params, nothing, subspace),
+            lambda: curvature.HessianOperator(objective, params, nothing, subspace),
         )
         return kept.at(params, batches=self.batches, subspace=subspace)
 

@@ -6,6 +6,7 @@ import keras
 
 from sparse_lib import curvature
 from sparse_lib.curvature.eigenpairs import Which
+from sparse_lib.execution import Mode
 from sparse_lib.masks import Masks
 from sparse_lib.measure.problem import Loss, Problem
 
@@ -19,6 +20,7 @@ def top_eigenvalues(
     masks: Masks | None = None,
     loss: Loss = None,
     batch_size: int = 1000,
+    execution: Mode | None = None,
     seed: int = 0,
 ) -> curvature.Eigenpairs:
     """Outermost eigenvalues of the Hessian of the active weights, by Lanczos iteration.
@@ -31,6 +33,7 @@ def top_eigenvalues(
       masks: of the sparse kernels, see `sparse_lib.measure`.
       loss: see `sparse_lib.measure`.
       batch_size: examples per pass (count).
+      execution: of the products, as in `sparsify`; None means that of the masks.
       seed: seed of the start vector.
 
     Returns:
@@ -46,7 +49,7 @@ def top_eigenvalues(
       >>> pairs.values.round(4).tolist()  # the Hessian is x^T x
       [4.0]
     """
-    return curvature.extreme(Problem(model, data, masks, loss, batch_size).hessian(), k, which, seed=seed)
+    return curvature.extreme(Problem(model, data, masks, loss, batch_size, execution).hessian(), k, which, seed=seed)
 
 
 def spectral_density(
@@ -56,6 +59,7 @@ def spectral_density(
     masks: Masks | None = None,
     loss: Loss = None,
     batch_size: int = 1000,
+    execution: Mode | None = None,
     precision: float = 0.05,
     max_probes: int = 20,
     seed: int = 0,
@@ -68,6 +72,7 @@ def spectral_density(
       masks: of the sparse kernels, see `sparse_lib.measure`.
       loss: see `sparse_lib.measure`.
       batch_size: examples per pass (count).
+      execution: of the products, as in `sparsify`; None means that of the masks.
       precision: target standard error of the trace, relative to the sum of |eigenvalues| (fraction).
       max_probes: largest number of random probes (count).
       seed: seed of the probes.
@@ -85,7 +90,7 @@ def spectral_density(
       >>> round(float(np.trapezoid(density.values, density.grid)), 3)
       1.0
     """
-    hessian = Problem(model, data, masks, loss, batch_size).hessian()
+    hessian = Problem(model, data, masks, loss, batch_size, execution).hessian()
     return curvature.quadrature(hessian, precision=precision, max_probes=max_probes, seed=seed).density()
 
 
@@ -96,6 +101,7 @@ def trace(
     masks: Masks | None = None,
     loss: Loss = None,
     batch_size: int = 1000,
+    execution: Mode | None = None,
     precision: float = 0.05,
     max_probes: int = 100,
     seed: int = 0,
@@ -108,6 +114,7 @@ def trace(
       masks: of the sparse kernels, see `sparse_lib.measure`.
       loss: see `sparse_lib.measure`.
       batch_size: examples per pass (count).
+      execution: of the products, as in `sparsify`; None means that of the masks.
       precision: target relative standard error (fraction).
       max_probes: largest number of random probes (count).
       seed: seed of the probes.
@@ -125,5 +132,5 @@ def trace(
       >>> round(estimate.value, 3), round(estimate.error, 3)  # a diagonal matrix: the estimate is exact
       (5.0, 0.0)
     """
-    hessian = Problem(model, data, masks, loss, batch_size).hessian()
+    hessian = Problem(model, data, masks, loss, batch_size, execution).hessian()
     return curvature.traces(hessian, precision=precision, max_probes=max_probes, seed=seed).trace

@@ -1,5 +1,6 @@
 """Sparse execution in `fit`, `evaluate` and `predict`, and in training loops of the caller's own."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,9 +59,8 @@ def _training_scope(model: keras.Model, execution: Execution) -> Iterator[None]:
 
 @contextmanager
 def _inference_scope(model: keras.Model, execution: Execution) -> Iterator[None]:
-    plan = () if _uses_xla(model) else execution.plan()
-    # Of the weights, which something else than a SparseOptimizer may have written.
-    with execution.scope(plan, execution.structures_of_weights(plan)):
+    # By the weights, which something else than a SparseOptimizer may have written.
+    with contextlib.nullcontext() if _uses_xla(model) else execution.at_weights():
         yield
 
 

@@ -219,8 +219,9 @@ class SparseOptimizer(RestorableOptimizer):
         if execution is None or self.find_dense_need():
             yield
             return
-        plan = execution.plan()
-        with execution.scope(plan, execution.structures(plan), dense_gradients=self._needs_dense_gradients()):
+        with execution.at_masks(
+            dense_gradients=self._needs_dense_gradients(), changes_density=self.updater.changes_density
+        ):
             yield
 
     def _needs_dense_gradients(self) -> tf.Tensor | bool:
@@ -330,6 +331,6 @@ class SparseOptimizer(RestorableOptimizer):
         """
         raise InputError(
             "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
-            "masks on it with sparse_lib.transfer_masks, from masks at hand or a file of masks.save, and compile with "
-            "a new SparseOptimizer."
+            "masks on it with sparse_lib.sparsify(model, masks=path), from the same file, one of masks.save or masks "
+            "at hand, and compile with a new SparseOptimizer."
         )

@@ -165,6 +165,11 @@ class Updater:
         )
 
     @property
+    def changes_density(self) -> bool:
+        """Whether kernels become sparser in the course of training."""
+        return False
+
+    @property
     def state_specs(self) -> tuple[str, ...]:
         """Names of the float tensors to be kept between steps, each of its kernel's shape.
 

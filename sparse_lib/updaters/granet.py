@@ -56,6 +56,11 @@ class GraNet(Updater):
         """Returns the scheduled drop fraction, a Python number (fraction)."""
         return self._regrowth.drop_fraction_at(step)
 
+    @property
+    def changes_density(self) -> bool:
+        """True: sparsity rises to its target."""
+        return True
+
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Checks that every structure can have the final sparsity."""
         Prune(sparsity=self.sparsity, end_step=self.end_step, scope="global").check_structures(structures)

@@ -66,6 +66,11 @@ class Prune(Updater):
             if not callable(target):
                 distributions.check_sparsity(f"The sparsity of {name!r}", target)
 
+    @property
+    def changes_density(self) -> bool:
+        """True: sparsity rises to its target."""
+        return True
+
     def check_structures(self, structures: Sequence[Structure]) -> None:
         """Checks that every structure can have the final sparsity."""
         if self.end_step is None:

@@ -18,6 +18,7 @@ from sparse_lib.masks import Masks
 from sparse_lib.objective import Objective
 from tests.curvature.known import dense, examples, network
 from tests.golden_values import read_golden
+from tests.replicas import two_replicas
 
 layers = keras.layers
 SQUARED = keras.losses.MeanSquaredError(reduction=None, dtype="float64")
@@ -200,6 +201,27 @@ def test_sampled_labels():
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0
     assert np.linalg.norm(one - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_two_replicas_give_the_matrix_of_one_device():
+    def operators():
+        model = network("dense chain")
+        return [build(kind, model, examples(model)) for kind in (KFACOperator, GaussNewtonOperator)]
+
+    alone = [operator.diagonal() for operator in operators()]
+    with two_replicas().scope():
+        shared = [operator.diagonal() for operator in operators()]
+    np.testing.assert_allclose(shared, alone, rtol=1e-11)
+
+
+def test_layers_in_bfloat16():
+    model, wide = network("dense chain", "mixed_bfloat16"), network("dense chain")
+    wide.set_weights(model.get_weights())
+    data = examples(wide)
+    found, expected = (build(KFACOperator, m, data) for m in (model, wide))
+    assert list(names_of(found).values()) == [KroneckerBlock] * 2
+    expected = as_matrix(expected)
+    np.testing.assert_allclose(as_matrix(found), expected, atol=0.05 * np.abs(expected).max())
 
 
 def test_kfac_as_a_preconditioner_saves_products():

@@ -132,6 +132,18 @@ def test_second_derivatives(seed, is_dense):
     _check_close(case.differentiate_twice(case.run), case.differentiate_twice(case.run_dense), 1e-9)
 
 
+@pytest.mark.parametrize(("seed", "is_dense"), [(1, False), (2, False), (3, False), (2, True), (3, True)])
+@pytest.mark.parametrize("block", [3, 4, 8])
+def test_masks_of_blocks(seed, is_dense, block):
+    case = Case(seed, is_dense=is_dense, largest=16)
+    rows, columns = int(np.prod(case.kernel[:-1])), case.kernel[-1]
+    coarse = np.random.default_rng(seed).random([-(-rows // block), -(-columns // block)]) < 0.4
+    mask = np.kron(coarse, np.ones([block, block], bool))[:rows, :columns]
+    case.structure = products.find_structure(mask.reshape(case.kernel))
+    case.values = tf.random.stateless_normal(case.structure.index.shape, [seed, 0], dtype=tf.float64)
+    _check_close(case.products(), case.differentiate(case.run_dense))
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_single_precision(seed):
     case = Case(seed, dtype=tf.float32)

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-/* Multiplications that are worth a task, and the most parts of a sum over the batch. */
-enum { LEAST_WORK = 1 << 17, MOST_PARTS = 16 };
+/* Multiplications that are worth a task; most parts of a sum over the batch; vectors of the narrowest tile. */
+enum { LEAST_WORK = 1 << 17, MOST_PARTS = 16, NARROW = 4 };
 
 typedef struct {
   const Plan *plan;
@@ -18,6 +18,8 @@ typedef struct {
 static void divide(Plan *plan) {
   int64_t lanes = plan->kernels->lanes, vectors = divide_up(plan->key.sizes.images, lanes);
   int64_t tiles = most(1, divide_up(vectors, plan->kernels->width));
+  /* Narrow tiles for some more threads, as long as their weights are worth reading again. */
+  tiles = most(tiles, least(plan->key.threads, vectors / NARROW));
   plan->width = (int)most(1, divide_up(vectors, tiles));
   plan->tiles = divide_up(vectors, plan->width);
   int64_t work = (plan->structure.count + plan->in_channels + plan->out_channels) * plan->width * lanes;
@@ -38,7 +40,8 @@ int prepare_dense(Plan *plan) {
   int64_t step = (int64_t)plan->width * plan->kernels->lanes, longest = most(s->rows, s->columns);
   if (step * (longest + 1) > INT32_MAX) return 1;
   plan->phases = 1;
-  choose_blocks(plan, step * (int64_t)plan->kernels->size);
+  /* Of the widest tile, so that the order of the sums does not depend on the number of threads. */
+  choose_blocks(plan, (int64_t)(plan->kernels->width * plan->kernels->lanes) * (int64_t)plan->kernels->size);
   Tables tables;
   if (make_tables(plan, &tables)) return 1;
   int is_transposed = plan->key.wanted == INPUTS;

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ALIGNMENT = 64, MOST_LANES = 16 };
+enum { ALIGNMENT = 64, MOST_LANES = 16, ALIKE = 4 };
 
 /* What a product is wanted for: the trilinear form's derivative by dy, by x, or by the weights. */
 typedef enum { OUTPUTS, INPUTS, VALUES } Wanted;
@@ -31,6 +31,7 @@ typedef struct {
   int width;
   int adds; /* outputs: whether to add to what is there */
   int32_t outputs;
+  const uint8_t *are_alike; /* outputs: whether lists o to o + ALIKE - 1 read the same inputs; NULL: none do */
   const int32_t *pointers; /* entries of list o: pointers[o] to pointers[o + 1] */
   const int32_t *offsets;  /* of an entry's input vector from `input` */
   const void *weights;     /* outputs: one number an entry */
@@ -53,12 +54,14 @@ typedef struct {
   void (*outputs)(const Tile *);
   /* sums[e] += sum over i and lanes of input[offsets[e], i] output[o, i] */
   void (*values)(const Tile *);
-  /* target[k] = source[order[k]], and target[order[k]] += source[k] */
+  /* target[k] = source[order[k]], and target[order[k]] = source[k] */
   void (*gather)(const void *source, const int32_t *order, int64_t count, void *target);
   void (*scatter)(const void *source, const int32_t *order, int64_t count, void *target);
 } Kernels;
 
 const Kernels *find_kernels(size_t size);
+/* Of the vectors that processor and operating system have: 16, 32 or 64. */
+int count_vector_bytes(void);
 
 /* One axis of a product from packed inputs to outputs. Grid point a stands for the outputs a * out_step + phase -
    shift, phase in [0, out_step), and reads the inputs a * in_step + origin + (0 ... span - 1). */
@@ -71,6 +74,7 @@ typedef struct {
 /* What two calls have to have in common to share a plan. Compared byte by byte, so it is zeroed first. */
 typedef struct {
   int64_t wanted, size, is_dense;
+  int64_t threads; /* outputs and inputs may be divided between threads at will; sums over the batch may not */
   Convolution sizes;
 } Key;
 
@@ -84,6 +88,8 @@ typedef struct {
   /* The entries in the order in which they are read: by phase of the outputs, block of input channels, and output.
      Entry k has the value order[k] of the structure. */
   int32_t *pointers, *offsets, *order;
+  uint8_t *are_alike; /* see Tile; one a list, if `has_alike` */
+  int has_alike;
   int64_t phases, blocks, longest;
   int32_t *in_places, *out_places;
   void *zeros; /* what is read where a lane has nothing */
@@ -119,9 +125,9 @@ int64_t find_block(const Plan *, int64_t channel);
 /* Runs all blocks of a phase on a tile. */
 void run_blocks(const Plan *, int64_t phase, Tile *);
 
-/* The weights in the order of the entries, or the sums of the parts in the order of the values. */
+/* The weights in the order of the entries; the sum of the parts' sums, which it overwrites, in that of the values. */
 void *gather_weights(const Plan *, const void *values, void *memory);
-void add_parts(const Plan *, const void *sums, int64_t parts, void *dvalues);
+void add_parts(const Plan *, void *sums, int64_t parts, void *dvalues);
 
 /* dense.c and conv.c; zero where it worked, and otherwise there was no memory. */
 int prepare_dense(Plan *);

@@ -156,10 +156,22 @@ static int find_bytes_of_vectors(void) {
 }
 #endif
 
+int count_vector_bytes(void) {
+  int bytes = 16;
+#if HAS_X86
+  /* Remembered: a virtual machine takes long to answer. */
+  static int found;
+  bytes = __atomic_load_n(&found, __ATOMIC_RELAXED);
+  if (!bytes) bytes = find_bytes_of_vectors();
+  __atomic_store_n(&found, bytes, __ATOMIC_RELAXED);
+#endif
+  return bytes;
+}
+
 const Kernels *find_kernels(size_t size) {
   int is_single = size == sizeof(float);
 #if HAS_X86
-  int bytes = find_bytes_of_vectors();
+  int bytes = count_vector_bytes();
   if (bytes == 64) return is_single ? &kernels_f32_avx512 : &kernels_f64_avx512;
   if (bytes == 32) return is_single ? &kernels_f32_avx2 : &kernels_f64_avx2;
 #endif

@@ -17,6 +17,7 @@ typedef REAL NAME(vector_part) __attribute__((vector_size(16), aligned(sizeof(RE
 #define LOOSE_VECTOR NAME(loose_vector)
 #define PART NAME(part)
 #define VECTOR_PART NAME(vector_part)
+#define ALIKE_WIDTH 3
 #define INLINE TARGET static inline __attribute__((always_inline))
 
 /* Transposes each part of PART vectors in itself. */
@@ -93,11 +94,50 @@ TARGET static void NAME(unpack)(const void *packed, const int32_t *places, int64
     for (int lane = 0; lane < LANES; lane++) lanes[lane][i] = source[places[i] + lane];
 }
 
+/* Lists that read the same inputs: `width` vectors of ALIKE outputs, from vector `start` on. 4 times 3 sums, 3 inputs and
+   a weight fill 16 registers, and an input is loaded once for 4 outputs. */
+INLINE void NAME(alike_outputs_of_width)(const Tile *tile, int32_t o, int start, const int width) {
+  const REAL *input = (const REAL *)tile->input + start * LANES, *weights[ALIKE];
+  REAL *output = (REAL *)tile->output + o * tile->output_stride + start * tile->position_stride;
+  const ptrdiff_t stride = tile->position_stride, next = tile->output_stride;
+  const int32_t *offsets = tile->offsets + tile->pointers[o];
+  int32_t length = tile->pointers[o + 1] - tile->pointers[o];
+  VECTOR sums[ALIKE][ALIKE_WIDTH];
+  UNROLL for (int j = 0; j < ALIKE; j++) {
+    weights[j] = (const REAL *)tile->weights + tile->pointers[o + j];
+    UNROLL for (int i = 0; i < width; i++)
+      sums[j][i] = tile->adds ? *(const VECTOR *)(output + j * next + i * stride) : (VECTOR){0};
+  }
+  for (int32_t k = 0; k < length; k++) {
+    const VECTOR *source = (const VECTOR *)(input + offsets[k]);
+    UNROLL for (int j = 0; j < ALIKE; j++) {
+      REAL weight = weights[j][k];
+      UNROLL for (int i = 0; i < width; i++) sums[j][i] += weight * source[i];
+    }
+  }
+  UNROLL for (int j = 0; j < ALIKE; j++)
+    UNROLL for (int i = 0; i < width; i++) *(VECTOR *)(output + j * next + i * stride) = sums[j][i];
+}
+
+/* A function of its own: inlined it would take registers from the lists that are not alike. */
+TARGET static __attribute__((noinline)) void NAME(alike_outputs)(const Tile *tile, int32_t o) {
+  int start = 0;
+  for (; start + ALIKE_WIDTH <= tile->width; start += ALIKE_WIDTH)
+    NAME(alike_outputs_of_width)(tile, o, start, ALIKE_WIDTH);
+  if (tile->width - start == 2) NAME(alike_outputs_of_width)(tile, o, start, 2);
+  if (tile->width - start == 1) NAME(alike_outputs_of_width)(tile, o, start, 1);
+}
+
 INLINE void NAME(outputs_of_width)(const Tile *tile, const int width) {
   const REAL *weights = tile->weights, *input = tile->input;
   const int32_t *offsets = tile->offsets;
   const ptrdiff_t stride = tile->position_stride;
   for (int32_t o = 0; o < tile->outputs; o++) {
+    if (tile->are_alike && tile->are_alike[o]) {
+      NAME(alike_outputs)(tile, o);
+      o += ALIKE - 1;
+      continue;
+    }
     int32_t begin = tile->pointers[o], end = tile->pointers[o + 1];
     REAL *output = (REAL *)tile->output + o * tile->output_stride;
     VECTOR sums[WIDTH];
@@ -169,7 +209,7 @@ TARGET static void NAME(gather)(const void *source, const int32_t *order, int64_
 TARGET static void NAME(scatter)(const void *source, const int32_t *order, int64_t count, void *target) {
   const REAL *from = source;
   REAL *to = target;
-  for (int64_t k = 0; k < count; k++) to[order[k]] += from[k];
+  for (int64_t k = 0; k < count; k++) to[order[k]] = from[k];
 }
 
 /* The loops over the vectors of a tile are unrolled, so each width is a function of its own. */
@@ -205,6 +245,7 @@ static const Kernels NAME(kernels) = {LANES,         WIDTH,        sizeof(REAL),
 #undef PART
 #undef VECTOR_PART
 #undef INLINE
+#undef ALIKE_WIDTH
 #undef LANES
 #undef WIDTH
 #undef BLOCKS

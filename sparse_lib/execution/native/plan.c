@@ -122,13 +122,31 @@ int make_tables(Plan *plan, Tables *tables) {
   return 0;
 }
 
+/* Masks made of blocks have neighbouring outputs that read the same inputs: a tile loads them once for all. */
+static void find_alike(Plan *plan) {
+  int64_t groups = plan->phases * plan->blocks;
+  memset(plan->are_alike, 0, (size_t)(groups * plan->out_channels));
+  for (int64_t group = 0; group < groups; group++)
+    for (int64_t o = 0; o + ALIKE <= plan->out_channels; o += ALIKE) {
+      const int32_t *pointers = plan->pointers + group * plan->out_channels + o;
+      int32_t length = pointers[1] - pointers[0];
+      int same = length > 0;
+      for (int i = 1; i < ALIKE && same; i++)
+        same = pointers[i + 1] - pointers[i] == length &&
+               !memcmp(plan->offsets + pointers[0], plan->offsets + pointers[i], sizeof(int32_t) * (size_t)length);
+      plan->are_alike[group * plan->out_channels + o] = (uint8_t)same;
+      plan->has_alike |= same;
+    }
+}
+
 int fill_entries(Plan *plan, const Tables *tables) {
   const Structure *s = &plan->structure;
   int64_t lists = plan->phases * plan->blocks * plan->out_channels;
   plan->pointers = allocate_for(plan, sizeof(int32_t) * (size_t)(lists + 2));
   plan->offsets = allocate_for(plan, sizeof(int32_t) * (size_t)s->count);
   plan->order = allocate_for(plan, sizeof(int32_t) * (size_t)s->count);
-  if (!plan->pointers || !plan->offsets || !plan->order) return 1;
+  plan->are_alike = allocate_for(plan, (size_t)lists);
+  if (!plan->pointers || !plan->offsets || !plan->order || !plan->are_alike) return 1;
   /* Lengths stand two places late, and while the lists fill up, each list's end one place late. */
   int32_t *ends = plan->pointers + 1;
   memset(plan->pointers, 0, sizeof(int32_t) * (size_t)(lists + 2));
@@ -145,12 +163,15 @@ int fill_entries(Plan *plan, const Tables *tables) {
       plan->offsets[place] = tables->row_offsets[row] + tables->output_offsets[output];
       plan->order[place] = k;
     }
+  find_alike(plan);
   return 0;
 }
 
 void run_blocks(const Plan *plan, int64_t phase, Tile *tile) {
   for (int64_t block = 0; block < plan->blocks; block++) {
-    tile->pointers = plan->pointers + (phase * plan->blocks + block) * plan->out_channels;
+    int64_t lists = (phase * plan->blocks + block) * plan->out_channels;
+    tile->pointers = plan->pointers + lists;
+    tile->are_alike = plan->has_alike ? plan->are_alike + lists : NULL;
     tile->adds = block > 0;
     if (plan->key.wanted == VALUES)
       plan->kernels->values(tile);
@@ -164,9 +185,18 @@ void *gather_weights(const Plan *plan, const void *values, void *memory) {
   return memory;
 }
 
-void add_parts(const Plan *plan, const void *sums, int64_t parts, void *dvalues) {
-  size_t bytes = (size_t)plan->structure.count * plan->kernels->size;
-  memset(dvalues, 0, bytes);
-  for (int64_t part = 0; part < parts; part++)
-    plan->kernels->scatter((const char *)sums + (size_t)part * bytes, plan->order, plan->structure.count, dvalues);
+static void add_numbers(const Kernels *kernels, const char *numbers, int64_t count, char *sums) {
+  if (kernels->size == sizeof(float))
+    for (int64_t k = 0; k < count; k++) ((float *)sums)[k] += ((const float *)numbers)[k];
+  else
+    for (int64_t k = 0; k < count; k++) ((double *)sums)[k] += ((const double *)numbers)[k];
+}
+
+void add_parts(const Plan *plan, void *sums, int64_t parts, void *dvalues) {
+  int64_t count = plan->structure.count;
+  char *part = sums;
+  if (!parts) memset(dvalues, 0, (size_t)count * plan->kernels->size);
+  for (int64_t i = 1; i < parts; i++)
+    add_numbers(plan->kernels, part + (size_t)(i * count) * plan->kernels->size, count, part);
+  if (parts) plan->kernels->scatter(part, plan->order, count, dvalues);
 }

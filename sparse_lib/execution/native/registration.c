@@ -52,6 +52,7 @@ static int run_product(Call *call, const Product *product, const Structure *s, c
   key.wanted = wanted;
   key.size = (int64_t)size_of(call->inputs[0]);
   key.is_dense = is_dense;
+  key.threads = wanted == VALUES ? 1 : count_threads();
   key.sizes = *sizes;
   const char *wrong;
   Plan *plan = find_plan(product->cache, &key, s, &wrong);

@@ -66,13 +66,12 @@
 #undef REAL
 #undef INTEGER
 
+#define CHOOSE_SIZE(table, set, size) ((size) == sizeof(float) ? &table##_f32##set : &table##_f64##set)
 #if defined(__x86_64__)
-#define CHOOSE_KERNELS(table, size)                                                                            \
-  (__builtin_cpu_supports("avx512f")                                                                           \
-       ? ((size) == sizeof(float) ? &table##_f32_avx512 : &table##_f64_avx512)                                 \
-   : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")                                           \
-       ? ((size) == sizeof(float) ? &table##_f32_avx2 : &table##_f64_avx2)                                     \
-       : ((size) == sizeof(float) ? &table##_f32 : &table##_f64))
+#define CHOOSE_KERNELS(table, size)                                       \
+  (count_vector_bytes() == 64   ? CHOOSE_SIZE(table, _avx512, size)       \
+   : count_vector_bytes() == 32 ? CHOOSE_SIZE(table, _avx2, size)         \
+                                : CHOOSE_SIZE(table, , size))
 #else
-#define CHOOSE_KERNELS(table, size) ((size) == sizeof(float) ? &table##_f32 : &table##_f64)
+#define CHOOSE_KERNELS(table, size) CHOOSE_SIZE(table, , size)
 #endif

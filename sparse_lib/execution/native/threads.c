@@ -5,10 +5,11 @@
 #include "engine.h"
 
 #include <pthread.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
-enum { MOST_THREADS = 256 };
+/* How often a thread looks for work before it sleeps: about 20 us. Waking it would cost as much as a small product. */
+enum { MOST_THREADS = 256, LOOKS = 400 };
 
 typedef struct Job {
   Task task;
@@ -24,6 +25,7 @@ static pthread_cond_t work = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_I
 static Job *jobs;
 static int workers;
 static atomic_int wanted = 1;
+static atomic_uint calls; /* changes with every job that is put into the list */
 
 int count_threads(void) { return atomic_load(&wanted); }
 
@@ -32,25 +34,40 @@ __attribute__((visibility("default"))) void sparse_set_threads(int count) {
   atomic_store(&wanted, count < 1 ? 1 : count > MOST_THREADS ? MOST_THREADS : count);
 }
 
+static void pause_shortly(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 /* Runs one task of `job` with the mutex released meanwhile. */
 static void run_one(Job *job) {
   int64_t index = job->next++;
   pthread_mutex_unlock(&mutex);
   job->task(job->argument, index);
   pthread_mutex_lock(&mutex);
-  if (--job->unfinished == 0) pthread_cond_broadcast(&finished);
+  if (__atomic_sub_fetch(&job->unfinished, 1, __ATOMIC_RELEASE) == 0) pthread_cond_broadcast(&finished);
 }
 
 static void *serve(void *argument) {
-  int number = (int)(intptr_t)argument;
+  int number = (int)(intptr_t)argument, looks = 0;
   pthread_mutex_lock(&mutex);
   for (;;) {
     Job *job = jobs;
     while (job && job->next == job->count) job = job->following;
-    if (job && number < atomic_load(&wanted))
+    if (job && number < atomic_load(&wanted)) {
       run_one(job);
-    else
+      looks = LOOKS;
+    } else if (looks > 0) {
+      unsigned seen = atomic_load(&calls);
+      pthread_mutex_unlock(&mutex);
+      while (looks-- > 0 && atomic_load(&calls) == seen) pause_shortly();
+      pthread_mutex_lock(&mutex);
+    } else {
       pthread_cond_wait(&work, &mutex);
+    }
   }
   return NULL;
 }
@@ -60,8 +77,12 @@ static void start_workers(int count) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for Python's threads */
   pthread_t thread;
   while (workers < count && !pthread_create(&thread, &attributes, serve, (void *)(intptr_t)(workers + 1))) workers++;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
 }
 
@@ -76,8 +97,12 @@ void run_tasks(Task task, void *argument, int64_t count) {
   Job **end = &jobs;
   while (*end) end = &(*end)->following;
   *end = &job;
+  atomic_fetch_add(&calls, 1);
   pthread_cond_broadcast(&work);
   while (job.next < job.count) run_one(&job);
+  pthread_mutex_unlock(&mutex);
+  for (int looks = LOOKS; looks > 0 && __atomic_load_n(&job.unfinished, __ATOMIC_ACQUIRE); looks--) pause_shortly();
+  pthread_mutex_lock(&mutex);
   while (job.unfinished) pthread_cond_wait(&finished, &mutex);
   for (end = &jobs; *end != &job;) end = &(*end)->following;
   *end = job.following;

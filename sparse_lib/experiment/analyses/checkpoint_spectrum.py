@@ -1,5 +1,6 @@
 """Curvature of the loss at the checkpoints of a run, by an exact or an estimated spectrum."""
 
+import contextlib
 import functools
 import math
 import pathlib
@@ -11,6 +12,7 @@ import numpy as np
 
 from sparse_lib import curvature
 from sparse_lib._utils.atomic import TEMPORARY
+from sparse_lib.execution import Execution
 from sparse_lib.experiment.analyses import solutions
 from sparse_lib.experiment.analyses.estimated_spectrum import EstimatedSpectrum
 from sparse_lib.experiment.analyses.exact_spectrum import ExactSpectrum
@@ -64,6 +66,10 @@ class Spectrometer:
         self._kernels = experiment.network.kernels(self._model)
         self._masks = Masks(list(self._kernels.values()), names=list(self._kernels))
         self._objective = Objective(self._model)
+        # Exact spectra look into the layers, which have to compute as they are.
+        execution = Execution(self._model, self._masks, experiment.training.execution)
+        scope = execution.at_masks if settings.space == "active" else contextlib.nullcontext
+        self._sparse_objective = Objective(self._model, scope=scope)
         self._compiled: curvature.CurvatureOperator | None = None
         train, size = experiment.dataset.train, settings.batch_size
         data = train.images[:size], train.labels[:size]
@@ -141,5 +147,7 @@ class Spectrometer:
     def _operator(self, params: Sequence[Any], subspace: curvature.Subspace) -> curvature.CurvatureOperator:
         """Returns the matrix at a point; it is compiled once for all checkpoints."""
         if self._compiled is None:
-            self._compiled = _OPERATORS[self._settings.operator](self._objective, params, self._batches, subspace)
+            self._compiled = _OPERATORS[self._settings.operator](
+                self._sparse_objective, params, self._batches, subspace
+            )
         return self._compiled.at(params, subspace=subspace)

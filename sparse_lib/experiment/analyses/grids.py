@@ -21,6 +21,7 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, resumable, run_directory
+from sparse_lib.experiment.training.build import build_evaluation_scope
 from sparse_lib.landscape import Plane, Score
 from sparse_lib.landscape.evaluation import Evaluate, Scores
 
@@ -134,7 +135,7 @@ def _make_evaluators(
     if settings.examples is not None:
         parts: dict[str, Any] = {name: _take_first(getattr(dataset, name), settings.examples) for name in SPLITS}
         dataset = dataclasses.replace(dataset, **parts)
-    evaluator = PointEvaluator(model, dataset, settings.splits)
+    evaluator = PointEvaluator(model, dataset, build_evaluation_scope(experiment, model), settings.splits)
 
     def plain(solution: Solution) -> Scores:
         return evaluator(solution.values, solution.statistics)

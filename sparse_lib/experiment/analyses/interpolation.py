@@ -25,7 +25,7 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop, graceful_shutdown
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, resumable, run_directory
-from sparse_lib.experiment.training.build import build_model
+from sparse_lib.experiment.training.build import build_evaluation_scope, build_model
 from sparse_lib.landscape import Score, batch_norm
 from sparse_lib.landscape.paths import evenly_spaced
 
@@ -149,7 +149,7 @@ def _compute(
     path = line
     if settings.path != _LINE:
         path = curves.train(experiment, settings, model, ends, directory / files.INTERPOLATION_CURVE, stop)
-    evaluate = PointEvaluator(model, experiment.dataset)
+    evaluate = PointEvaluator(model, experiment.dataset, build_evaluation_scope(experiment, model))
     plain = {name: evaluate(side.values, side.statistics) for name, side in checkpoints._asdict().items()}
     statistics = _make_statistics(settings, model, experiment.dataset.train, sides)
     grid = landscape.coefficients(settings.i_start, settings.i_end, settings.n_interpolation)

@@ -13,6 +13,7 @@ from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training.metrics import Evaluator
 from sparse_lib.landscape import BatchNormEstimator, Matching, Score, batch_norm, match
+from sparse_lib.objective import Scope
 
 
 class Solution(NamedTuple):
@@ -117,19 +118,20 @@ class PointEvaluator:
     before, such as the ends of a path, are looked up.
     """
 
-    def __init__(self, model: keras.Model, dataset: Dataset, names: Sequence[str] = SPLITS) -> None:
+    def __init__(self, model: keras.Model, dataset: Dataset, scope: Scope, names: Sequence[str] = SPLITS) -> None:
         """Selects the splits; nothing is traced yet.
 
         Args:
           model: the network.
           dataset: the data; empty splits are left out.
+          scope: makes a context for each call of the network, from `build_evaluation_scope`.
           names: of the splits to evaluate.
         """
         self._variables = model.trainable_variables
         self._statistics = batch_norm.statistics(model)
         reported = dataset.reported
         self._splits = {name: reported[name] for name in names if len(reported[name])}
-        self._evaluator = Evaluator(model)
+        self._evaluator = Evaluator(model, scope=scope)
         self._known: dict[str, dict[str, Score]] = {}
 
     def __call__(self, values: Sequence[np.ndarray], statistics: Sequence[np.ndarray]) -> dict[str, Score]:

@@ -15,6 +15,8 @@ from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training.metrics import select_held_out
 from sparse_lib.experiment.training.steps import Steps
+from sparse_lib.masks import Masks
+from sparse_lib.objective import Scope
 from sparse_lib.optimizer import SparseOptimizer
 
 
@@ -76,6 +78,21 @@ def build_model(experiment: Experiment) -> keras.Model:
     is_fresh = bool(network.mask_init_path) and not network.weight_init_path
     stream = 2 * experiment.training.seed + is_fresh
     return network.build(dataset.input_shape, dataset.num_classes, stream, experiment.sizes)
+
+
+def build_evaluation_scope(experiment: Experiment, model: keras.Model) -> Scope:
+    """Builds the execution of a network that is evaluated at any weights.
+
+    Args:
+      experiment: names the kernels and the execution.
+      model: its network.
+
+    Returns:
+      Makes a context for each call of the network.
+    """
+    kernels = experiment.network.kernels(model)
+    masks = Masks(list(kernels.values()), names=list(kernels))
+    return Execution(model, masks, experiment.training.execution).at_weights
 
 
 def build_run(experiment: Experiment, *, fresh: bool) -> Built:

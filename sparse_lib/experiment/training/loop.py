@@ -100,6 +100,7 @@ class Loop:
             self._dataset,
             held_size=self._settings.val_batch_size,
             initial=self._initial_weights(),
+            scope=self._steps.evaluation_scope,
         )
         step = restored or 0
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)

@@ -1,5 +1,6 @@
 """Metrics of a run: losses, gradient flow, distances, mask statistics and dead units, without side effects."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,16 +27,23 @@ def select_held_out(dataset: Dataset) -> Split:
 class Evaluator:
     """Loss, accuracy and logits of a split, at inference, with the current weights."""
 
-    def __init__(self, model: keras.Model, seen: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        seen: Callable[[int], None] | None = None,
+        scope: objective.Scope = contextlib.nullcontext,
+    ) -> None:
         """Chooses the batch size; tracing happens on the first call.
 
         Args:
           model: the network; it returns logits.
           seen: called with the number of images of each batch (count), such as `Progress.advance`.
+          scope: makes a context for each call of the network, such as `Execution.at_weights`.
         """
         self._seen = seen or (lambda count: None)
         shape = model.input_shape[1:]
-        self._objective, self._at_once = objective.Objective(model), max(1, PIXELS_AT_ONCE // math.prod(shape))
+        self._objective = objective.Objective(model, scope=scope)
+        self._at_once = max(1, PIXELS_AT_ONCE // math.prod(shape))
         self._batch = tf.function(
             self._evaluate_batch,
             input_signature=[tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)],
@@ -123,6 +131,7 @@ class Measurements:
         *,
         held_size: int,
         initial: Sequence[np.ndarray],
+        scope: objective.Scope = contextlib.nullcontext,
     ) -> None:
         """Puts the held-out batch on the device.
 
@@ -132,6 +141,7 @@ class Measurements:
           dataset: its held-out split is the data of all gradient metrics.
           held_size: maximum number of held-out examples (count).
           initial: trainable values at step 0, the origin of distances.
+          scope: of evaluation, as in `Evaluator`.
         """
         self._model, self._optimizer, self._dataset = model, optimizer, dataset
         self._variables = model.trainable_variables
@@ -141,7 +151,7 @@ class Measurements:
         self._x, self._y = tf.constant(held.images[:held_size]), tf.constant(held.labels[:held_size])
         self._objective = objective.Objective(model)
         self._probe = dead_neurons.UnitProbe(model)
-        self._evaluator = Evaluator(model)
+        self._evaluator = Evaluator(model, scope=scope)
         self._held = tf.function(self._held_scalars, autograph=False)
         self._norm = tf.function(self._gradient_norm, autograph=False)
 

@@ -13,7 +13,7 @@ from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import list_steps
 from sparse_lib.experiment.training import multi_worker
-from sparse_lib.experiment.training.build import Plan, build_model
+from sparse_lib.experiment.training.build import Plan, build_evaluation_scope, build_model
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Evaluator
 
@@ -104,7 +104,7 @@ def evaluate(
     if batch_statistics:
         evaluator: Evaluator = BatchStatisticsEvaluator(model, experiment.training.batch_size, progress.advance)
     else:
-        evaluator = Evaluator(model, progress.advance)
+        evaluator = Evaluator(model, progress.advance, build_evaluation_scope(experiment, model))
     values: dict[str, float] = {}
     for name, split in splits.items():
         values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluator.evaluate(split)

@@ -15,7 +15,11 @@ Differentiate = Callable[[Sequence[Any]], tuple[tf.Tensor, tf.Tensor, list[tf.Te
 
 
 class SparseSteps:
-    """Decides which kernels are executed sparsely, and trains vectors of their active weights."""
+    """Decides which kernels are executed sparsely, and trains vectors of their active weights.
+
+    Attributes:
+      execution: of the model.
+    """
 
     def __init__(
         self, variables: Sequence[keras.Variable], optimizer: SparseOptimizer, execution: Execution, batch_size: int
@@ -29,14 +33,14 @@ class SparseSteps:
           batch_size: examples per step (count).
         """
         self._variables, self._optimizer = list(variables), optimizer
-        self._execution, self._batch_size = execution, batch_size
+        self.execution, self._batch_size = execution, batch_size
         self._packed: dict[Plan, PackedKernels] = {}
         self._plan: Plan | None = None
 
     def plan(self) -> Plan:
         """Returns the kernels to execute sparsely until the masks change."""
         if self._plan is None:
-            self._plan = self._execution.plan(self._batch_size)
+            self._plan = self.execution.plan(self._batch_size)
             if self._plan and self._plan not in self._packed:
                 self._packed[self._plan] = self._optimizer.pack(self._plan)
         return self._plan
@@ -47,7 +51,7 @@ class SparseSteps:
 
     def explain(self) -> dict[str, str]:
         """Describes how each kernel is executed at the present density, by name."""
-        return {kernel.name: str(kernel) for kernel in self._execution.explain(self._batch_size)}
+        return {kernel.name: str(kernel) for kernel in self.execution.explain(self._batch_size)}
 
     @contextmanager
     def unpacked_at_end(self, plan: Plan) -> Iterator[Callable[[Differentiate], tuple[tf.Tensor, tf.Tensor]]]:
@@ -60,7 +64,7 @@ class SparseSteps:
           The function of a step: it differentiates, lets the optimizer step, and returns loss and number of correct
           examples.
         """
-        packed, execution = self._packed[plan], self._execution
+        packed, execution = self._packed[plan], self.execution
         structures = execution.structures(plan)
         packed.pack(structures)
         active = dict(zip((id(execution.masks.kernels[i]) for i in plan), packed.weights, strict=True))

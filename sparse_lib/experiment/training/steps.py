@@ -19,7 +19,7 @@ from sparse_lib.experiment.data.feeding.stream import TrainingStream
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages
 from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.training.sparse_steps import SparseSteps
-from sparse_lib.objective import call, cross_entropy
+from sparse_lib.objective import Scope, call, cross_entropy
 from sparse_lib.optimizer import SparseOptimizer
 
 # Steps per compiled call; a static size, as XLA requires. 100 steps hide the overhead of a call.
@@ -136,6 +136,11 @@ class Steps:
         self._strategy.experimental_distribute_values_from_function(note)
         share = self._batch_size // self._replicas
         return range(min(replicas) * share, (max(replicas) + 1) * share)
+
+    @property
+    def evaluation_scope(self) -> Scope:
+        """Makes a context for evaluation, in which layers are executed as in training."""
+        return self._sparse.execution.at_weights
 
     def explain_execution(self) -> dict[str, str]:
         """Describes how each sparse kernel is executed at the present density, by name."""

@@ -17,7 +17,7 @@ from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingE
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.build import build_model, build_run, plan_run
+from sparse_lib.experiment.training.build import build_evaluation_scope, build_model, build_run, plan_run
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.steps import Steps
 from sparse_lib.optimizer import SparseOptimizer
@@ -156,7 +156,7 @@ def test_barriers_by_hand(measured):
     model = build_model(made)
     kernels = made.network.kernels(model)
     ends = [solutions.read(directory / "step-0" / f"data-seed-{seed}", model, kernels) for seed in (1, 2)]
-    evaluate = solutions.PointEvaluator(model, made.dataset)
+    evaluate = solutions.PointEvaluator(model, made.dataset, build_evaluation_scope(made, model))
 
     def at(a):
         pairs = zip(ends[0].values, ends[1].values, strict=True)

@@ -13,7 +13,7 @@ from sparse_lib.experiment.config import gin_files, gin_names
 from sparse_lib.experiment.config.analyses import SurfaceSettings
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.training import run
-from sparse_lib.experiment.training.build import build_model
+from sparse_lib.experiment.training.build import build_evaluation_scope, build_model
 from tests.experiment import tiny
 from tests.experiment.interruptions import asked_to_stop, power_cut
 
@@ -157,7 +157,7 @@ def test_statistics_are_estimated_again_on_a_plane(runs, tmp_path):
     made = experiment("norm")
     model = build_model(made)
     estimate = solutions.make_batch_norm_estimator(model, made.dataset.train, batches=2, batch_size=50, seed=0)
-    evaluate = solutions.PointEvaluator(model, made.dataset)
+    evaluate = solutions.PointEvaluator(model, made.dataset, build_evaluation_scope(made, model))
     solution = values_of("norm", runs("norm") / f"ckpt-{CORNERS[0]}")
     expected = evaluate(solution.values, estimate(solution.values))["test"]
     assert summary["solutions"][0]["on_plane"]["test"] == expected._asdict()

@@ -138,7 +138,7 @@ def test_a_command_line_that_cannot_be_meant(arguments, message, call, tmp_path)
         ("network.network_name='lenet'", "network.network_name='lenet' is not known; use one of"),
         (
             "mask_updater.update_alg='rigel'",
-            "mask_updater.update_alg='rigel' is not known; use one of static, set, rigl",
+            "mask_updater.update_alg='rigel' is not known; use one of static, static_reinit, set, rigl",
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_an_updater_outside_the_package(call, tmp_path, forget):
 
     # The configuration of a run, which may be a stranger's, imports nothing by itself.
     status, error = call("--mode=eval")
-    assert status == 2 and "update_alg='throwaway(sign=-1.0)' is not known; use one of static, set" in error
+    assert status == 2 and "update_alg='throwaway(sign=-1.0)' is not known; use one of static, static_reinit" in error
     assert "--updater_module" in error and "throwaway_updater" not in sys.modules
     assert call("--mode=eval", *own)[0] == 0
 
