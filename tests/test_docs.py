@@ -92,6 +92,7 @@ def test_what_is_said_of_log_steps(tiny_run):
     assert all("train_loss" in m for m in metrics[1:])
 
 
+@pytest.mark.slow
 def test_pictures_are_up_to_date(tmp_path):
     for name in make_pictures.PICTURES:
         drawn = make_pictures.save(name, tmp_path)
