@@ -166,3 +166,9 @@ def test_settings_that_are_named_exist(document):
     text = document.read_text(encoding="utf8")
     named = re.findall(rf"(?<![\w./])({'|'.join(known)})\.(?!gin|md|py|csv|json|npz|keras)(\w+)\b(?!\()", text)
     assert [f"{name}.{p}" for name, p in named if p not in known[name]] == []
+
+
+def test_make_quick_names_tests_that_there_are():
+    (named,) = re.findall(r"^QUICK := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE)
+    paths = named.replace("\\", "").split()
+    assert len(paths) > 15 and [path for path in paths if not (ROOT / path).exists()] == []
