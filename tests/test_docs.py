@@ -92,6 +92,7 @@ def test_what_is_said_of_log_steps(tiny_run):
     assert all("train_loss" in m for m in metrics[1:])
 
 
+@pytest.mark.slow
 def test_pictures_are_up_to_date(tmp_path):
     for name in make_pictures.PICTURES:
         drawn = make_pictures.save(name, tmp_path)
@@ -165,3 +166,9 @@ def test_settings_that_are_named_exist(document):
     text = document.read_text(encoding="utf8")
     named = re.findall(rf"(?<![\w./])({'|'.join(known)})\.(?!gin|md|py|csv|json|npz|keras)(\w+)\b(?!\()", text)
     assert [f"{name}.{p}" for name, p in named if p not in known[name]] == []
+
+
+def test_make_quick_names_tests_that_there_are():
+    (named,) = re.findall(r"^QUICK := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE)
+    paths = named.replace("\\", "").split()
+    assert len(paths) > 15 and [path for path in paths if not (ROOT / path).exists()] == []

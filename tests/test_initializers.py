@@ -213,9 +213,9 @@ def test_bad_settings(function):
     [
         (keras.layers.Dense(6), (40,)),
         (keras.layers.EinsumDense("abc,cde->abde", (3, 4, 5)), (3, 30)),
-        (keras.layers.EinsumDense("abcd,cde->abe", (3, 6)), (3, 4, 10)),
+        pytest.param(keras.layers.EinsumDense("abcd,cde->abe", (3, 6)), (3, 4, 10), marks=pytest.mark.slow),
         (keras.layers.Conv2D(4, 3), (7, 7, 8)),
-        (keras.layers.Conv2DTranspose(4, 3), (7, 7, 8)),
+        pytest.param(keras.layers.Conv2DTranspose(4, 3), (7, 7, 8), marks=pytest.mark.slow),
         (keras.layers.DepthwiseConv2D(5, depth_multiplier=2), (9, 9, 4)),
     ],
     ids=["dense", "queries", "attention output", "conv", "transposed", "depthwise"],
@@ -238,6 +238,7 @@ def test_fan_in_scaling_keeps_the_variance_of_every_output(layer, shape):
     np.testing.assert_allclose(variance.mean(tuple(range(variance.ndim - units))), 1, atol=0.12)
 
 
+@pytest.mark.slow
 def test_fan_out_scaling_keeps_the_variance_of_gradients_through_attention():
     layer = keras.layers.EinsumDense("abc,cde->abde", (3, 8, 15))
     model = keras.Sequential([keras.Input((3, 6)), layer])

@@ -173,7 +173,11 @@ def noted(folder: pathlib.Path) -> list[list[str]]:
     return [part.splitlines() for part in text.split("--end--\n") if part]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
+# A small dense twin of a large network is slow to find.
+COMMANDS = [pytest.param(p, marks=[pytest.mark.slow] * (p.name == "flops.md"), id=place(p)) for p in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", COMMANDS)
 def test_commands_ask_for_what_there_is(document, tmp_path, monkeypatch):
     environment = checkout(tmp_path, NOTE)
     (tmp_path / "bin" / "tensorboard").write_text("#!/bin/sh\n")

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from sparse_lib._keras.optimizers import drop_settings
+from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
 from sparse_lib.updaters import Updater
@@ -176,3 +177,29 @@ def check_inner(inner: keras.optimizers.Optimizer) -> None:
         raise InputError(_LOSS_SCALING)
     if inner.built:
         raise InputError("The inner optimizer is already built; pass a new one, so that its slots can be masked.")
+
+
+def check_kernels(masks: Masks, variables: Sequence[keras.Variable], strategies: Sequence[Any]) -> None:
+    """Checks that masked kernels are trained, and under the strategy of their optimizers.
+
+    Args:
+      masks: of the kernels.
+      variables: the trainable variables.
+      strategies: under which the optimizers were made.
+
+    Raises:
+      ValueError: if a kernel is not among the variables, or lives under another strategy.
+    """
+    trainable = {id(v) for v in variables}
+    missing = [n for n, k in zip(masks.names, masks.kernels, strict=True) if id(k) not in trainable]
+    if missing:
+        raise InputError(
+            f"The masked kernels {', '.join(missing)} are not among the trainable variables; build the masks "
+            "from the model that is trained, and leave frozen layers out of them."
+        )
+    owners = [distribute.owner(kernel.value) for kernel in masks.kernels]
+    if any(owner is not None and owner is not strategy for owner in owners for strategy in strategies):
+        raise InputError(
+            "The model lives under another tf.distribute strategy than its optimizer; create the model and both "
+            "optimizers inside the same `with strategy.scope():`."
+        )

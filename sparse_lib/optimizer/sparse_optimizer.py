@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from sparse_lib._keras.optimizers import (
@@ -19,17 +18,18 @@ from sparse_lib._keras.optimizers import (
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
 from sparse_lib.masks import Masks
-from sparse_lib.optimizer.delegation import DelegatingOptimizer, check_inner, check_masks_and_updater
+from sparse_lib.optimizer.delegation import check_inner, check_kernels, check_masks_and_updater
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.packed import PackedKernels, is_elementwise
 from sparse_lib.optimizer.restart import FreshState
+from sparse_lib.optimizer.restorable import RestorableOptimizer
 from sparse_lib.optimizer.steps import Steps
-from sparse_lib.optimizer.tracked import TrackedKernel, state_initializer
+from sparse_lib.optimizer.tracked import TrackedKernel, build_slots, state_initializer
 from sparse_lib.updaters import Static, Updater
 
 
 @keras.saving.register_keras_serializable("sparse_lib")
-class SparseOptimizer(DelegatingOptimizer):
+class SparseOptimizer(RestorableOptimizer):
     """A Keras optimizer with masks: trains the active weights and changes the masks on schedule.
 
     `apply` takes dense gradients. An ordinary step masks them, applies the inner optimizer and sets masked weights to
@@ -87,15 +87,12 @@ class SparseOptimizer(DelegatingOptimizer):
         """
         check_inner(inner)
         check_masks_and_updater(masks, updater)
-        super().__init__(inner, name)
+        super().__init__(inner, masks, name)
         self.updater = Static() if updater is None else updater
         self.updater.check_structures(masks.structures)
         self.updater.check_names(masks.names)
-        self.masks = masks
         self._growth = GrowthSource(growth_gradient, self.updater)
         self._seed = seed
-        self._unbuilt_size = len(inner.variables) + 2 * len(masks)
-        self._kernels: list[TrackedKernel] = []
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
         skip_gradient_sum(inner)
 
@@ -111,46 +108,14 @@ class SparseOptimizer(DelegatingOptimizer):
         if self.built:
             return
         variables = list(variables)
-        self._check_kernels(variables)
+        check_kernels(self.masks, variables, [creation_strategy(self), creation_strategy(self.inner)])
         # Variables built while a graph is traced must outlive it.
         with tf.init_scope():
-            self._slots_by_name = self._build_inner(variables)
+            self._slots_by_name = build_slots(self.inner, variables)
             self._fresh = FreshState(self.inner)
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
         self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
-
-    def _check_kernels(self, variables: list[keras.Variable]) -> None:
-        trainable = {id(v) for v in variables}
-        missing = [n for n, k in zip(self.masks.names, self.masks.kernels, strict=True) if id(k) not in trainable]
-        if missing:
-            raise InputError(
-                f"The masked kernels {', '.join(missing)} are not among the trainable variables; build the masks "
-                "from the model that is trained, and leave frozen layers out of them."
-            )
-        owners = [distribute.owner(kernel.value) for kernel in self.masks.kernels]
-        mine = (creation_strategy(self), creation_strategy(self.inner))
-        if any(owner is not None and owner is not strategy for owner in owners for strategy in mine):
-            raise InputError(
-                "The model lives under another tf.distribute strategy than its optimizer; create the model and both "
-                "optimizers inside the same `with strategy.scope():`."
-            )
-
-    def _build_inner(self, variables: list[keras.Variable]) -> dict[str, list[keras.Variable | None]]:
-        """Builds the inner optimizer; returns, for each name of a slot, one slot or None per variable."""
-        positions = {id(v): i for i, v in enumerate(variables)}
-        slots: dict[str, list[keras.Variable | None]] = {}
-        add = self.inner.add_variable_from_reference
-
-        def add_and_record(reference_variable: Any, name: str = "slot", **kwargs: Any) -> keras.Variable:
-            slot = add(reference_variable, name=name, **kwargs)
-            slots.setdefault(name, [None] * len(variables))[positions[id(reference_variable)]] = slot
-            return slot
-
-        self.inner.add_variable_from_reference = add_and_record
-        self.inner.build(variables)
-        del self.inner.add_variable_from_reference
-        return slots
 
     def _track(self, index: int, variables: list[keras.Variable]) -> TrackedKernel:
         kernel, initial = self.masks.kernels[index], self.masks.initial[index]
@@ -175,17 +140,6 @@ class SparseOptimizer(DelegatingOptimizer):
             initial=initial,
             title=self.masks.names[index],
         )
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """The inner optimizer's variables and the updater's state."""
-        own = [v for tracked in self._kernels for v in [*tracked.state.values(), tracked.growth] if v is not None]
-        return self.inner.variables + own
-
-    @property
-    def slots(self) -> list[list[keras.Variable]]:
-        """The inner optimizer's slots of each sparse kernel, in the order of the masks."""
-        return [list(tracked.slots) for tracked in self._kernels]
 
     @property
     def slots_by_name(self) -> dict[str, list[keras.Variable | None]]:
@@ -363,101 +317,6 @@ class SparseOptimizer(DelegatingOptimizer):
             with restrict_averages(self.inner, positions):
                 self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
-
-    def restart(self, step: int = 0) -> None:
-        """Gives slots and the state of the updater the values of a new optimizer; masks and learning rate stay.
-
-        Compiled graphs go on as they are: see `sparse_lib.rewind`.
-
-        Args:
-          step: the step count afterwards, where schedules go on (step).
-
-        Raises:
-          ValueError: if the optimizer is not built.
-        """
-        self._check_built("optimizer.restart")
-        self._fresh.restore(self._kernels, step)
-
-    def copy_masks(self) -> list[np.ndarray]:
-        """Copies the masks and the state of the updater, which belong to the weights of this moment.
-
-        Returns:
-          Arrays for `restore_masks`.
-
-        Raises:
-          ValueError: if the optimizer is not built.
-        """
-        self._check_built("optimizer.copy_masks")
-        return [variable.numpy() for tracked in self._kernels for variable in tracked.mask_state()]
-
-    def restore_masks(self, copied: Sequence[np.ndarray]) -> None:
-        """Restores masks together with weights, as in `weights = model.get_weights(); copied = optimizer.copy_masks()`.
-
-        Restore the weights first, by `model.set_weights(weights)`. The step count and the slots of weights that are
-        active in both masks stay; the slots of all others are reset.
-
-        Args:
-          copied: from `copy_masks` of this optimizer.
-
-        Raises:
-          ValueError: if the copy is of other masks.
-        """
-        self._check_built("optimizer.restore_masks")
-        states = [tracked.mask_state() for tracked in self._kernels]
-        shapes = [tuple(variable.shape) for state in states for variable in state]
-        if shapes != [array.shape for array in copied]:
-            raise InputError("The copy is of other masks: give what optimizer.copy_masks of this optimizer returned.")
-        arrays = iter(copied)
-        for tracked, state in zip(self._kernels, states, strict=True):
-            tracked.restore([next(arrays) for _ in state])
-        self.masks.project()
-
-    def _check_built(self, what: str) -> None:
-        if not self.built:
-            raise InputError(f"Call optimizer.build(model.trainable_variables) before {what}.")
-
-    def _saved_variables(self) -> list[Any]:
-        return [*self.variables, *self.masks.variables_by_kernel, *self.masks.explored]
-
-    def save_own_variables(self, store: Any) -> None:
-        """Stores optimizer and masks in a Keras weights file.
-
-        Args:
-          store: maps names to arrays.
-        """
-        for i, variable in enumerate(self._saved_variables()):
-            store[str(i)] = variable.numpy()
-
-    def load_own_variables(self, store: Any) -> None:
-        """Restores optimizer and masks from a Keras weights file.
-
-        Args:
-          store: maps names to arrays.
-
-        Raises:
-          ValueError: if the file is of another optimizer, updater or set of sparse kernels.
-        """
-        saved = self._saved_variables()
-        if len(store.keys()) != len(saved):
-            raise InputError(self._explain_difference(len(store.keys()), len(saved)))
-        for i, variable in enumerate(saved):
-            variable.assign(store[str(i)])
-
-    def _explain_difference(self, stored: int, own: int) -> str:
-        if not self.built:
-            return (
-                "The weights are loaded and their masks are not, since the optimizer has no slots yet: call "
-                "optimizer.build(model.trainable_variables), then load the file once more."
-            )
-        if stored == self._unbuilt_size:
-            return (
-                "The file was saved before its optimizer was built, so it has masks and no slots: load it before "
-                "optimizer.build(...), into a new SparseOptimizer."
-            )
-        return (
-            f"The file holds {stored} optimizer variables and masks, this SparseOptimizer {own}; "
-            "build it as the saved one was: same kernels, inner optimizer and updater."
-        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the inner optimizer; masks and updater belong to a live model."""

@@ -191,3 +191,30 @@ def state_initializer(spec: str, initial: np.ndarray, mask: np.ndarray) -> Any:
     if spec == "reserve":
         return lambda shape, dtype: tf.cast(np.where(mask, 0, initial), dtype)
     return "zeros"
+
+
+def build_slots(
+    inner: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> dict[str, list[keras.Variable | None]]:
+    """Builds an optimizer.
+
+    Args:
+      inner: a Keras optimizer, not yet built.
+      variables: the trainable variables.
+
+    Returns:
+      For each name of a slot, one slot or None per variable.
+    """
+    positions = {id(v): i for i, v in enumerate(variables)}
+    slots: dict[str, list[keras.Variable | None]] = {}
+    add = inner.add_variable_from_reference
+
+    def add_and_record(reference_variable: Any, name: str = "slot", **kwargs: Any) -> keras.Variable:
+        slot = add(reference_variable, name=name, **kwargs)
+        slots.setdefault(name, [None] * len(variables))[positions[id(reference_variable)]] = slot
+        return slot
+
+    inner.add_variable_from_reference = add_and_record
+    inner.build(variables)
+    del inner.add_variable_from_reference
+    return slots

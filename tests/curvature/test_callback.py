@@ -44,6 +44,7 @@ def test_largest_eigenvalue_at_the_end_and_in_the_history():
     )
 
 
+@pytest.mark.slow
 def test_a_warm_start_needs_few_steps():
     model = build(learning_rate=1e-3)
     follow = TopEigenvalue((X, Y), share=1.0, steps=2)

@@ -39,7 +39,9 @@ def softmax_hessian(p):
     return p[:, :, None] * (np.eye(p.shape[1]) - p[:, None, :])
 
 
-@pytest.mark.parametrize("name", [SMALL, "convolutions and max-pooling", "attention and layer norm"])
+@pytest.mark.parametrize(
+    "name", [SMALL, "convolutions and max-pooling", pytest.param("attention and layer norm", marks=pytest.mark.slow)]
+)
 def test_gauss_newton_of_cross_entropy(name):
     model = network(name)
     x, y = examples(model)

@@ -121,7 +121,7 @@ def test_one_vector_and_several_have_the_same_products():
         np.testing.assert_allclose(operator.matvec(vector), product, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["dense chain", "convolutions and max-pooling"])
+@pytest.mark.parametrize("name", ["dense chain", pytest.param("convolutions and max-pooling", marks=pytest.mark.slow)])
 def test_active_weights_have_the_rows_and_columns_of_the_dense_hessian(name):
     model = network(name)
     masks = half_masks(model)

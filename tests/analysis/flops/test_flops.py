@@ -39,6 +39,7 @@ def disagreements(table: pd.DataFrame, printed: str, digits: dict[str, int]) -> 
     ]
 
 
+@pytest.mark.slow
 def test_readme_of_resnet50():
     table = cost_tables.readme("resnet50")
     found = disagreements(table, "readme", {"training": 2, "inference": 2, "megabytes": 3})

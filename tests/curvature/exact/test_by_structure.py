@@ -175,7 +175,11 @@ def _assert_equal(found, true, tolerance=1e-12):
     np.testing.assert_allclose(found, true, rtol=0, atol=tolerance * np.abs(true).max())
 
 
-@pytest.mark.parametrize("name", CHAINS)
+# What these have in common with others, and with random chains, is left to the slow tests.
+LONG = ("flattened first", "lenet without biases")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CHAINS])
 def test_equals_the_dense_hessian(name):
     model = _fill(CHAINS[name]())
     found, error, true = _both(model, *_data(model), Subspace.all(model))
@@ -183,7 +187,9 @@ def test_equals_the_dense_hessian(name):
     assert error < 1e-13
 
 
-@pytest.mark.parametrize(("name", "sparsity"), [("mlp", 0.9), ("lenet", 0.98), ("batch norm", 0.95)])
+@pytest.mark.parametrize(
+    ("name", "sparsity"), [("mlp", 0.9), ("lenet", 0.98), pytest.param("batch norm", 0.95, marks=pytest.mark.slow)]
+)
 def test_on_active_weights_it_equals_the_dense_hessian_there(name, sparsity):
     model = _fill(CHAINS[name]())
     # In a mask of 98% some units have no input at all: their pre-activation is their bias, or exactly zero.
@@ -193,7 +199,9 @@ def test_on_active_weights_it_equals_the_dense_hessian_there(name, sparsity):
     _assert_equal(found, true)
 
 
-@pytest.mark.parametrize("pattern", ["*kernel", "*bias", "dense*"])
+@pytest.mark.parametrize(
+    "pattern", ["*bias", *(pytest.param(p, marks=pytest.mark.slow) for p in ("*kernel", "dense*"))]
+)
 def test_a_part_of_the_layers(pattern):
     model = _fill(_lenet())
     subspace = Subspace.all(model).only(lambda name: bool(pattern.strip("*") in name))
@@ -287,7 +295,7 @@ def _random_chain(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 3)) for n in range(12)])
 def test_random_chains(seed):
     model = _fill(_random_chain(seed), seed)
     x, y = _data(model, 5, seed)
@@ -308,7 +316,7 @@ def test_float32_is_as_exact_as_float32():
 
 
 def test_pieces_of_batches_add_up(monkeypatch):
-    model = _fill(CHAINS["batch norm"]())
+    model = _fill(CHAINS["lenet"]())
     x, y = _data(model)
     whole = _both(model, x, y, Subspace.all(model), batch_size=11, truth=None)[0]
     monkeypatch.setattr("sparse_lib.curvature.exact.accumulator.WORKSPACE", 50_000)

@@ -92,7 +92,7 @@ def test_softmax_regression(structure):
     assert found.symmetry_error < 1e-15
 
 
-@pytest.mark.parametrize("make", [_smooth, _attention, _residual])
+@pytest.mark.parametrize("make", [_smooth, _attention, pytest.param(_residual, marks=pytest.mark.slow)])
 def test_rows_are_differences_of_gradients(make):
     model = make()
     x, y = _data(model)
@@ -112,7 +112,7 @@ def test_rows_are_differences_of_gradients(make):
     _close(found.matrix, np.stack(rows), 3e-8)
 
 
-@pytest.mark.parametrize("make", [_mlp, _residual])
+@pytest.mark.parametrize("make", [_mlp, pytest.param(_residual, marks=pytest.mark.slow)])
 def test_on_masks_it_is_the_submatrix(make):
     model = make()
     kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
@@ -163,7 +163,9 @@ def _killer(after):
     return progress
 
 
-@pytest.mark.parametrize(("make", "structure"), [("mlp", "always"), ("mlp", "never"), ("smooth", "auto")])
+@pytest.mark.parametrize(
+    ("make", "structure"), [("mlp", "always"), ("smooth", "auto"), pytest.param("mlp", "never", marks=pytest.mark.slow)]
+)
 def test_a_killed_computation_resumes_with_the_same_bits(make, structure, tmp_path, monkeypatch):
     monkeypatch.setattr(structured, "SECONDS_BETWEEN_SAVES", -1.0)
     model = {"mlp": _mlp, "smooth": _smooth}[make]()

@@ -95,7 +95,9 @@ def assert_same(one, other):
         np.testing.assert_array_equal(value, other[key], err_msg=str(key))
 
 
-@pytest.mark.parametrize(("method", "step"), [("dense", 0), ("rigl", 12), ("set", 6)])
+@pytest.mark.parametrize(
+    ("method", "step"), [("dense", 0), ("rigl", 12), pytest.param("set", 6, marks=pytest.mark.slow)]
+)
 def test_the_data_order_of_the_parent_continues_it_bit_by_bit(method, step, parents, tmp_path):
     parent, seed = parents(method), experiment(method).training.seed
     instability.fork(parent, step, tmp_path, config(method, seed))

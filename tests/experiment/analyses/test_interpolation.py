@@ -95,7 +95,7 @@ def evaluated(model, values, split="test"):
 
 
 @pytest.mark.parametrize("masks", ["own", "union", "none"])
-@pytest.mark.parametrize("kind", ["mlp", "lenet5"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow)])
 def test_the_ends_are_plain_evaluation_to_the_last_bit(kind, masks, go, pair, tmp_path):
     summary = go(kind, masks=masks)
     table = rows(tmp_path / "out")

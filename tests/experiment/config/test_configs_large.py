@@ -267,6 +267,7 @@ def test_a_wide_resnet_trains_with_rigl(rigl_run):
     assert result["inference_flops"] < 0.6 * result["dense_inference_flops"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_one_that_was_not_stopped(rigl_run, images, tmp_path):
     directory, _ = rigl_run
     broken = tmp_path / "broken"

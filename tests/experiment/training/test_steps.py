@@ -86,10 +86,14 @@ def assert_same(one, other, *, exact=True):
             np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-5)
 
 
+TOPKAST = {"mask_updater": {"update_alg": "topkast"}}
 AUGMENTED = pytest.mark.parametrize(("kind", "augmentation"), [("bytes", "crop_flip"), ("disk", "inception")])
 
 
-@pytest.mark.parametrize("settings", [{}, {"mask_updater": {"update_alg": "topkast"}}], ids=["rigl", "topkast"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, id="rigl"), pytest.param(TOPKAST, id="topkast", marks=pytest.mark.slow)],
+)
 def test_training_does_not_depend_on_where_its_images_lie(stored, settings):
     floats = steps_taken(stored["floats"], **settings)
     for kind in ("bytes", "disk"):
@@ -105,6 +109,7 @@ def test_augmented_training_may_stop_anywhere(stored, kind, augmentation):
     assert any(not np.array_equal(one, other) for one, other in zip(whole, plain, strict=True))
 
 
+@pytest.mark.slow
 @AUGMENTED
 def test_replicas_share_an_augmented_batch(stored, kind, augmentation):
     dataset = dataclasses.replace(stored[kind], augmentation=augmentation)
