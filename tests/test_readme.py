@@ -81,7 +81,7 @@ TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect
 
 
 # Of these only the slow tests run the Python blocks.
-LONG = ("deployment.md", "hessian.md", "interpolation.md", "published_checkpoints.md", "tickets.md")
+LONG = ("deployment.md", "first_steps.md", "hessian.md", "interpolation.md", "published_checkpoints.md", "tickets.md")
 
 
 def place(document: pathlib.Path) -> str:
