@@ -1,7 +1,7 @@
 """Training steps with sparse execution, against the same network's dense compiled Keras step.
 
   python -m benchmarks.sparse_training
-  python -m benchmarks.sparse_training --only WRN --threads 2
+  python -m benchmarks.sparse_training --networks LeNet5 WRN-22-2 --threads 2
   python -m benchmarks.sparse_training --auto
 
 Every contestant has a process of its own, and they take turns. With one thread the processor's time counts, which other
@@ -34,7 +34,6 @@ class Network:
     Attributes:
       build: returns it.
       image: shape of an example.
-      sparsities: to measure (fraction).
       taken: steps per turn (count).
       distribution: of the sparsity over kernels.
       batch: batch size (count).
@@ -43,7 +42,6 @@ class Network:
 
     build: Callable[[], keras.Model]
     image: tuple[int, int, int]
-    sparsities: tuple[float, ...]
     taken: int
     distribution: str = "erk"
     batch: int = cases.BATCH
@@ -59,18 +57,14 @@ def _wide() -> keras.Model:
 
 
 NETWORKS = {
-    "MLP": Network(
-        functools.partial(cases.build_network, "MLP"), MNIST, (0.8, 0.9, 0.95, 0.98), 400, compilers=("graph", "XLA")
-    ),
-    "LeNet5": Network(functools.partial(cases.build_network, "LeNet5"), MNIST, (0.8, 0.9, 0.95, 0.98), 100),
-    "WRN-22-2": Network(_wide, CIFAR, (0.8, 0.9, 0.95, 0.98), 2, "uniform"),
-    "WRN-22-2, ERK": Network(_wide, CIFAR, (0.8, 0.9, 0.95, 0.98), 2),
-    "ResNet-50": Network(
-        lambda: ResNet().build(IMAGENET, 1000, Style()), IMAGENET, (0.8, 0.9, 0.95), 1, "uniform", batch=8
-    ),
+    "MLP": Network(functools.partial(cases.build_network, "MLP"), MNIST, 400, compilers=("graph", "XLA")),
+    "LeNet5": Network(functools.partial(cases.build_network, "LeNet5"), MNIST, 100),
+    "WRN-22-2": Network(_wide, CIFAR, 2, "uniform"),
+    "WRN-22-2, ERK": Network(_wide, CIFAR, 2),
+    "ResNet-50": Network(lambda: ResNet().build(IMAGENET, 1000, Style()), IMAGENET, 1, "uniform", batch=8),
 }
-# Densities at which `auto` is compared with dense execution (fraction).
-DENSITIES = (1.0, 0.7, 0.5, 0.3)
+# Of the table, and of the comparison of `auto` with dense execution (fraction).
+SPARSITIES, LOW_SPARSITIES = (0.8, 0.9, 0.95, 0.98), (0.0, 0.3, 0.5, 0.7)
 
 
 def use_threads(count: int) -> None:
@@ -145,7 +139,7 @@ def make_contestant(network: str, threads: int, contestant: str) -> Callable[[],
     kind, detail = contestant.split()
     if kind == "Keras":
         return make_dense(network, threads, detail)
-    return make_suite(network, threads, float(detail), kind)
+    return make_suite(network, threads, float(detail), "dense" if kind == "dense" else "auto")
 
 
 def measure(network: str, threads: int, names: list[str], rounds: int) -> dict[str, list[float]]:
@@ -166,15 +160,16 @@ def measure(network: str, threads: int, names: list[str], rounds: int) -> dict[s
         return timing.measure_rates(contestants, rounds)
 
 
-def print_training(network: str, threads: int, rounds: int) -> None:
+def print_training(network: str, threads: int, rounds: int, sparsities: tuple[float, ...]) -> None:
     """Prints the times of the dense and the sparse steps of a network, and their ratios.
 
     Args:
       network: key of `NETWORKS`.
       threads: of each process (count).
       rounds: counted rounds.
+      sparsities: to measure (fraction).
     """
-    sparse = [f"auto {sparsity}" for sparsity in NETWORKS[network].sparsities]
+    sparse = [f"auto {sparsity}" for sparsity in sparsities]
     dense = [f"Keras {compiler}" for compiler in NETWORKS[network].compilers]
     measured = measure(network, threads, [*dense, *sparse], rounds)
     best = min(dense, key=lambda name: timing.median_seconds(measured[name]))
@@ -184,17 +179,18 @@ def print_training(network: str, threads: int, rounds: int) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def print_auto(network: str, threads: int, rounds: int) -> None:
-    """Prints how much faster `auto` is than `dense` at densities where sparse products pay little or not at all.
+def print_auto(network: str, threads: int, rounds: int, sparsities: tuple[float, ...]) -> None:
+    """Prints how much faster `auto` is than `dense` where sparse products pay little or not at all.
 
     Args:
       network: key of `NETWORKS`.
       threads: of each process (count).
       rounds: counted rounds.
+      sparsities: to measure (fraction).
     """
     cells = [f"{network}, {threads} thread{'s' * (threads > 1)}"]
-    for density in DENSITIES:
-        names = [f"{mode} {1 - density:.2f}" for mode in ("auto", "dense")]
+    for sparsity in sparsities:
+        names = [f"{mode} {sparsity}" for mode in ("auto", "dense")]
         cells.append(f"{timing.median_ratio(measure(network, threads, names, rounds), *names):.2f}x")
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -207,17 +203,18 @@ def _milliseconds(rates: list[float]) -> str:
 def main() -> None:
     """Prints a row per network."""
     parser = argparse.ArgumentParser(description="Training steps, sparse against dense")
-    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--sparsities", nargs="+", type=float)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--auto", action="store_true", help="compare 'auto' with 'dense' at high densities")
+    parser.add_argument("--auto", action="store_true", help="compare 'auto' with 'dense' at low sparsities")
     options = parser.parse_args()
-    columns = [f"density {d}" for d in DENSITIES] if options.auto else ["dense", "80%", "90%", "95%", "98%"]
+    sparsities = tuple(options.sparsities or (LOW_SPARSITIES if options.auto else SPARSITIES))
+    columns = ["network", *([] if options.auto else ["dense"]), *(f"{sparsity:.0%}" for sparsity in sparsities)]
     print(f"\nLoad of the machine {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-    print(f"| network | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
-    for network in NETWORKS:
-        if options.only in network:
-            (print_auto if options.auto else print_training)(network, options.threads, options.rounds)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for network in options.networks:
+        (print_auto if options.auto else print_training)(network, options.threads, options.rounds, sparsities)
     print(f"Load of the machine {os.getloadavg()[0]:.1f}")
 
 

@@ -93,15 +93,15 @@ def start_processes(
       Contestants for `measure_rates`.
     """
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        contestants = {}
+    # Closing its pipe ends a process. All are closed before the first is waited for.
+    with contextlib.ExitStack() as processes, contextlib.ExitStack() as pipes:
+        contestants: dict[str, Contestant] = {}
         for name in names:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(build, name, clock, theirs))
             process.start()
-            # Called in reverse order: closing the pipe ends the process, which is joined then.
-            stack.callback(process.join)
-            stack.callback(ours.close)
+            processes.callback(process.join)
+            pipes.callback(ours.close)
             theirs.close()
             contestants[name] = functools.partial(_request, name, ours, process)
         yield contestants
