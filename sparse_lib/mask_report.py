@@ -1,7 +1,7 @@
 """The table of a model's weights: kernels with masks, and what stays dense."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -24,7 +24,6 @@ class Row(NamedTuple):
       active: number of active weights (count).
       size: number of weights (count).
       structure: of the mask.
-      execution: how its layer is executed, `sparse` or `dense`; empty where nothing is sparse.
     """
 
     name: str
@@ -32,16 +31,18 @@ class Row(NamedTuple):
     active: int
     size: int
     structure: Structure
-    execution: str = ""
 
 
-def format_table(rows: Sequence[Row], kernels: Sequence[keras.Variable], model: keras.Model | None) -> str:
+def format_table(
+    rows: Sequence[Row], kernels: Sequence[keras.Variable], model: keras.Model | None, execution: Any = None
+) -> str:
     """Formats the table.
 
     Args:
       rows: one per kernel with a mask.
       kernels: the kernels.
       model: of the kernels; None leaves the dense weights out.
+      execution: the `Execution` of the model; None, or one where everything is dense, leaves its column out.
 
     Returns:
       The lines, without a line break at the end.
@@ -49,12 +50,14 @@ def format_table(rows: Sequence[Row], kernels: Sequence[keras.Variable], model: 
     layers = [] if model is None else tracing.all_layers(model)
     adapted = {id(kernel) for kernel in lora.adapted_kernels(layers)}
     lines, active, size = [], 0, 0
-    for row, kernel in zip(rows, kernels, strict=True):
+    decisions = [False] * len(rows) if execution is None else [d.is_sparse for d in execution.explain()]
+    words = {True: "sparse", False: "dense" if any(decisions) else ""}
+    for row, kernel, is_sparse in zip(rows, kernels, decisions, strict=True):
         has_lora = id(kernel) in adapted
         count = row.size if has_lora else row.active
         rule = "" if isinstance(row.structure, Unstructured) else str(row.structure)
         lines.append(
-            _line(row.name, row.shape, count, row.size, rule, "LoRA adds to it" if has_lora else "", row.execution)
+            _line(row.name, row.shape, count, row.size, rule, "LoRA adds to it" if has_lora else "", words[is_sparse])
         )
         active, size = active + count, size + row.size
     dense = [] if model is None else list_dense(model, kernels)

@@ -343,15 +343,7 @@ class Masks(tf.Module):
           biases                           60           60    0.0000  no matrix
           total                           611        5,560    0.8901
         """
-        decisions = [] if self.execution is None else self.execution.explain()
-        if not any(decision.is_sparse for decision in decisions):
-            words = [""] * len(self)
-        else:
-            words = ["sparse" if decision.is_sparse else "dense" for decision in decisions]
-        rows = [
-            mask_report.Row(name, tuple(kernel.shape), active, size, structure, word)
-            for name, kernel, active, size, structure, word in zip(
-                self.names, self.kernels, self.active(), self.sizes(), self.structures, words, strict=True
-            )
-        ]
-        return mask_report.format_table(rows, self.kernels, None if self._model is None else self._model())
+        parts = zip(self.names, self.kernels, self.active(), self.sizes(), self.structures, strict=True)
+        rows = [mask_report.Row(name, tuple(k.shape), active, size, rule) for name, k, active, size, rule in parts]
+        model = None if self._model is None else self._model()
+        return mask_report.format_table(rows, self.kernels, model, self.execution)

@@ -118,9 +118,11 @@ class Execution:
         ):
             if isinstance(limit, str):
                 decisions.append(KernelExecution(name, is_sparse=False, reason=limit))
+            elif limit == 0:
+                decisions.append(KernelExecution(name, is_sparse=False, reason="its products are too few to pay"))
             else:
                 is_sparse = count <= limit * size
-                reason = f"density {count / max(size, 1):.3f} is {'not ' * (not is_sparse)}below {limit:.2f}"
+                reason = f"density {count / max(size, 1):.3f} is {'below' if is_sparse else 'above'} {limit:.2f}"
                 decisions.append(KernelExecution(name, is_sparse, reason))
         return decisions
 
