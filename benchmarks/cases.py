@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparse_lib.api import sparsify
+from sparse_lib.execution import Execution, Mode
 from sparse_lib.experiment.data import Split
 from sparse_lib.experiment.networks import MLP, LeNet5, Style
 from sparse_lib.experiment.training.steps import Steps
@@ -54,8 +55,17 @@ def build_network(network: str) -> keras.Model:
     return NETWORKS[network].build((28, 28, 1), 10, Style(weight_decay=WEIGHT_DECAY[network]))
 
 
-def make_masked_case(model: keras.Model, train: Split, *, sparsity: float, rate: float, batch: int = BATCH) -> Case:
-    """Returns a network with ERK masks and the training steps of the suite.
+def make_masked_case(
+    model: keras.Model,
+    train: Split,
+    *,
+    sparsity: float,
+    rate: float,
+    batch: int = BATCH,
+    execution: Mode = "auto",
+    distribution: str = "erk",
+) -> Case:
+    """Returns a network with random masks and the training steps of the suite.
 
     Args:
       model: network.
@@ -63,11 +73,14 @@ def make_masked_case(model: keras.Model, train: Split, *, sparsity: float, rate:
       sparsity: of all kernels together (fraction).
       rate: learning rate.
       batch: batch size (count).
+      execution: of the steps.
+      distribution: of the sparsity over kernels.
     """
-    masks = sparsify(model, sparsity)
+    masks = sparsify(model, sparsity, distribution)
     optimizer = SparseOptimizer(keras.optimizers.SGD(rate, momentum=0.9), masks)
     optimizer.build(model.trainable_variables)
-    return Case(model, optimizer, Steps(model, optimizer, train, batch_size=batch, seed=0))
+    steps = Steps(model, optimizer, train, batch_size=batch, seed=0, execution=Execution(model, masks, execution))
+    return Case(model, optimizer, steps)
 
 
 def make_dense_steps(model: keras.Model, train: Split, chunk: int, *, rate: float, jit_compile: bool) -> Any:

@@ -52,7 +52,11 @@ def time_mask_update(rounds: int = 5) -> dict[str, float]:
     update(gradients)
     first_call = time.perf_counter() - started
     measured = timing.measure_rates(
-        {"update": lambda: _call_once(update, gradients), "sort": lambda: _call_once(sort, gradients)}, rounds
+        {
+            "update": timing.timed(lambda: _call_once(update, gradients)),
+            "sort": timing.timed(lambda: _call_once(sort, gradients)),
+        },
+        rounds,
     )
     return {
         "weights": sum(optimizer.masks.sizes()),
@@ -116,7 +120,8 @@ def time_steps(name: str, rounds: int = 15) -> dict[str, list[float]]:
       projection) and `apply` (the same, with the condition on a mask update).
     """
     keras.utils.set_random_seed(0)
-    return timing.measure_rates({kind: _make_steps(name, kind) for kind in ("dense", "train_step", "apply")}, rounds)
+    kinds = ("dense", "train_step", "apply")
+    return timing.measure_rates({kind: timing.timed(_make_steps(name, kind)) for kind in kinds}, rounds)
 
 
 def main() -> None:
