@@ -28,7 +28,7 @@ class Recorder:
         for seen in self._seen:
             seen.assign(tf.zeros([0, seen.shape[1]], seen.dtype))
 
-    def seen(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns inputs [M, R] and gradients of the outputs [M, O] of all calls since it was switched on."""
         x, dy = (tf.convert_to_tensor(seen) for seen in self._seen)
         return x, dy

@@ -158,7 +158,7 @@ class UpdateMasks(keras.callbacks.Callback):
         rows, columns = layer.kernel_shape
         if isinstance(self.updater, SET):
             return draw_outside(rng, count, rows * columns, taken)
-        x, dy = layer.recorder.seen()
+        x, dy = layer.recorder.read()
         if not len(x):
             raise InputError(f"Layer {layer.name!r} had no gradient in this step: call the model with training=True.")
         return find_largest_gradients(x, dy, count, taken)
