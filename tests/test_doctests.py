@@ -64,6 +64,10 @@ FIRST_CALLS = (
     "schedules.UpdateSchedule",
     "schedules.PolynomialSparsity",
     "schedules.Cosine",
+    "layers.sparse_dense.SparseDense",
+    "layers.sparse_layers.SparseLayers",
+    "layers.update_masks.UpdateMasks",
+    "layers.update_masks.UpdateMasks.step",
 )
 
 

@@ -42,8 +42,8 @@ class SparseDense(keras.layers.Layer):
       >>> from sparse_lib.layers import SparseDense
       >>> layer = SparseDense(units=100_000, density=1e-4, activation="relu")
       >>> model = keras.Sequential([keras.Input((1000,)), layer, keras.layers.Dense(10)])
-      >>> layer.values.shape, layer.kernel_shape  # 10,000 of 100 million weights
-      ((10000,), (1000, 100000))
+      >>> layer.values.shape[0], layer.kernel_shape  # 10,000 of 100 million weights
+      (10000, (1000, 100000))
     """
 
     def __init__(
