@@ -23,7 +23,7 @@ CORE = (
     "mask_report",
     "masks",
     "updaters initializers objective",
-    "execution gradient_flow metainit dead_neurons mask_symmetry counting",
+    "execution layers gradient_flow metainit dead_neurons mask_symmetry counting",
     "oneshot optimizer",
     "mask_sources rewinding stripping",
     "api",

@@ -8,11 +8,7 @@ import pytest
 from tests import installed
 from tests.installed import ROOT
 
-LONG = ("custom_loop", "deploy", "own_updater", "several_devices", "ticket_transfer", "transformer")
-EXAMPLES = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
-    for path in sorted((ROOT / "examples").glob("*.py"))
-]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # What the end of its output must say.
 ENDS = {
     "convnet_fit": r"test accuracy 0\.9",
@@ -31,7 +27,8 @@ def site(tmp_path_factory):
     return installed.install(installed.build_wheel(folder), folder / "env")
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example, site, tmp_path):
     shutil.copy(example, tmp_path)
     last = installed.run(site, [example.name], tmp_path).splitlines()[-1]

@@ -70,7 +70,7 @@ def by_hand() -> list[np.ndarray]:
         (None, {"run_eagerly": True}),
         (None, {"jit_compile": False}),
         (None, {"jit_compile": True}),
-        (None, {"jit_compile": False, "steps_per_execution": 3}),
+        pytest.param(None, {"jit_compile": False, "steps_per_execution": 3}, marks=pytest.mark.slow),
         pytest.param(lambda: tf.distribute.OneDeviceStrategy("/cpu:0"), {"jit_compile": False}, marks=pytest.mark.slow),
         (two_replicas, {"jit_compile": False}),
     ],

@@ -128,7 +128,8 @@ def test_what_copied_masks_refuse():
 
 def test_early_stopping_without_a_sparse_optimizer():
     model, _ = make()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    with pytest.warns(UserWarning, match="SparseOptimizer"):
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     with pytest.raises(ValueError, match=r"compile the model with one, or use keras.callbacks.EarlyStopping"):
         train(model, 1, [EarlyStopping("loss")])
 

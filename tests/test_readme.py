@@ -81,7 +81,15 @@ TENSORBOARD = f'#!/bin/sh\nexec "{sys.executable}" -m tensorboard.main --inspect
 
 
 # Of these only the slow tests run the Python blocks.
-LONG = ("deployment.md", "hessian.md", "interpolation.md", "published_checkpoints.md", "tickets.md")
+LONG = (
+    "deployment.md",
+    "first_steps.md",
+    "hessian.md",
+    "interpolation.md",
+    "published_checkpoints.md",
+    "tickets.md",
+    "trained_model.md",
+)
 
 
 def place(document: pathlib.Path) -> str:

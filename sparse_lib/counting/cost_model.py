@@ -23,7 +23,7 @@ class LayerCost:
     Attributes:
       name: path of the kernel variable; for a layer that is only an activation, its own path.
       kernel_size: number of weights of the kernel.
-      nnz: number of active weights.
+      nnz: number of active weights; of a `SparseDense` layer those that it has.
       bias: number of bias parameters.
       inference_flops: multiplications and additions with the active weights only.
       dense_inference_flops: the same with all weights.
@@ -55,7 +55,8 @@ class CostModel:
       included, as dense kernels compute it); a sum of n terms is n - 1 additions; a bias adds one
       per output element and an activation (softmax aside) counts one, where they exist, also as a
       separate layer. Without a bias as many units as possible are assumed to be alive. Weights
-      count the bits of their dtype, plus one mask bit for each weight of a kernel with zeros.
+      count the bits of their dtype, plus one mask bit for each weight of a kernel with zeros, or the
+      indices of a layer that stores these.
     - "micronet": the published rule, see `LayerShape`; only Dense, Conv2D and DepthwiseConv2D.
     """
 
@@ -205,7 +206,9 @@ def size_bytes(costs: Sequence[LayerCost]) -> int:
 def _cost(uses: Sequence[KernelUse | LayerShape], nnz: int | None) -> LayerCost:
     """Sums the uses of one kernel."""
     kernel = uses[0]
-    nnz = kernel.size if nnz is None else int(nnz)
+    if nnz is None:
+        nnz = getattr(kernel, "stored", None) or kernel.size
+    nnz = int(nnz)
     if not 0 <= nnz <= kernel.size:
         raise InputError(
             f"{kernel.name} has {kernel.size} weights, so its number of active weights must be "

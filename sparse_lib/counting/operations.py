@@ -12,6 +12,7 @@ from sparse_lib._keras.tracing import Shape
 from sparse_lib._utils.errors import InputError
 from sparse_lib.counting.micronet import LayerShape
 from sparse_lib.counting.products import Product
+from sparse_lib.layers import SparseDense
 
 _WITH_KERNEL = (
     *layer_types.DENSE_OR_CONVOLUTION,
@@ -20,6 +21,7 @@ _WITH_KERNEL = (
     *layer_types.TRANSPOSED_CONVOLUTIONS,
     keras.layers.EinsumDense,
     keras.layers.ReversibleEmbedding,
+    SparseDense,
 )
 # Activations per unit and step of a cell: of its gates, and others.
 _CELLS = {keras.layers.GRUCell: (2, 1), keras.layers.LSTMCell: (3, 2), keras.layers.SimpleRNNCell: (0, 1)}
@@ -42,6 +44,8 @@ class KernelUse:
       activations: evaluations of an activation per example (count).
       weight_bits: size of a weight (bits).
       other_bits: size beyond weights and biases of `weight_bits` (bits), such as of the scales of int8 kernels.
+      stored: number of active weights of a layer that has indices instead of a mask; None for a kernel.
+      index_bits: size of these indices (bits).
     """
 
     name: str
@@ -52,6 +56,8 @@ class KernelUse:
     activations: int
     weight_bits: int
     other_bits: int = 0
+    stored: int | None = None
+    index_bits: int = 0
 
     def flops(self, nnz: int) -> int:
         """FLOPs of one example.
@@ -72,9 +78,10 @@ class KernelUse:
           nnz: number of active weights.
 
         Returns:
-          Size (bits).
+          Size (bits), with indices in place of the mask where the layer has these.
         """
-        return self.weight_bits * (nnz + self.bias) + self.other_bits + (self.size if nnz < self.size else 0)
+        places = self.size if self.stored is None else self.index_bits
+        return self.weight_bits * (nnz + self.bias) + self.other_bits + (places if nnz < self.size else 0)
 
 
 def countable_layers(model: keras.Model) -> list[keras.Layer]:
@@ -127,6 +134,14 @@ def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[
     if isinstance(layer, layer_types.ACTIVATION_LAYERS):
         is_counted = activations or type(layer) is not keras.layers.Activation
         return [(layer, KernelUse(layer.path or layer.name, 0, 0, 0, 0, elements, 0))] if is_counted else []
+    return _kernel_uses(layer, inputs, outputs, activations)
+
+
+def _kernel_uses(layer: keras.Layer, inputs: Shape, outputs: Shape, activations: int) -> list[tuple[object, KernelUse]]:
+    """The uses of the kernels of a layer whose products form the outputs."""
+    elements = math.prod(outputs)
+    if isinstance(layer, SparseDense):
+        return [(layer.values, _indexed_use(layer, inputs, elements, activations))]
     applications = _applications(layer, inputs, outputs)
     if isinstance(layer, layer_types.SEPARABLE_CONVOLUTIONS):
         middle = applications * math.prod(layer.depthwise_kernel.shape[-2:])
@@ -138,6 +153,23 @@ def exact_uses(layer: keras.Layer, inputs: Shape, outputs: Shape) -> list[tuple[
     if layer.quantization_mode is None:
         return [_use(kernel, layer.bias, applications, elements, activations)]
     return [(kernel, _quantized_use(layer, kernel, inputs, applications, elements, activations))]
+
+
+def _indexed_use(layer: SparseDense, inputs: Shape, sums: int, activations: int) -> KernelUse:
+    """The use of active weights that are stored with their indices."""
+    biases = 0 if layer.bias is None else layer.units
+    indices = sum(_bits(v) * math.prod(v.shape) for v in (layer.columns, layer.row_pointers))
+    return KernelUse(
+        layer.values.path,
+        math.prod(layer.kernel_shape),
+        biases,
+        math.prod(inputs[:-1]),
+        0 if biases else -sums,
+        activations,
+        _bits(layer.values),
+        stored=int(layer.values.shape[0]),
+        index_bits=indices,
+    )
 
 
 def _quantized_use(

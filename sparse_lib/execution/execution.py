@@ -1,6 +1,7 @@
 """Which layers of a model multiply by their active weights alone, and the context in which they do."""
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -61,7 +62,6 @@ class Execution:
         mode: Mode = "auto",
         *,
         jit_compile: bool = False,
-        needs_dense: str = "",
     ) -> None:
         """Finds the layers that have a sparse product.
 
@@ -71,8 +71,6 @@ class Execution:
           mode: `sparse` executes every layer that has a sparse product, `auto` those for which it pays by
             `sparse_lib.execution.rule`, `dense` none.
           jit_compile: whether XLA is to compile the steps, which sparse products cannot be part of.
-          needs_dense: why the training method needs dense products at every step, in whatever mode; empty if it does
-            not.
 
         Raises:
           ValueError: for an unknown mode, or where `sparse` is impossible.
@@ -83,21 +81,35 @@ class Execution:
         self._obstacle = _find_obstacle(jit_compile)
         if mode == "sparse" and self._obstacle:
             raise InputError(f"Sparse execution is not possible here: {self._obstacle}; use execution='auto'.")
-        self._obstacle = self._obstacle or needs_dense
+        self._needs_dense = ""
+        self._trained: Callable[[int], tf.Tensor | tf.Variable] = masks.variables_by_kernel.__getitem__
         owners = tracing.variable_owners(model)
         self._products = [_product_of(owners[id(kernel)], kernel) for kernel in masks.kernels]
-        self._model = model
+        # The masks hold this, and may outlive the model.
+        self._model = weakref.ref(model)
+
+    def follow(self, needs_dense: str, trained: Callable[[int], tf.Tensor | tf.Variable]) -> None:
+        """Takes over what a training method needs; until then it is the gradients of active weights.
+
+        Args:
+          needs_dense: why its steps need dense products, in whatever mode; empty if they do not.
+          trained: from the position of a kernel to the weights that train (bool, of the kernel's shape), all active
+            ones among them.
+        """
+        self._needs_dense, self._trained = needs_dense, trained
 
     @functools.cached_property
     def _positions(self) -> list[int | None]:
         # Not before it is needed: it traces the model.
         with tf.init_scope():
-            return _count_positions(self._model, self._products)
+            return _count_positions(self._model(), self._products)
 
     @functools.cached_property
     def _layer_functions(self) -> list[tuple[keras.Layer, Callable[..., tf.Tensor]]]:
         """Faster calls of layers without sparse kernels, which take most of the time beside sparse products."""
-        replacements = [(layer, find_function(layer)) for layer in tracing.all_layers(self._model)]
+        model = self._model()
+        layers = [] if model is None else tracing.all_layers(model)
+        replacements = [(layer, find_function(layer)) for layer in layers]
         return [(layer, function) for layer, function in replacements if function is not None]
 
     def explain(self, batch_size: int | None = None) -> list[KernelExecution]:
@@ -111,7 +123,7 @@ class Execution:
         """
         # Also while a graph is traced.
         with tf.init_scope():
-            active = self.masks.active()
+            active = [int(tf.math.count_nonzero(self._trained(i))) for i in range(len(self.masks))]
         decisions = []
         for name, count, size, limit in zip(
             self.masks.names, active, self.masks.sizes(), self.limits(batch_size), strict=True
@@ -126,21 +138,23 @@ class Execution:
                 decisions.append(KernelExecution(name, is_sparse, reason))
         return decisions
 
-    def limits(self, batch_size: int | None = None) -> list[float | str]:
+    def limits(self, batch_size: int | None = None, *, trains: bool = True) -> list[float | str]:
         """Finds up to which density the product with each kernel is sparse.
 
         Args:
           batch_size: examples per step (count); None for a large batch.
+          trains: whether it is for the steps of the training method, which may need dense products.
 
         Returns:
           A density (fraction) per kernel, or the reason why its product is always dense.
         """
+        obstacle = self._obstacle or (self._needs_dense if trains else "")
         limits: list[float | str] = []
         for index, (product, kernel) in enumerate(zip(self._products, self.masks.kernels, strict=True)):
             if self.mode == "dense":
                 limits.append("execution is 'dense'")
-            elif self._obstacle or isinstance(product, str):
-                limits.append(self._obstacle or str(product))
+            elif obstacle or isinstance(product, str):
+                limits.append(obstacle or str(product))
             elif self.mode == "sparse":
                 limits.append(1.0)
             else:
@@ -159,7 +173,7 @@ class Execution:
         return tuple(i for i, kernel in enumerate(self.explain(batch_size)) if kernel.is_sparse)
 
     def structures(self, plan: Plan) -> list[Structure]:
-        """Finds the structures of the masks, in a graph or eagerly.
+        """Finds the structures of the weights that train, in a graph or eagerly.
 
         Args:
           plan: positions of kernels.
@@ -167,7 +181,7 @@ class Execution:
         Returns:
           One structure per position.
         """
-        return [find_structure(self.masks.variables_by_kernel[index]) for index in plan]
+        return [find_structure(self._trained(index)) for index in plan]
 
     @contextmanager
     def at_masks(self, *, dense_gradients: tf.Tensor | bool = False, changes_density: bool = False) -> Iterator[None]:
@@ -180,7 +194,7 @@ class Execution:
         Yields:
           Nothing.
         """
-        plan, limits = self._find_possible() if changes_density else (self.plan(), None)
+        plan, limits = self._find_possible(trains=True) if changes_density else (self.plan(), None)
         with self.scope(plan, self.structures(plan), dense_gradients=dense_gradients, limits=limits):
             yield
 
@@ -194,22 +208,23 @@ class Execution:
         Yields:
           Nothing.
         """
-        plan, limits = self._find_possible()
+        plan, limits = self._find_possible(trains=False)
         structures = [find_structure(tf.convert_to_tensor(self.masks.kernels[index]) != 0) for index in plan]
         with self.scope(plan, structures, limits=limits):
             yield
 
-    def _find_possible(self) -> tuple[Plan, list[float]]:
+    def _find_possible(self, *, trains: bool) -> tuple[Plan, list[float]]:
         """Returns the kernels that are executed sparsely at some density, and up to which."""
-        limits = {i: limit for i, limit in enumerate(self.limits()) if not isinstance(limit, str) and limit > 0}
-        return tuple(limits), list(limits.values())
+        limits = enumerate(self.limits(trains=trains))
+        possible = {i: limit for i, limit in limits if not isinstance(limit, str) and limit > 0}
+        return tuple(possible), list(possible.values())
 
     @contextmanager
     def scope(
         self,
         plan: Plan,
         structures: Sequence[Structure],
-        values: Sequence[tf.Tensor | tf.Variable] | None = None,
+        values: Sequence[Callable[[], tf.Tensor]] | None = None,
         *,
         dense_gradients: tf.Tensor | bool = False,
         limits: Sequence[float] | None = None,
@@ -218,8 +233,8 @@ class Execution:
 
         Args:
           plan: positions of kernels.
-          structures: of their masks.
-          values: the active weights of each, [nnz]; None gathers them from the kernels.
+          structures: of their weights that train.
+          values: functions that read these weights of each, [nnz]; None gathers them from the kernels.
           dense_gradients: whether the gradients of the kernels are to be dense, which only first derivatives can be; a
             boolean, or a scalar tensor where that is known in the graph alone.
           limits: densities up to which each is sparse, where the graph decides; None means always.
@@ -242,7 +257,7 @@ class Execution:
             yield
 
     def _regularizers(
-        self, plan: Plan, values: Sequence[tf.Tensor] | None
+        self, plan: Plan, values: Sequence[Callable[[], tf.Tensor]] | None
     ) -> list[tuple[keras.Variable, Callable[[Any], tf.Tensor]]]:
         """Regularizers of active weights, where these are given and the kernels are not up to date."""
         replaced = []
@@ -253,8 +268,10 @@ class Execution:
         return replaced
 
 
-def _regularize_instead(regularizer: Callable[[Any], tf.Tensor], values: tf.Tensor) -> Callable[[Any], tf.Tensor]:
-    return lambda _: regularizer(values)
+def _regularize_instead(
+    regularizer: Callable[[Any], tf.Tensor], values: Callable[[], tf.Tensor]
+) -> Callable[[Any], tf.Tensor]:
+    return lambda _: regularizer(values())
 
 
 def _find_obstacle(jit_compile: bool) -> str:
@@ -276,10 +293,10 @@ def _product_of(layer: keras.Layer, kernel: keras.Variable) -> LayerProduct | st
     return find_product(layer, kernel)
 
 
-def _count_positions(model: keras.Model, products: Sequence[LayerProduct | str]) -> list[int | None]:
+def _count_positions(model: keras.Model | None, products: Sequence[LayerProduct | str]) -> list[int | None]:
     """Counts how often one example multiplies each weight; None where the model's inputs do not say."""
     layers = {id(p.layer): p.layer for p in products if not isinstance(p, str)}
-    if not tracing.has_fixed_inputs(model):
+    if model is None or not tracing.has_fixed_inputs(model):
         return [None] * len(products)
     with tracing.watch(list(layers.values())) as calls:
         traced = tf.function(lambda x: call(model, [], [], x), autograph=False)

@@ -15,15 +15,15 @@ class Weights(NamedTuple):
 
     Attributes:
       kernel: the dense kernel, zero off its mask.
-      structure: of the mask.
-      values: the active weights, [nnz], a tensor or a variable; None gathers them from the kernel.
+      structure: of the weights that train, all that are not zero among them.
+      values: reads these weights, [nnz]; None gathers them from the kernel.
       dense_gradients: whether the gradient of the kernel is to be dense, a boolean or a scalar tensor.
       limit: density up to which the call is sparse, decided in the graph; at 1 it always is.
     """
 
     kernel: keras.Variable
     structure: Structure
-    values: tf.Tensor | tf.Variable | None
+    values: Callable[[], tf.Tensor] | None
     dense_gradients: tf.Tensor | bool
     limit: float
 
@@ -52,7 +52,7 @@ def make_call(product: LayerProduct, weights: Weights) -> Callable[..., tf.Tenso
 
     def multiply(inputs: tf.Tensor) -> tf.Tensor:
         if values is not None:
-            outputs = product.multiply(inputs, tf.convert_to_tensor(values), structure)
+            outputs = product.multiply(inputs, values(), structure)
         elif dense_gradients is False:
             outputs = product.multiply(inputs, gather_active(kernel, structure), structure)
         else:

@@ -1,6 +1,7 @@
 """Active weights and their slots as vectors, on which an inner optimizer steps between mask updates."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 from sparse_lib._keras.stand_ins import replace_variables
 from sparse_lib.execution.products import Structure
 from sparse_lib.optimizer.tracked import TrackedKernel
+from sparse_lib.updaters import Updater
 
 # Keras' optimizers that treat every weight by itself, but for the norm of a whole tensor, to which zeros add nothing.
 _ELEMENTWISE = frozenset(
@@ -54,11 +56,37 @@ class PackedKernels:
         """The vector of the active weights of each kernel, trainable."""
         return [vectors[0] for vectors in self._vectors]
 
+    @property
+    def factors(self) -> list[Callable[[], tf.Tensor]]:
+        """Functions that read what each layer multiplies by, a vector that depends on `weights`."""
+        return [functools.partial(tf.convert_to_tensor, vector) for vector in self.weights]
+
+    @property
+    def masks(self) -> list[tf.Variable | None]:
+        """Which of `weights` are active, boolean vectors; None where all are."""
+        return [None] * len(self.tracked)
+
+    def training_gradients(self, updater: Updater, grads: Sequence[tf.Tensor | None]) -> dict[int, tf.Tensor]:
+        """Returns the gradients for the inner optimizer where they differ from those of the loss.
+
+        Args:
+          updater: decides which weights train.
+          grads: of all trainable variables; those of packed kernels are vectors.
+
+        Returns:
+          Vectors by position among the trainable variables.
+        """
+        del updater, grads
+        return {}
+
+    def project(self) -> None:
+        """Sets to zero, after a step, what is zero in a kernel with its slots, but is not in the vectors."""
+
     def pack(self, structures: Sequence[Structure]) -> None:
         """Fills the vectors from the kernels and their slots.
 
         Args:
-          structures: of the kernels' masks.
+          structures: of the weights that train.
         """
         for variables, vectors, structure in zip(self._variables, self._vectors, structures, strict=True):
             for variable, vector in zip(variables, vectors, strict=True):

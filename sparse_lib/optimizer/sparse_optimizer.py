@@ -17,10 +17,12 @@ from sparse_lib._keras.optimizers import (
 )
 from sparse_lib._utils import distribute
 from sparse_lib._utils.errors import InputError
+from sparse_lib.execution import Execution
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.delegation import check_inner, check_kernels, check_masks_and_updater
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.packed import PackedKernels, is_elementwise
+from sparse_lib.optimizer.packed_reserves import PackedReserves, trains_backward_set
 from sparse_lib.optimizer.restart import FreshState
 from sparse_lib.optimizer.restorable import RestorableOptimizer
 from sparse_lib.optimizer.steps import Steps
@@ -116,6 +118,8 @@ class SparseOptimizer(RestorableOptimizer):
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
         self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
+        if self.masks.execution is not None:
+            self.lead(self.masks.execution)
 
     def _track(self, index: int, variables: list[keras.Variable]) -> TrackedKernel:
         kernel, initial = self.masks.kernels[index], self.masks.initial[index]
@@ -190,11 +194,20 @@ class SparseOptimizer(RestorableOptimizer):
         Returns:
           A reason, such as `SNFS uses gradients of inactive weights at every step`; empty where active weights suffice.
         """
-        if self.updater.trains_off_mask:
+        if self.updater.trains_off_mask and not trains_backward_set(self.updater):
             return f"{self.updater.label} uses gradients of inactive weights at every step"
         if self._growth.batches > 1:
             return "growth averages the dense gradients of several steps"
         return "" if is_elementwise(self.inner) else f"{type(self.inner).__name__} is not an elementwise optimizer"
+
+    def lead(self, execution: Execution) -> None:
+        """Tells an execution which weights train, and whether steps need dense products.
+
+        Args:
+          execution: of the model.
+        """
+        self._check_built("optimizer.lead")
+        execution.follow(self.find_dense_need(), lambda index: self._kernels[index].trained_mask())
 
     @contextmanager
     def execute(self) -> Iterator[None]:
@@ -215,19 +228,19 @@ class SparseOptimizer(RestorableOptimizer):
           >>> optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
           >>> masks.check()
         """
-        execution = self.masks.execution
-        if execution is None or self.find_dense_need():
+        execution, has_reserve = self.masks.execution, self.updater.has_reserve
+        # Which weights are a reserve is not known before the optimizer is built.
+        if execution is None or self.find_dense_need() or (has_reserve and not self.built):
             yield
             return
-        with execution.at_masks(
-            dense_gradients=self._needs_dense_gradients(), changes_density=self.updater.changes_density
-        ):
+        changes_density = has_reserve or self.updater.changes_density
+        with execution.at_masks(dense_gradients=self._needs_dense_gradients(), changes_density=changes_density):
             yield
 
     def _needs_dense_gradients(self) -> tf.Tensor | bool:
         """Whether the masks change at this step by dense gradients."""
         schedule = self.updater.schedule
-        if schedule.never or self.updater.weight_gradient == "sparse":
+        if schedule.never or self.updater.weight_gradient in ("sparse", "backward_set"):
             return False
         return schedule.is_update_step(tf.convert_to_tensor(batch_counter(self.inner).value))
 
@@ -244,7 +257,8 @@ class SparseOptimizer(RestorableOptimizer):
           ValueError: if the optimizer is not built.
         """
         self._check_built("optimizer.pack")
-        return PackedKernels([self._kernels[position] for position in positions])
+        kind = PackedReserves if self.updater.has_reserve else PackedKernels
+        return kind([self._kernels[position] for position in positions])
 
     def train_packed(self, packed: PackedKernels, grads: Sequence[tf.Tensor | None]) -> None:
         """Takes an optimizer step without a mask update, on one replica.

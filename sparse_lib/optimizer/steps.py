@@ -109,9 +109,15 @@ class Steps:
         present = [i for i, g in enumerate(grads) if g is not None]
         dense = [t for t in self._tracked if grads[t.position] is not None and t not in packed.tracked]
         with _after(strategy, grads), packed.in_place(), restrict_averages(self._inner, present):
-            masked = {t.position: t.training_gradient(self._updater, grads[t.position]) for t in dense}
+            for tracked in dense if self._updater.has_reserve else ():
+                tracked.join_reserve(strategy)
+            masked = packed.training_gradients(self._updater, grads)
+            masked |= {t.position: t.training_gradient(self._updater, grads[t.position]) for t in dense}
             self._inner.apply([masked.get(i, grads[i]) for i in present], [self._variables[i] for i in present])
+            packed.project()
             for tracked in dense:
+                if self._updater.has_reserve:
+                    tracked.split_reserve(strategy)
                 tracked.project(strategy)
 
     def update(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:

@@ -85,6 +85,14 @@ class TrackedKernel(tf.Module):
         mask, theta = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
         return updater.training_gradient(gradient, mask, theta, self.state_values())
 
+    def trained_mask(self) -> tf.Tensor:
+        """Returns the weights that train, boolean: the active ones, and those of the reserve."""
+        mask = tf.convert_to_tensor(self.mask)
+        if "reserve" not in self.state:
+            return mask
+        # Until masks are selected first, the reserve holds weights that do not train, but may decay.
+        return mask | (self.state["backward"].value > 0) | (self.state["reserve"].value != 0)
+
     def join_reserve(self, strategy: tf.distribute.Strategy) -> None:
         """Adds the reserve to the kernel, from cross-replica context."""
         distribute.update(strategy, self.kernel.value, lambda k, reserve: k + reserve, self.state["reserve"].value)

@@ -72,8 +72,25 @@ class TopKAST(Updater):
 
     def training_gradient(self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State) -> tf.Tensor:
         """Returns the gradient on B, with the exploration penalty."""
+        return self.partial_gradient(gradient, mask, theta, state, mask.shape.num_elements())
+
+    def partial_gradient(
+        self, gradient: tf.Tensor, mask: tf.Tensor, theta: tf.Tensor, state: State, size: int
+    ) -> tf.Tensor:
+        """Returns `training_gradient` for some of the weights of a kernel, all active ones among them.
+
+        Args:
+          gradient: of these weights.
+          mask: boolean, which of them are active.
+          theta: the trained weights.
+          state: of them.
+          size: weights of the kernel (count).
+
+        Returns:
+          Tensor of the shape of `gradient`.
+        """
         active = tf.maximum(selection.count_active(mask), 1)
-        density = tf.cast(active / mask.shape.num_elements(), theta.dtype)
+        density = tf.cast(active / size, theta.dtype)
         decay = self.penalty * tf.where(mask, theta, theta / density)
         trained = mask | (state["backward"] > 0)
         return selection.on_mask(trained, gradient + decay)

@@ -125,6 +125,7 @@ def test_training_that_diverges_is_not_stopped():
     assert np.isnan(follow.measurements[0].value)
 
 
+@pytest.mark.slow
 def test_two_replicas():
     # Without batch norm, of which Keras keeps one average a replica.
     with two_replicas().scope():

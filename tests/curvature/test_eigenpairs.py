@@ -129,6 +129,7 @@ def test_products_that_are_not_finite(size):
         extreme(aslinearoperator(np.full((size, size), np.nan)))
 
 
+@pytest.mark.slow
 def test_the_hessian_of_a_float32_network():
     model = network("convolutions and max-pooling", "float32")
     wide = network("convolutions and max-pooling")

@@ -108,6 +108,7 @@ def test_reduce_is_exact_for_linear_convolutions_that_are_averaged():
     assert np.abs(as_matrix(expand) - exact).max() > 0.1 * exact.max()
 
 
+@pytest.mark.slow
 def test_attention_on_one_token_is_exact():
     inputs = keras.Input((1, 3), dtype="float64")
     x = double(layers.MultiHeadAttention, 2, 2, name="attention")(inputs, inputs)
@@ -203,6 +204,7 @@ def test_sampled_labels():
     assert np.linalg.norm(one - exact) < 0.1 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_two_replicas_give_the_matrix_of_one_device():
     def operators():
         model = network("dense chain")
@@ -224,6 +226,7 @@ def test_layers_in_bfloat16():
     np.testing.assert_allclose(as_matrix(found), expected, atol=0.05 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_kfac_as_a_preconditioner_saves_products():
     model = network("dense chain")
     data = examples(model, 40)

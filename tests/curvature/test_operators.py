@@ -100,7 +100,10 @@ def test_softmax_regression(kind):
     np.testing.assert_allclose(dense(operator), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "recurrent" else n for n in NETWORKS])
+LONG = ("attention and layer norm", "recurrent")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NETWORKS])
 def test_products_are_differences_of_the_gradient(name):
     model = network(name)
     data = examples(model)

@@ -28,7 +28,9 @@ UPDATERS = {
         end_step=STEPS,
     ),
 }
-FAST = ("rigl", "prune")
+UPDATERS["topkast"] = sparse_lib.TopKAST(frequency=FREQUENCY, begin_step=5, penalty=1e-2)
+UPDATERS["topkast_every_step"] = sparse_lib.TopKAST(penalty=1e-2)
+FAST = ("rigl", "prune", "topkast")
 SLOW = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in UPDATERS]
 
 
@@ -69,10 +71,14 @@ def train(name: str, modes: tuple[str, str], inner: keras.optimizers.Optimizer, 
         losses = []
         for half, mode in enumerate(modes):
             execution = Execution(model, masks, mode)
+            optimizer.lead(execution)
             steps = Steps(model, optimizer, make_data(dtype), batch_size=33, seed=2, execution=execution)
             step, end = half * STEPS // 2, (half + 1) * STEPS // 2
             while step < end:
-                if updater.schedule.is_update_step(step):
+                if updater.changes_every_step:
+                    taken = min(end - step, FREQUENCY)
+                    result = steps.run(step, taken, with_updates=True)
+                elif updater.schedule.is_update_step(step):
                     result, gradients = steps.begin_mask_update(step)
                     steps.finish_mask_update(gradients)
                     taken = 1

@@ -113,8 +113,14 @@ def network(tiny_model):
     return Objective(tiny_model()), *ends, x, y
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-@pytest.mark.parametrize("mode", ["start", "union", "none"])
+@pytest.mark.parametrize(
+    ("optimizer", "mode"),
+    [
+        pytest.param(optimizer, mode, marks=[pytest.mark.slow] * ((optimizer == "Adam") != (mode == "union")))
+        for optimizer in ("SGD", "Adam")
+        for mode in ("start", "union", "none")
+    ],
+)
 def test_a_network_in_its_subspace(tiny_model, optimizer, mode):
     objective, start, end, x, y = network(tiny_model)
     rng = np.random.default_rng(1)

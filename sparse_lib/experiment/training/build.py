@@ -133,13 +133,8 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         )
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
-    execution = Execution(
-        model,
-        masks,
-        training.execution,
-        jit_compile=bool(training.jit_compile),
-        needs_dense=optimizer.find_dense_need(),
-    )
+    execution = Execution(model, masks, training.execution, jit_compile=bool(training.jit_compile))
+    optimizer.lead(execution)
     steps = Steps(
         model,
         optimizer,

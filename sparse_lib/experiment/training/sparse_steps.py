@@ -10,8 +10,10 @@ import tensorflow as tf
 from sparse_lib.execution import Execution, Plan
 from sparse_lib.optimizer import PackedKernels, SparseOptimizer
 
-# From the weights to differentiate by: loss, number of correct examples, and one gradient per weight.
-Differentiate = Callable[[Sequence[Any]], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
+# From the weights to differentiate by and the masks of their values, None where all are active: loss, number of correct
+# examples, and one gradient per weight.
+Differentiate = Callable[[Sequence[Any], Sequence[Any]], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
+Step = Callable[[Differentiate], tuple[tf.Tensor, tf.Tensor]]
 
 
 class SparseSteps:
@@ -54,25 +56,46 @@ class SparseSteps:
         return {kernel.name: str(kernel) for kernel in self.execution.explain(self._batch_size)}
 
     @contextmanager
-    def unpacked_at_end(self, plan: Plan) -> Iterator[Callable[[Differentiate], tuple[tf.Tensor, tf.Tensor]]]:
-        """Packs the kernels of a plan, and writes them back at the end of the context.
+    def steps(self, plan: Plan, *, with_updates: bool) -> Iterator[Step]:
+        """Executes the kernels of a plan sparsely; they are up to date at the end of the context.
 
         Args:
           plan: from `plan`.
+          with_updates: whether masks change at every step.
 
         Yields:
           The function of a step: it differentiates, lets the optimizer step, and returns loss and number of correct
           examples.
         """
+        if with_updates:
+            yield self._make_updating_step(plan)
+        else:
+            with self._unpack_at_end(plan) as step:
+                yield step
+
+    def _make_updating_step(self, plan: Plan) -> Step:
+        def step(differentiate: Differentiate) -> tuple[tf.Tensor, tf.Tensor]:
+            with self.execution.scope(plan, self.execution.structures(plan)):
+                masks = self._optimizer.masks.aligned(self._variables)
+                loss, correct, gradients = differentiate(self._variables, masks)
+            self._optimizer.apply(gradients)
+            return loss, correct
+
+        return step
+
+    @contextmanager
+    def _unpack_at_end(self, plan: Plan) -> Iterator[Step]:
         packed, execution = self._packed[plan], self.execution
         structures = execution.structures(plan)
         packed.pack(structures)
-        active = dict(zip((id(execution.masks.kernels[i]) for i in plan), packed.weights, strict=True))
-        weights = [active.get(id(variable), variable) for variable in self._variables]
+        kernels = [id(execution.masks.kernels[i]) for i in plan]
+        vectors = dict(zip(kernels, zip(packed.weights, packed.masks, strict=True), strict=True))
+        pairs = zip(self._variables, execution.masks.aligned(self._variables), strict=True)
+        weights, masks = zip(*(vectors.get(id(variable), (variable, mask)) for variable, mask in pairs), strict=True)
 
         def step(differentiate: Differentiate) -> tuple[tf.Tensor, tf.Tensor]:
-            with execution.scope(plan, structures, packed.weights):
-                loss, correct, gradients = differentiate(weights)
+            with execution.scope(plan, structures, packed.factors):
+                loss, correct, gradients = differentiate(weights, masks)
             self._optimizer.train_packed(packed, gradients)
             return loss, correct
 

@@ -168,9 +168,12 @@ class Steps:
         Returns:
           Loss and number of correct examples of each step.
         """
-        plan = () if with_updates else self._sparse.plan()
-        one = functools.partial(self._sparse_one, plan) if plan else functools.partial(self._one, with_updates)
-        chunk = functools.partial(self._sparse_chunk, plan) if plan else functools.partial(self._chunk, with_updates)
+        if with_updates:
+            self._sparse.invalidate()
+        plan = self._sparse.plan()
+        kind = (plan, with_updates) if plan else (with_updates,)
+        one = functools.partial(self._sparse_one if plan else self._one, *kind)
+        chunk = functools.partial(self._sparse_chunk if plan else self._chunk, *kind)
         if self._resident is None:
             taken = [one(*self._feed(step + i)) for i in range(steps)]
             return ChunkResult(*(np.array([value.numpy() for value in values]) for values in zip(*taken, strict=True)))
@@ -230,16 +233,21 @@ class Steps:
         (orders,) = feed
         return self._resident.batch(tf.slice(orders, [start, 0], [share, -1]))
 
-    def _gradients(self, *feed_and_weights: Any) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def _dense_gradients(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        variables = self._model.trainable_variables
+        return self._gradients(feed, variables, self._optimizer.masks.aligned(variables))
+
+    def _gradients(
+        self, feed: Sequence[Any], weights: Sequence[Any], masks: Sequence[Any]
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Returns the contributions of this replica: loss, number of correct examples, and gradients by weights."""
-        *feed, weights = feed_and_weights
         images, labels = self._batch(*feed)
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
             loss = tf.reduce_mean(cross_entropy(labels, logits))
             objective = self._smooth(loss, logits)
             if self._penalty:
-                objective += self._gradient_penalty(images, labels, weights)
+                objective += self._gradient_penalty(images, labels, weights, masks)
             if self._model.losses:
                 objective += self._warm_up(tf.add_n(self._model.losses))
             share = objective / self._replicas
@@ -261,12 +269,14 @@ class Steps:
         step = tf.cast(self._optimizer.iterations, penalty.dtype)
         return penalty * tf.minimum(step / self._decay_warmup, 1.0)
 
-    def _gradient_penalty(self, images: tf.Tensor, labels: tf.Tensor, weights: Sequence[Any]) -> tf.Tensor:
+    def _gradient_penalty(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: Sequence[Any], masks: Sequence[Any]
+    ) -> tf.Tensor:
         with tf.GradientTape() as tape:
             # Not the model itself: the penalty must not update batch-norm averages and dropout seeds a second time.
             logits = call(self._model, [], [], images, training=True)
             loss = self._smooth(tf.reduce_mean(cross_entropy(labels, logits)), logits)
-        masked = gradient_flow.apply_masks(tape.gradient(loss, weights), self._optimizer.masks.aligned(weights))
+        masked = gradient_flow.apply_masks(tape.gradient(loss, weights), masks)
         return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
 
     def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -280,7 +290,7 @@ class Steps:
 
     def _run_one(self, with_updates: bool, *feed: Any) -> tuple[tf.Tensor, tf.Tensor]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss, correct, gradients = self._gradients(*feed, self._model.trainable_variables)
+            loss, correct, gradients = self._dense_gradients(*feed)
             if with_updates:
                 self._optimizer.apply(gradients)
             else:
@@ -289,17 +299,19 @@ class Steps:
 
         return self._sum_over_replicas(*distribute.per_replica(self._strategy, step, *feed))
 
-    def _run_sparse_chunk(self, plan: Plan, orders: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with self._sparse.unpacked_at_end(plan) as step:
-            return _repeat(lambda order: step(functools.partial(self._gradients, order)), orders, steps)
+    def _run_sparse_chunk(
+        self, plan: Plan, with_updates: bool, orders: tf.Tensor, steps: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._sparse.steps(plan, with_updates=with_updates) as step:
+            return _repeat(lambda order: step(functools.partial(self._gradients, (order,))), orders, steps)
 
-    def _run_sparse_one(self, plan: Plan, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with self._sparse.unpacked_at_end(plan) as step:
-            return step(functools.partial(self._gradients, *feed))
+    def _run_sparse_one(self, plan: Plan, with_updates: bool, *feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._sparse.steps(plan, with_updates=with_updates) as step:
+            return step(functools.partial(self._gradients, feed))
 
     def _run_begin_update(self, *feed: Any) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
         def step(*feed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-            loss, correct, gradients = self._gradients(*feed, self._model.trainable_variables)
+            loss, correct, gradients = self._dense_gradients(*feed)
             reduced = self._optimizer.reduce(gradients)
             if not self._optimizer.updater.replaces_step:
                 self._optimizer.train_step(reduced)
@@ -316,7 +328,7 @@ def _repeat(
     step: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], orders: tf.Tensor, steps: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Takes steps one after the other; returns their losses and numbers of correct examples, [CHUNK]."""
-    losses = tf.TensorArray(tf.float32, CHUNK, element_shape=[])
+    losses = tf.TensorArray(tf.float64 if keras.config.floatx() == "float64" else tf.float32, CHUNK, element_shape=[])
     correct = tf.TensorArray(tf.int32, CHUNK, element_shape=[])
 
     def body(

@@ -176,7 +176,7 @@ def _assert_equal(found, true, tolerance=1e-12):
 
 
 # What these have in common with others, and with random chains, is left to the slow tests.
-LONG = ("flattened first", "lenet without biases")
+LONG = ("batch norm", "lenet without biases", "overlapping pools")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CHAINS])

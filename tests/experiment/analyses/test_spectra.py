@@ -211,7 +211,14 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
     assert np.trapezoid(arrays["density"], arrays["grid"]) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("kept", [1, 2, 3], ids=["the ends", "four probes", "eight probes"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(1, id="the ends", marks=pytest.mark.slow),
+        pytest.param(2, id="four probes"),
+        pytest.param(3, id="eight probes", marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_estimate_goes_on_to_the_same_bits(of_run, finished, monkeypatch, kept):
     chosen = {"method": "lanczos", "n_eigenvalues": 2, "lanczos_steps": 10, "max_probes": 12, "precision": 1e-6}
     spectra.compute(of_run, finished, settings(ckpt_ids=[12], folder="whole", **chosen))

@@ -94,7 +94,7 @@ def test_a_configuration_that_is_no_text_is_named(stopped, experiment):
 
 
 def test_evaluation_that_is_not_finite_prints_json_and_fails(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "evaluate", lambda *_: {"test_loss": math.nan, "test_accuracy": np.float64(0.25)})
+    monkeypatch.setattr(run, "evaluate", lambda *_, **__: {"test_loss": math.nan, "test_accuracy": np.float64(0.25)})
     (tmp_path / files.OPERATIVE_CONFIG).write_text("")
     gin.clear_config()
     monkeypatch.setattr(commands.Experiment, "from_gin", lambda: None)

@@ -430,6 +430,7 @@ def assert_trained_alike(directory: pathlib.Path, other: pathlib.Path) -> None:
         assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_and_evaluate_as_one_device_does(rigl, tmp_path):
     of, directory, _ = rigl
     with two_replicas().scope():
