@@ -11,8 +11,8 @@ from sparse_lib.execution.layer_products import ConvolutionProduct, MatrixProduc
     ("shape", "positions", "batch", "limit"),
     [
         # LeNet5: both convolutions are narrow; its last layers are too small.
-        ((5, 5, 1, 6), 576, 128, 0.95),
-        ((5, 5, 6, 16), 64, 128, 0.95),
+        ((5, 5, 1, 6), 576, 128, 0.7),
+        ((5, 5, 6, 16), 64, 128, 0.7),
         ((256, 120), 1, 128, 0.25),
         ((84, 10), 1, 128, 0),
         # A Wide ResNet's and a ResNet-50's.
@@ -26,8 +26,3 @@ from sparse_lib.execution.layer_products import ConvolutionProduct, MatrixProduc
 def test_limits(shape, positions, batch, limit):
     product = ConvolutionProduct if len(shape) == 4 else MatrixProduct
     assert rule.find_limit(product(keras.layers.Layer()), shape, positions, batch) == limit
-
-
-def test_no_convolution_without_zeros_is_sparse():
-    limit = rule.find_limit(ConvolutionProduct(keras.layers.Layer()), (5, 5, 1, 6), 576, 128)
-    assert limit < 1
