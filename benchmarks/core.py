@@ -53,8 +53,8 @@ def time_mask_update(rounds: int = 5) -> dict[str, float]:
     first_call = time.perf_counter() - started
     measured = timing.measure_rates(
         {
-            "update": timing.timed(lambda: _call_once(update, gradients)),
-            "sort": timing.timed(lambda: _call_once(sort, gradients)),
+            "update": timing.time_turns(lambda: _call_once(update, gradients)),
+            "sort": timing.time_turns(lambda: _call_once(sort, gradients)),
         },
         rounds,
     )
@@ -121,7 +121,7 @@ def time_steps(name: str, rounds: int = 15) -> dict[str, list[float]]:
     """
     keras.utils.set_random_seed(0)
     kinds = ("dense", "train_step", "apply")
-    return timing.measure_rates({kind: timing.timed(_make_steps(name, kind)) for kind in kinds}, rounds)
+    return timing.measure_rates({kind: timing.time_turns(_make_steps(name, kind)) for kind in kinds}, rounds)
 
 
 def main() -> None:

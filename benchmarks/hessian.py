@@ -178,7 +178,10 @@ def measure_product_cost(model: keras.Model, x: np.ndarray, y: np.ndarray, round
         function()[0].numpy()
         return 1
 
-    contestants = {"gradient": timing.timed(lambda: once(gradient)), "product": timing.timed(lambda: once(product))}
+    contestants = {
+        "gradient": timing.time_turns(lambda: once(gradient)),
+        "product": timing.time_turns(lambda: once(product)),
+    }
     return timing.median_ratio(timing.measure_rates(contestants, rounds), "gradient", "product")
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import cases, large
+from benchmarks.sparse_training import CIFAR
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES, STEPS = 512, 20
@@ -67,7 +68,7 @@ def main(probes: int, steps: int) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         data, run = pathlib.Path(folder) / "noise.npz", pathlib.Path(folder) / "run"
-        split = cases.make_noise(2 * IMAGES, large.CIFAR)
+        split = cases.make_noise(2 * IMAGES, CIFAR)
         images, labels = (255 * split.images).astype(np.uint8), split.labels
         np.savez(data, x_train=images, y_train=labels, x_test=images[:64], y_test=labels[:64])
         _run("train.py", f"--logdir={run}", *_TRAINING, f"--gin_bindings=data.name='{data}'")

@@ -11,7 +11,7 @@ from sparse_lib.experiment.training.steps import CHUNK
 
 # Calls of a chunk per round, so that a round of each contestant takes one to three seconds.
 _CALLS = {"LeNet5": 3, "MLP": 12}
-SUITE, DENSE = "sparse_lib, masked", "Keras, dense compiled step"
+SUITE, DENSE = "sparse_lib, sparse", "Keras, dense compiled step"
 # Package of the other framework, and its training loop.
 PEERS = {"LeNet5": ("torch", peers.torch_lenet5), "MLP": ("jax", peers.jax_mlp)}
 

@@ -35,7 +35,7 @@ class ContestantError(Exception):
     """A contestant cannot take part any more; the message names it and says why."""
 
 
-def timed(work: Callable[[], int], clock: Clock = "wall") -> Contestant:
+def time_turns(work: Callable[[], int], clock: Clock = "wall") -> Contestant:
     """Returns a contestant that works in this process.
 
     Args:
@@ -113,7 +113,7 @@ def _serve(
     # The pipe breaks where the other side has gone, such as after Ctrl-C.
     with contextlib.suppress(EOFError, BrokenPipeError):
         try:
-            take_turn = timed(build(name), clock)
+            take_turn = time_turns(build(name), clock)
             while True:
                 pipe.recv()
                 pipe.send(take_turn())

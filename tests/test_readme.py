@@ -120,7 +120,7 @@ def checkout(folder: pathlib.Path, python: str) -> dict[str, str]:
         "examples",
         *(p.name for p in ROOT.glob("*configs")),
     )
-    for name in (*scripts, "requirements", "Makefile", "pyproject.toml"):
+    for name in (*scripts, "sparse_lib", "requirements", "Makefile", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", folder / "docs")
     programs = folder / "bin"

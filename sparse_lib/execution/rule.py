@@ -12,6 +12,9 @@ from sparse_lib.execution.layer_products import ConvolutionProduct, LayerProduct
 # Convolutions break even at densities of 0.7 and more, those of one pixel at 0.5, and dense layers, which XLA would
 # compile otherwise, at 0.3 to 0.4.
 _WINDOW, _PIXEL, _MATRIX = 0.5, 0.35, 0.25
+# Convolutions between few channels break even at 0.9 where TensorFlow uses oneDNN; elsewhere, it takes three to eight
+# times as long even for a full kernel.
+_NARROW, _FEW_CHANNELS = 0.7, 16
 # Multiplications of the dense product below which the calls cost more than the arithmetic (count).
 _LEAST_WORK = 2_000_000
 # The batch size of Keras, for graphs that take batches of any size (count).
@@ -34,4 +37,6 @@ def find_limit(product: LayerProduct, shape: Sequence[int], positions: int | Non
         return 0.0
     if not isinstance(product, ConvolutionProduct):
         return _MATRIX
-    return _PIXEL if math.prod(shape[:2]) == 1 else _WINDOW
+    if math.prod(shape[:2]) == 1:
+        return _PIXEL
+    return _NARROW if max(shape[2:]) <= _FEW_CHANNELS else _WINDOW
