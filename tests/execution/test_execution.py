@@ -36,6 +36,14 @@ FAST = ("rigl", "prune", "topkast")
 SLOW = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in UPDATERS]
 
 
+@pytest.fixture(autouse=True)
+def unoptimized_graphs():
+    """Leaves graphs as they are traced: optimizing them takes longer than to run them here."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 def make_data(dtype: str = "float32") -> Split:
     rng = np.random.default_rng(0)
     return Split(rng.normal(size=(90, 9, 7, 3)).astype(dtype), rng.integers(0, 4, 90).astype(np.int32))
