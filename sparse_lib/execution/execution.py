@@ -14,7 +14,7 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.execution import layer_calls, library, rule
 from sparse_lib.execution.layer_functions import find_function
 from sparse_lib.execution.layer_products import LayerProduct, find_product
-from sparse_lib.execution.products import Structure, find_structure
+from sparse_lib.execution.products import Structure
 from sparse_lib.masks import Masks
 from sparse_lib.objective import call
 
@@ -181,7 +181,7 @@ class Execution:
         Returns:
           One structure per position.
         """
-        return [find_structure(self._trained(index)) for index in plan]
+        return [self._product(index).find_structure(self._trained(index)) for index in plan]
 
     @contextmanager
     def at_masks(self, *, dense_gradients: tf.Tensor | bool = False, changes_density: bool = False) -> Iterator[None]:
@@ -209,9 +209,18 @@ class Execution:
           Nothing.
         """
         plan, limits = self._find_possible(trains=False)
-        structures = [find_structure(tf.convert_to_tensor(self.masks.kernels[index]) != 0) for index in plan]
+        weights = [tf.convert_to_tensor(self.masks.kernels[index]) for index in plan]
+        structures = [
+            self._product(index).find_structure(weight != 0) for index, weight in zip(plan, weights, strict=True)
+        ]
         with self.scope(plan, structures, limits=limits):
             yield
+
+    def _product(self, index: int) -> LayerProduct:
+        product = self._products[index]
+        if isinstance(product, str):
+            raise InputError(f"{self.masks.names[index]} cannot be executed sparsely: {product}.")
+        return product
 
     def _find_possible(self, *, trains: bool) -> tuple[Plan, list[float]]:
         """Returns the kernels that are executed sparsely at some density, and up to which."""
@@ -244,9 +253,7 @@ class Execution:
         """
         calls = []
         for place, index in enumerate(plan):
-            product, kernel = self._products[index], self.masks.kernels[index]
-            if isinstance(product, str):
-                raise InputError(f"{self.masks.names[index]} cannot be executed sparsely: {product}.")
+            product, kernel = self._product(index), self.masks.kernels[index]
             own = None if values is None else values[place]
             limit = 1.0 if limits is None else limits[place]
             weights = layer_calls.Weights(kernel, structures[place], own, dense_gradients, limit)

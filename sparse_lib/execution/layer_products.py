@@ -34,6 +34,14 @@ class LayerProduct(abc.ABC):
           inputs: shape of the layer's input, with the batch.
         """
 
+    def find_structure(self, mask: tf.Tensor | tf.Variable) -> Structure:
+        """Returns the structure that the products take.
+
+        Args:
+          mask: which weights may differ from zero (bool, of the kernel's shape).
+        """
+        return products.find_structure(mask)
+
     @abc.abstractmethod
     def multiply(self, inputs: tf.Tensor, values: tf.Tensor, structure: Structure) -> tf.Tensor:
         """Multiplies by the active weights alone.
@@ -81,6 +89,11 @@ class MatrixProduct(LayerProduct):
         """Returns the product of the axes between batch and features."""
         between = inputs[1 : len(inputs) - self.contracted]
         return None if None in between else math.prod(int(n or 1) for n in between)
+
+    def find_structure(self, mask: tf.Tensor | tf.Variable) -> Structure:
+        """Returns the structure of the matrix [contracted axes, other axes]."""
+        sides = mask.shape[: self.contracted], mask.shape[self.contracted :]
+        return products.find_structure(tf.reshape(mask, [side.num_elements() for side in sides]))
 
     def multiply(self, inputs: tf.Tensor, values: tf.Tensor, structure: Structure) -> tf.Tensor:
         """Multiplies the inputs as rows of a matrix."""

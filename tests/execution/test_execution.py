@@ -1,5 +1,7 @@
 """Sparse execution against dense execution: losses, weights, slots and masks of training runs."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -27,11 +29,19 @@ UPDATERS = {
         frequency=FREQUENCY,
         end_step=STEPS,
     ),
+    "topkast": sparse_lib.TopKAST(frequency=FREQUENCY, begin_step=5, penalty=1e-2),
+    "topkast_every_step": sparse_lib.TopKAST(penalty=1e-2),
 }
-UPDATERS["topkast"] = sparse_lib.TopKAST(frequency=FREQUENCY, begin_step=5, penalty=1e-2)
-UPDATERS["topkast_every_step"] = sparse_lib.TopKAST(penalty=1e-2)
 FAST = ("rigl", "prune", "topkast")
 SLOW = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in UPDATERS]
+
+
+@pytest.fixture(autouse=True)
+def unoptimized_graphs():
+    """Leaves graphs as they are traced: optimizing them takes longer than to run them here."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def make_data(dtype: str = "float32") -> Split:
@@ -58,41 +68,57 @@ def build(dtype: str = "float32") -> keras.Model:
     return keras.Sequential([keras.Input((9, 7, 3), dtype=dtype), *layers])
 
 
-def train(name: str, modes: tuple[str, str], inner: keras.optimizers.Optimizer, dtype: str = "float32"):
-    """Trains in the first mode, and from the middle on in the second; returns losses, variables and masks."""
+def train(name: str, modes: tuple[str, ...], inner: keras.optimizers.Optimizer, dtype: str = "float32", **options):
+    """Trains an equal part in each mode, one after the other; returns losses, variables and masks."""
     keras.config.set_floatx(dtype)
     try:
         model = build(dtype)
-        updater = UPDATERS[name]
-        starts_dense = name == "prune"
-        masks = sparse_lib.sparsify(model, 0.0 if starts_dense else 0.5 if name == "granet" else 0.8)
-        optimizer = sparse_lib.SparseOptimizer(inner, masks, updater)
+        masks = sparse_lib.sparsify(model, 0.0 if name == "prune" else 0.5 if name == "granet" else 0.8)
+        optimizer = sparse_lib.SparseOptimizer(inner, masks, UPDATERS[name])
         optimizer.build(model.trainable_variables)
-        losses = []
-        for half, mode in enumerate(modes):
+        # Once for each mode: their graphs take most of the time.
+        steps_in, plans = {}, {}
+        for mode in set(modes):
             execution = Execution(model, masks, mode)
             optimizer.lead(execution)
-            steps = Steps(model, optimizer, make_data(dtype), batch_size=33, seed=2, execution=execution)
-            step, end = half * STEPS // 2, (half + 1) * STEPS // 2
-            while step < end:
-                if updater.changes_every_step:
-                    taken = min(end - step, FREQUENCY)
-                    result = steps.run(step, taken, with_updates=True)
-                elif updater.schedule.is_update_step(step):
-                    result, gradients = steps.begin_mask_update(step)
-                    steps.finish_mask_update(gradients)
-                    taken = 1
-                else:
-                    taken = min([end, *updater.schedule.steps(step, end)[:1]]) - step
-                    result = steps.run(step, taken)
-                losses += result.losses.tolist()
-                step += taken
+            data = make_data(dtype)
+            steps_in[mode] = Steps(model, optimizer, data, batch_size=33, seed=2, execution=execution, **options)
+            plans[mode] = lambda execution=execution: len(execution.plan(33))
+        ends = [(part + 1) * STEPS // len(modes) for part in range(len(modes))]
+        losses = []
+        for mode, start, end in zip(modes, [0, *ends], ends, strict=False):
+            losses += take_steps(steps_in[mode], UPDATERS[name], start, end)
         masks.check()
-        assert len(execution.plan(33)) in {"sparse": [len(masks)], "dense": [0], "auto": [1, 2, 3]}[modes[-1]]
+        assert plans[modes[-1]]() in {"sparse": [len(masks)], "dense": [0], "auto": [1, 2, 3]}[modes[-1]]
         variables = [v.numpy() for v in (*model.variables, *optimizer.variables)]
         return np.array(losses), variables, [mask.numpy() for mask in masks.values()]
     finally:
         keras.config.set_floatx("float32")
+
+
+def take_steps(steps: Steps, updater: sparse_lib.Updater, step: int, end: int) -> list[float]:
+    """Trains as the loop of a run does; returns the losses."""
+    losses: list[float] = []
+    while step < end:
+        if updater.changes_every_step:
+            result = steps.run(step, min(end - step, FREQUENCY), with_updates=True)
+        elif updater.schedule.is_update_step(step):
+            result, gradients = steps.begin_mask_update(step)
+            steps.finish_mask_update(gradients)
+        else:
+            result = steps.run(step, min([end, *updater.schedule.steps(step, end)[:1]]) - step)
+        losses += result.losses.tolist()
+        step += len(result.losses)
+    return losses
+
+
+def make_sgd() -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=1e-3)
+
+
+@functools.cache
+def train_densely(name: str):
+    return train(name, ("dense",), make_sgd())
 
 
 def assert_same(one, other, tolerance: float) -> None:
@@ -105,26 +131,41 @@ def assert_same(one, other, tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", SLOW)
 def test_training_equals_dense_training(name):
-    inner = lambda: keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=1e-3)  # noqa: E731
-    dense = train(name, ("dense", "dense"), inner())
-    assert_same(dense, train(name, ("dense", "sparse"), inner()), 2e-5)
-    if name == "rigl":
-        assert_same(dense, train(name, ("sparse", "dense"), inner()), 2e-5)
+    # Over to the other execution and back, in the middle of training.
+    modes = ("sparse", "dense", "sparse") if name == "rigl" else ("sparse",)
+    assert_same(train_densely(name), train(name, modes, make_sgd()), 2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UPDATERS)
+def test_execution_changes_in_the_middle(name):
+    for modes in (("dense", "sparse"), ("sparse", "dense")):
+        assert_same(train_densely(name), train(name, modes, make_sgd()), 2e-5)
 
 
 def test_kernels_outside_of_the_plan_stay_masked(monkeypatch):
-    inner = lambda: keras.optimizers.SGD(0.05, momentum=0.9)  # noqa: E731
-    dense = train("rigl", ("dense", "dense"), inner())
     limits = [0.9, 0.0, 0.0, 0.9]
     monkeypatch.setattr(rule, "find_limit", lambda product, shape, *_: limits[len(shape) - 2 + (shape[-1] == 4)])
-    assert_same(dense, train("rigl", ("auto", "auto"), inner()), 2e-5)
+    assert_same(train_densely("rigl"), train("rigl", ("auto",), make_sgd()), 2e-5)
+
+
+@pytest.mark.slow
+def test_reserve_outside_of_the_plan_with_averages_and_gradient_penalty(monkeypatch):
+    limits = [0.9, 0.0, 0.0, 0.9]
+    monkeypatch.setattr(rule, "find_limit", lambda product, shape, *_: limits[len(shape) - 2 + (shape[-1] == 4)])
+    inner = OPTIMIZERS["adamw_ema"]
+    dense, *others = (
+        train("topkast", (mode,), inner(), gradient_regularization=0.1) for mode in ("dense", "auto", "sparse")
+    )
+    for other in others:
+        assert_same(dense, other, 1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UPDATERS)
 def test_training_in_float64(name):
     inner = lambda: keras.optimizers.Adam(0.01)  # noqa: E731
-    same = [train(name, (mode, mode), inner(), "float64") for mode in ("dense", "sparse")]
+    same = [train(name, (mode,), inner(), "float64") for mode in ("dense", "sparse")]
     assert_same(*same, STEPS * 1e-10)
 
 
@@ -145,7 +186,7 @@ OPTIMIZERS = {
     "name", [pytest.param(n, marks=() if n == "adamw_ema" else pytest.mark.slow) for n in OPTIMIZERS]
 )
 def test_every_elementwise_optimizer(name):
-    assert_same(*(train("set", (mode, mode), OPTIMIZERS[name]()) for mode in ("dense", "sparse")), 1e-4)
+    assert_same(*(train("set", (mode,), OPTIMIZERS[name]()) for mode in ("dense", "sparse")), 1e-4)
 
 
 def fit(mode: str, updater: sparse_lib.Updater):

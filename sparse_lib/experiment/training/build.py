@@ -14,7 +14,7 @@ from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.data import Dataset
 from sparse_lib.experiment.storage import sources
 from sparse_lib.experiment.training.metrics import select_held_out
-from sparse_lib.experiment.training.steps import Steps
+from sparse_lib.experiment.training.steps import Steps, wants_xla
 from sparse_lib.masks import Masks
 from sparse_lib.objective import Scope
 from sparse_lib.optimizer import SparseOptimizer
@@ -134,7 +134,7 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
     optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
     optimizer.build(model.trainable_variables)
     execution = Execution(model, masks, training.execution, jit_compile=bool(training.jit_compile))
-    optimizer.lead(execution)
+    optimizer.lead(execution, xla=wants_xla(model) if training.jit_compile is None else training.jit_compile)
     steps = Steps(
         model,
         optimizer,
