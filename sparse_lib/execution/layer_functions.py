@@ -265,9 +265,9 @@ def find_function(layer: keras.Layer) -> Callable[..., tf.Tensor] | None:
     """Finds the function that takes the place of the `call` of a layer without sparse kernels.
 
     Args:
-        layer: any layer.
+      layer: any layer.
 
     Returns:
-        Takes what the layer's `call` takes, and returns the same; None where there is none.
+      Takes what the layer's `call` takes, and returns the same; None where there is none.
     """
     return replace_pooling(layer) or replace_normalization(layer)
