@@ -12,24 +12,6 @@ from sparse_lib.execution.products import Structure
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import Updater
 
-# Keras' optimizers that treat every weight by itself, but for the norm of a whole tensor, to which zeros add nothing.
-_ELEMENTWISE = frozenset(
-    {"SGD", "Adam", "AdamW", "Nadam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Ftrl", "Lamb"}
-)
-
-
-def is_elementwise(inner: keras.optimizers.Optimizer) -> bool:
-    """Whether a step of an optimizer on the active weights alone equals its step on the kernel with zeros.
-
-    Args:
-      inner: any Keras optimizer.
-
-    Returns:
-      False for optimizers that look at rows and columns of a kernel, and for those of others.
-    """
-    kind = type(inner)
-    return kind.__name__ in _ELEMENTWISE and kind is getattr(keras.optimizers, kind.__name__)
-
 
 class PackedKernels:
     """Vectors of the active weights of some kernels, and of their optimizer slots.

@@ -12,17 +12,6 @@ from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import TopKAST, Updater
 
 
-def trains_backward_set(updater: Updater) -> bool:
-    """Whether a step of a method needs no more than the gradients of Top-KAST's set B.
-
-    Args:
-      updater: any.
-    """
-    kind = type(updater)
-    same = (kind.training_gradient, kind.accumulate) == (TopKAST.training_gradient, TopKAST.accumulate)
-    return isinstance(updater, TopKAST) and same
-
-
 class PackedReserves(PackedKernels):
     """Vectors of the weights of set B, theta = kernel + reserve; layers multiply by theta on A, and by 0 elsewhere.
 

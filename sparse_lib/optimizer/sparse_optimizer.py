@@ -20,9 +20,10 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.execution import Execution
 from sparse_lib.masks import Masks
 from sparse_lib.optimizer.delegation import check_inner, check_kernels, check_masks_and_updater
+from sparse_lib.optimizer.dense_need import find_dense_need
 from sparse_lib.optimizer.growth import Growth, GrowthSource
-from sparse_lib.optimizer.packed import PackedKernels, is_elementwise
-from sparse_lib.optimizer.packed_reserves import PackedReserves, trains_backward_set
+from sparse_lib.optimizer.packed import PackedKernels
+from sparse_lib.optimizer.packed_reserves import PackedReserves
 from sparse_lib.optimizer.restart import FreshState
 from sparse_lib.optimizer.restorable import RestorableOptimizer
 from sparse_lib.optimizer.steps import Steps
@@ -189,16 +190,11 @@ class SparseOptimizer(RestorableOptimizer):
         distribute.merge(self._steps.update, list(reduced))
 
     def find_dense_need(self) -> str:
-        """Says why steps without a mask update need more than the active weights and their gradients, if they do.
+        """Says why steps need more than the weights that train; empty where these suffice.
 
-        Returns:
-          A reason, such as `SNFS uses gradients of inactive weights at every step`; empty where active weights suffice.
+        An example is `SNFS uses gradients of inactive weights at every step`.
         """
-        if self.updater.trains_off_mask and not trains_backward_set(self.updater):
-            return f"{self.updater.label} uses gradients of inactive weights at every step"
-        if self._growth.batches > 1:
-            return "growth averages the dense gradients of several steps"
-        return "" if is_elementwise(self.inner) else f"{type(self.inner).__name__} is not an elementwise optimizer"
+        return find_dense_need(self.updater, self.inner, self._growth)
 
     def lead(self, execution: Execution, *, xla: bool = False) -> None:
         """Tells an execution which weights train, and whether steps need dense products.
@@ -209,8 +205,8 @@ class SparseOptimizer(RestorableOptimizer):
         """
         self._check_built("optimizer.lead")
         reason = self.find_dense_need()
-        # Measured: a step of Top-KAST in a multi-layer perceptron, which is mostly selection, takes 1.6 times as long.
         if xla and execution.mode == "auto" and self.updater.changes_every_step:
+            # A step of Top-KAST in an MLP, mostly selection, would take 1.6 times as long.
             reason = reason or "masks change at every step, which is faster where XLA compiles it"
         execution.follow(reason, lambda index: self._kernels[index].trained_mask())
 
@@ -233,13 +229,13 @@ class SparseOptimizer(RestorableOptimizer):
           >>> optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
           >>> masks.check()
         """
+        # A reserve is not known before the optimizer is built.
         execution, has_reserve = self.masks.execution, self.updater.has_reserve
-        # Which weights are a reserve is not known before the optimizer is built.
         if execution is None or self.find_dense_need() or (has_reserve and not self.built):
             yield
             return
-        changes_density = has_reserve or self.updater.changes_density
-        with execution.at_masks(dense_gradients=self._needs_dense_gradients(), changes_density=changes_density):
+        changes = has_reserve or self.updater.changes_density
+        with execution.at_masks(dense_gradients=self._needs_dense_gradients(), changes_density=changes):
             yield
 
     def _needs_dense_gradients(self) -> tf.Tensor | bool:
@@ -262,8 +258,8 @@ class SparseOptimizer(RestorableOptimizer):
           ValueError: if the optimizer is not built.
         """
         self._check_built("optimizer.pack")
-        kind = PackedReserves if self.updater.has_reserve else PackedKernels
-        return kind([self._kernels[position] for position in positions])
+        kernels = [self._kernels[position] for position in positions]
+        return PackedReserves(kernels) if self.updater.has_reserve else PackedKernels(kernels)
 
     def train_packed(self, packed: PackedKernels, grads: Sequence[tf.Tensor | None]) -> None:
         """Takes an optimizer step without a mask update, on one replica.

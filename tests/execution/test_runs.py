@@ -2,19 +2,24 @@
 
 import dataclasses
 import json
+import pathlib
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sparse_lib.execution import library, rule
+from sparse_lib.experiment.config import gin_files
+from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.storage.checkpoints import Reader
 from sparse_lib.experiment.training import run
 from sparse_lib.experiment.training.build import plan_run
-from sparse_lib.experiment.training.loop import Loop
+from sparse_lib.experiment.training.steps import Steps
 from tests.experiment import tiny
 from tests.experiment.interruptions import power_cut
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 UPDATES = {"update_alg": "rigl", "update_freq": 5}
 KINDS = {
     "rigl": {"masks": {"sparsity": 0.8}, "mask_updater": UPDATES},
@@ -58,16 +63,16 @@ def train(experiment, directory):
 
 
 def kill_and_resume(experiment, directory, monkeypatch, *, call, other=None, before_resuming=lambda: None):
-    advance, calls = Loop._advance, []
+    take, calls = Steps.run, []
 
-    def deadly(self, step):
+    def deadly(self, step, steps, **options):
         calls.append(step)
         if len(calls) == call:
             power_cut()
-        return advance(self, step)
+        return take(self, step, steps, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_advance", deadly)
+        patch.setattr(Steps, "run", deadly)
         with pytest.raises(ZeroDivisionError):
             train(experiment, directory)
     before_resuming()
@@ -81,7 +86,8 @@ def test_killed_runs_are_bit_identical_for_any_number_of_threads(kind, tmp_path,
     result = train(make(kind), tmp_path / "whole")
     assert all(text.startswith("sparse: ") for text in result["execution"].values())
     set_threads(2)
-    call = 6 if kind == "rigl" else 3
+    # In step 16 or later, after the checkpoint of step 12.
+    call = 6 if kind == "rigl" else 4
     kill_and_resume(make(kind), tmp_path / "broken", monkeypatch, call=call, before_resuming=lambda: set_threads(3))
     assert_same(tmp_path / "whole", tmp_path / "broken")
     assert tiny.lines(tmp_path / "whole") == tiny.lines(tmp_path / "broken")
@@ -99,7 +105,7 @@ def test_a_run_goes_on_with_another_execution(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_runs_in_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(rule, "_LEAST_WORK", 0)
+    monkeypatch.setattr(rule, "find_limit", lambda *_: 0.9)
     experiment = make(execution="auto", network="mlp", total_steps=12)
     train(experiment, tmp_path / "first")
     other = dataclasses.replace(experiment, masks=dataclasses.replace(experiment.masks, sparsity=0.9))
@@ -112,3 +118,25 @@ def test_masks_that_change_at_every_step_stay_dense_where_xla_compiles_that():
     made = make("topkast", execution="auto", network="mlp", jit_compile=None)
     explained = plan_run(made).build(fresh=True).steps.explain_execution()
     assert set(explained.values()) == {"dense: masks change at every step, which is faster where XLA compiles it"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["static", "set", "rigl"])
+def test_dynamic_sparse_mnist_in_blocks(method, tmp_path):
+    paths = [str(CONFIGS / f"{name}.gin") for name in ("networks/mlp", f"methods/{method}", "protocols/mnist_blocks")]
+    short = ["total_steps = 200", "log_freq = 100", "save_freq = 100", "execution = 'sparse'"]
+    bindings = [f"training.{line}" for line in short]
+    try:
+        gin_files.parse(paths, [*bindings, "BLOCK = 'block:16x16'", "mask_updater.update_freq = 60"])
+        experiment = Experiment.from_gin()
+        result = run.train(plan_run(experiment), tmp_path / "run", "training.total_steps = 200\n")
+    finally:
+        gin.clear_config()
+    updates = tmp_path / "run" / "mask_updates.jsonl"
+    assert (len(updates.read_text().splitlines()) if updates.exists() else 0) == (0 if method == "static" else 3)
+    assert result["execution"]["dense1/kernel"].startswith("sparse: density 0.0")
+    hidden, last = (value for (group, _), value in read(tmp_path / "run").items() if group == "masks")
+    blocks = hidden.reshape(49, 16, 20, 16).swapaxes(1, 2).reshape(980, 256)
+    # One in a hundred, rounded as the settings say.
+    assert (blocks.all(1) == blocks.any(1)).all() and blocks.any(1).sum() in (9, 10)
+    assert last.all()
