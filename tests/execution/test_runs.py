@@ -79,22 +79,30 @@ def kill_and_resume(experiment, directory, monkeypatch, *, call, other=None, bef
     return train(other or experiment, directory)
 
 
-@pytest.mark.parametrize("kind", ["rigl", pytest.param("topkast", marks=pytest.mark.slow)])
-def test_killed_runs_are_bit_identical_for_any_number_of_threads(kind, tmp_path, monkeypatch, set_threads):
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        ("rigl", "mlp"),
+        pytest.param("rigl", "lenet5", marks=pytest.mark.slow),
+        pytest.param("topkast", "lenet5", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_runs_are_bit_identical_for_any_number_of_threads(kind, network, tmp_path, monkeypatch, set_threads):
+    made = make(kind, network=network)
     set_threads(1)
     # Saved at step 12 alone.
-    result = train(make(kind), tmp_path / "whole")
+    result = train(made, tmp_path / "whole")
     assert all(text.startswith("sparse: ") for text in result["execution"].values())
     set_threads(2)
     # In step 16 or later, after the checkpoint of step 12.
     call = 6 if kind == "rigl" else 4
-    kill_and_resume(make(kind), tmp_path / "broken", monkeypatch, call=call, before_resuming=lambda: set_threads(3))
+    kill_and_resume(made, tmp_path / "broken", monkeypatch, call=call, before_resuming=lambda: set_threads(3))
     assert_same(tmp_path / "whole", tmp_path / "broken")
     assert tiny.lines(tmp_path / "whole") == tiny.lines(tmp_path / "broken")
 
 
 def test_a_run_goes_on_with_another_execution(tmp_path, monkeypatch):
-    dense, sparse = make(execution="dense"), make(execution="sparse")
+    dense, sparse = (make(execution=mode, network="mlp") for mode in ("dense", "sparse"))
     whole = train(dense, tmp_path / "dense")
     assert set(whole["execution"].values()) == {"dense: execution is 'dense'"}
     switched = kill_and_resume(dense, tmp_path / "switched", monkeypatch, call=6, other=sparse)
