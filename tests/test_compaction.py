@@ -406,7 +406,7 @@ def test_random_graphs(seed):
 
 def test_channel_masks_make_a_smaller_model_that_any_keras_loads(tmp_path):
     model = lenet5()
-    masks = sparse_lib.sparsify(model, 0.5, "uniform", structure=sparse_lib.Channel(), exclude="logits")
+    masks = sparse_lib.sparsify(model, 0.5, "uniform", masks="random", structure=sparse_lib.Channel(), exclude="logits")
     model.compile(sparse_lib.SparseOptimizer(keras.optimizers.SGD(), masks, sparse_lib.Static()), "mse")
     found = remove_dead_channels(model)
     assert found.widths == {"conv1": (6, 3), "conv2": (8, 4), "dense1": (12, 6), "dense2": (9, 4)}
@@ -428,7 +428,7 @@ def test_mobilenet_of_keras():
             # What a dead channel emits is negative, and rectified to 0.
             layer.beta.assign(-np.abs(rng.normal(0, 0.1, layer.beta.shape)))
             layer.moving_mean.assign(np.abs(rng.normal(0, 0.1, layer.beta.shape)))
-    sparse_lib.sparsify(model, 0.5, "uniform", structure=sparse_lib.Channel(), exclude="conv_preds")
+    sparse_lib.sparsify(model, 0.5, "uniform", masks="random", structure=sparse_lib.Channel(), exclude="conv_preds")
     widths = compacted(model)
     assert widths["conv_pw_13"] == (256, 128)
     assert widths["conv_dw_13"] == (256, 128)

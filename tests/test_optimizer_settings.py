@@ -155,7 +155,10 @@ def replace(name, value):
         (replace("loss_scale_factor", 8.0), "belongs around the SparseOptimizer"),
         (lambda m, o: o.update_step(zeros(m)[0], m.trainable_variables[0], 0.1), "call optimizer.apply"),
         (lambda m, o: o.stateless_apply([], [], []), "not supported with the TensorFlow backend"),
-        (lambda m, o: SparseOptimizer.from_config(o.get_config()), "transfer_masks"),
+        (
+            lambda m, o: SparseOptimizer.from_config(o.get_config()),
+            r"put the masks on it with sparse_lib.sparsify\(model, masks=path\)",
+        ),
         (lambda m, o: o.set_weights([]), r"optimizer.build\(model.trainable_variables\) before|of optimizer.variables"),
     ],
 )
