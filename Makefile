@@ -44,7 +44,7 @@ help: ## list the targets
 setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
-quick: $(READY) $(BUILT) ## run the tests of the core's arithmetic and of what reads and writes files: under a minute
+quick: $(READY) $(BUILT) ## run the tests of the core's arithmetic and of what reads and writes files: about a minute
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder $(QUICK) $(PYTEST_ARGS)
 
 test: $(READY) $(BUILT) ## run the fast tests (PYTEST_ARGS=... goes to pytest)
