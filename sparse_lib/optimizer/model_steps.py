@@ -11,6 +11,9 @@ from sparse_lib._keras.stand_ins import remove_attribute, set_attribute
 from sparse_lib.execution import Execution
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
 
+# The attribute of a wrapped step that holds the step.
+_ORIGINAL = "without_execution"
+
 
 def execute_model_steps(model: keras.Model, execution: Execution) -> None:
     """Lets `fit`, `train_on_batch`, `evaluate` and `predict` of a model execute its layers sparsely.
@@ -24,7 +27,7 @@ def execute_model_steps(model: keras.Model, execution: Execution) -> None:
     """
     for name, scope in _SCOPES.items():
         if hasattr(model, name):
-            set_attribute(model, name, _wrap(model, getattr(type(model), name), scope, execution))
+            set_attribute(model, name, _wrap(model, name, scope, execution))
 
 
 def restore_model_steps(model: keras.Model) -> None:
@@ -34,16 +37,25 @@ def restore_model_steps(model: keras.Model) -> None:
       model: of an earlier call, or any other.
     """
     for name in _SCOPES:
-        remove_attribute(model, name)
+        step = getattr(getattr(model, name, None), _ORIGINAL, None)
+        if step is not None:
+            remove_attribute(model, name)
+            if step != getattr(model, name):
+                set_attribute(model, name, step)
 
 
 def _wrap(
-    model: keras.Model, step: Callable[..., Any], scope: Callable[[keras.Model, Execution], Any], execution: Execution
+    model: keras.Model, name: str, scope: Callable[[keras.Model, Execution], Any], execution: Execution
 ) -> Callable[..., Any]:
+    step = getattr(model, name)
+    # A step of an earlier call is replaced, one that the caller set is kept.
+    step = getattr(step, _ORIGINAL, step)
+
     def run(*args: Any, **kwargs: Any) -> Any:
         with scope(model, execution):
-            return step(model, *args, **kwargs)
+            return step(*args, **kwargs)
 
+    setattr(run, _ORIGINAL, step)
     return run
 
 

@@ -249,3 +249,19 @@ def test_masks_do_not_keep_their_model_alive():
     gc.collect()
     assert held() is None
     assert len(masks.execution.explain()) == 1
+
+
+def test_a_step_that_the_caller_set_is_kept():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    steps, x = [], np.ones((2, 4), np.float32)
+
+    def predict_step(data):
+        steps.append(1)
+        return type(model).predict_step(model, data)
+
+    model.predict_step = predict_step
+    for _ in range(2):
+        sparse_lib.sparsify(model, 0.5, execution="sparse")
+    model.predict(x, verbose=0)
+    assert steps
+    assert sparse_lib.strip(model).predict_step is predict_step
