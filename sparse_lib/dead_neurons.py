@@ -10,6 +10,7 @@ from sparse_lib import objective
 from sparse_lib._keras import tracing
 from sparse_lib._keras.layer_types import is_rectifier
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 
 
 def zero_fan_in(mask: tf.Tensor) -> tf.Tensor:
@@ -120,7 +121,7 @@ class UnitProbe:
         for layer, _, outputs in calls:
             by_layer.setdefault(id(layer), []).append(_mean_over_units(layer, outputs))
         names = {id(layer): name for name, layer in self.layers.items()}
-        return {names[key]: tf.add_n(means) / len(means) for key, means in by_layer.items()}
+        return {names[key]: sum_in_order(means) / len(means) for key, means in by_layer.items()}
 
 
 def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:

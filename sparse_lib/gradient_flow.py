@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.objective import Objective
 
 
@@ -198,7 +199,7 @@ def loss_decrease(
     active = apply_masks(gradients, masks)
     rate = tf.convert_to_tensor(learning_rate, dtype_hint=tf.float64)
     moved = [p - tf.cast(rate, p.dtype) * tf.cast(g, p.dtype) for p, g in zip(params, active, strict=True)]
-    squares = tf.add_n([_square_sum(g) for g in active])
+    squares = sum_in_order([_square_sum(g) for g in active])
     real = objective.mean_loss(params, x, y) - objective.mean_loss(moved, x, y)
     return Decrease(predicted=tf.cast(rate, tf.float64) * squares, real=real)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sparse_lib import gradient_flow, initializers
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.objective import Objective
 
 MaskList = Sequence[tf.Tensor | None]
@@ -215,16 +216,16 @@ def _mean_change(
         tf.abs((g - p) / tf.where(g >= 0, g + epsilon, g - epsilon) - 1)
         for g, p in zip(gradients, products, strict=True)
     ]
-    total = tf.add_n([tf.reduce_sum(change) for change in gradient_flow.apply_masks(changes, masks)])
+    total = sum_in_order([tf.reduce_sum(change) for change in gradient_flow.apply_masks(changes, masks)])
     counts = [
         tf.size(change, tf.int64) if mask is None else tf.math.count_nonzero(mask)
         for change, mask in zip(changes, masks, strict=True)
     ]
-    return total / tf.cast(tf.maximum(tf.add_n(counts), 1), total.dtype)
+    return total / tf.cast(tf.maximum(sum_in_order(counts), 1), total.dtype)
 
 
 def _inner(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
+    return sum_in_order([tf.reduce_sum(a * b) for a, b in zip(left, right, strict=True)])
 
 
 def _check_masks(masks: MaskList, variables: Sequence[keras.Variable]) -> None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sparse_lib import selection
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.landscape.paths import Bezier, Values, bernstein
 from sparse_lib.objective import Objective
 
@@ -182,7 +183,7 @@ class CurveFit:
         shares = tf.unstack(weights)
         points = [self._fixed[0], *self._inner, self._fixed[1]]
         params = [
-            tf.add_n([tf.cast(share, values[0].dtype) * value for share, value in zip(shares, values, strict=True)])
+            sum_in_order([tf.cast(share, values[0].dtype) * value for share, value in zip(shares, values, strict=True)])
             for values in zip(*points, strict=True)
         ]
         x, y = self._examples.batch(rows)

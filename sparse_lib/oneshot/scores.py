@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 
 Tensors = Sequence[tf.Tensor]
 Batch = tuple[Any, Any]
@@ -76,7 +77,7 @@ def snip(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Seque
     """
     gradient = mean_gradient(loss, params, batches)
     sensitivities = [tf.abs(gradient[i] * params[i]) for i in kernels]
-    total = tf.add_n([tf.reduce_sum(s) for s in sensitivities])
+    total = sum_in_order([tf.reduce_sum(s) for s in sensitivities])
     return [tf.math.divide_no_nan(s, total) for s in sensitivities]
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from sparse_lib import objective
 from sparse_lib._keras import precision, tracing
 from sparse_lib._utils.errors import InputError
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.oneshot.scores import Batch, Tensors
 
 
@@ -39,7 +40,7 @@ def synaptic_flow(model: keras.Model, params: Tensors, inputs: Any, *, float64: 
     with precision.arithmetic(model, "float64") if float64 else nullcontext():
         outputs = objective.call(model, variables, [*params, *fixed], inputs)
     dtype = tf.float64 if float64 else tf.float32
-    return tf.add_n([tf.reduce_sum(tf.cast(z, dtype)) for z in tf.nest.flatten(outputs)])
+    return sum_in_order([tf.reduce_sum(tf.cast(z, dtype)) for z in tf.nest.flatten(outputs)])
 
 
 def example_of_ones(model: keras.Model, batches: Iterable[Batch] | None) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparse_lib import selection
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.updaters.base import Kernel
 
 
@@ -32,7 +33,7 @@ def redistribute(
         count = tf.maximum(selection.count_active(mask), 1)
         shares.append(tf.cast(total, tf.float64) / tf.cast(count, tf.float64))
         capacities.append(structure.size(keep.shape) - structure.count(keep))
-    return share_out(tf.add_n(list(dropped)), shares, capacities)
+    return share_out(sum_in_order(dropped), shares, capacities)
 
 
 def share_out(total: tf.Tensor, shares: Sequence[tf.Tensor], capacities: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from sparse_lib import gradient_flow
 from sparse_lib._keras.tracing import all_layers
 from sparse_lib._utils import distribute
+from sparse_lib._utils.sums import sum_in_order
 from sparse_lib.execution import Execution, Plan
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.data.feeding.resident import Resident
@@ -249,7 +250,7 @@ class Steps:
             if self._penalty:
                 objective += self._gradient_penalty(images, labels, weights, masks)
             if self._model.losses:
-                objective += self._warm_up(tf.add_n(self._model.losses))
+                objective += self._warm_up(sum_in_order(self._model.losses))
             share = objective / self._replicas
         correct = tf.math.count_nonzero(tf.argmax(logits, -1, output_type=tf.int32) == labels, dtype=tf.int32)
         return loss / self._replicas, correct, tape.gradient(share, weights)
@@ -277,7 +278,7 @@ class Steps:
             logits = call(self._model, [], [], images, training=True)
             loss = self._smooth(tf.reduce_mean(cross_entropy(labels, logits)), logits)
         masked = gradient_flow.apply_masks(tape.gradient(loss, weights), masks)
-        return self._penalty * tf.add_n([tf.nn.l2_loss(g) for g in masked])
+        return self._penalty * sum_in_order([tf.nn.l2_loss(g) for g in masked])
 
     def _sum_over_replicas(self, loss: Any, correct: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._replicas == 1:
