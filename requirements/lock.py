@@ -2,7 +2,7 @@
 
 Run it with the Python that the locks are for, from anywhere in the checkout::
 
-    python3.11 requirements/lock.py [cpu cuda bench docs tpu]
+    python3.11 requirements/lock.py [cpu cuda bench docs tracking tpu]
 
 `pip install --dry-run --report` does the resolving; nothing is installed.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 BASE = "cpu"
-ON_TOP_OF_BASE = ("cuda", "bench", "docs")
+ON_TOP_OF_BASE = ("cuda", "bench", "docs", "tracking")
 NAMES = (BASE, *ON_TOP_OF_BASE, "tpu")
 
 
