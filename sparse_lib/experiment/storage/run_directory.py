@@ -3,13 +3,33 @@
 import fcntl
 import os
 import pathlib
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sparse_lib._utils.atomic import TEMPORARY
-from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage import files
+
+# Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
+_NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
+
+
+def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Finds the run directories below a directory, itself included.
+
+    Args:
+      top: directory to search.
+
+    Yields:
+      Directories with an operative configuration.
+    """
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(n for n in subfolders if not _NO_RUNS.fullmatch(n))
+        if files.OPERATIVE_CONFIG in names:
+            yield pathlib.Path(folder)
 
 
 @contextmanager
@@ -35,7 +55,7 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
         raise RunError(f"--logdir={directory} cannot be written ({error.strerror}); choose another.") from error
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(handle)
     except OSError as error:
         os.close(handle)
         raise RunError(f"Another process works in {directory}; wait for it or choose another --logdir.") from error
@@ -43,6 +63,57 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _take_lock(handle: int) -> None:
+    for seconds in (0.01, 0.1, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            # `is_locked` holds a lock for a moment.
+            if seconds is None:
+                raise
+            time.sleep(seconds)
+
+
+def is_locked(directory: pathlib.Path) -> bool:
+    """Returns whether a process works in a run directory; one that cannot be opened has none."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextmanager
+def note_failure(directory: pathlib.Path) -> Iterator[None]:
+    """Writes failure.json if an exception ends a run, for lists of runs; a run that goes on loses it.
+
+    Args:
+      directory: of the run.
+
+    Yields:
+      Nothing.
+    """
+    path = directory / files.FAILURE
+    with files.translate_os_error(path):
+        path.unlink(missing_ok=True)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        # A full disk is told by the exception itself.
+        with suppress(RunError):
+            files.write_json(path, {"error": str(error).strip().partition("\n")[0] or type(error).__name__})
+        raise
 
 
 def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> None:

@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+import signal
 
 import pytest
 
-from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.errors import Interrupted, RunError
 from sparse_lib.experiment.storage import files, run_directory
 
 CONFIG = "# Parameters:\ntraining.seed = 1\ntraining.total_steps = 10\n"
@@ -99,3 +100,20 @@ def test_clear_leaves_what_is_no_run(tmp_path):
     (tmp_path / "ckpt-0.index").touch()
     run_directory.clear(tmp_path)
     assert (tmp_path / "ckpt-0.index").exists()
+
+
+def test_a_lock_is_seen_and_not_disturbed(tmp_path):
+    assert not run_directory.is_locked(tmp_path / "none") and not run_directory.is_locked(tmp_path)
+    with run_directory.lock(tmp_path):
+        assert run_directory.is_locked(tmp_path)
+    assert not run_directory.is_locked(tmp_path)
+
+
+def test_a_failure_is_noted_until_the_run_goes_on(tmp_path):
+    note = tmp_path / files.FAILURE
+    with pytest.raises(ZeroDivisionError), run_directory.note_failure(tmp_path):
+        raise ZeroDivisionError("by zero\nat step 3")
+    assert files.read_json(note, "") == {"error": "by zero"}
+    with pytest.raises(Interrupted), run_directory.note_failure(tmp_path):
+        raise Interrupted(signal.SIGTERM, 3)
+    assert not note.exists()
