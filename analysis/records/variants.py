@@ -10,6 +10,7 @@ _NAMES = {
     "training.data_seed",
     "training.execution",
     "training.jit_compile",
+    "training.keep_best",
     "training.keep_checkpoints",
     "training.log_freq",
     "training.save_freq",

@@ -12,7 +12,7 @@ from absl import logging
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
-from sparse_lib.experiment.command_line import pruned_run
+from sparse_lib.experiment.command_line import extension, pruned_run
 from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
 from sparse_lib.experiment.config.analyses import InstabilitySettings
@@ -41,19 +41,33 @@ def parse_gin(options: Options, preload: str = "") -> None:
     gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])
 
 
-def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None:
+def train(options: Options, directory: pathlib.Path, *, overwrite: bool, extend: int | None = None) -> None:
     """Trains the configured experiment and logs the result.
 
     Args:
       options: common flags of the command line.
       directory: of the run.
       overwrite: whether to delete an existing run.
+      extend: new length of the run in the directory, whose configuration is taken (step); None is a run of its own.
+
+    Raises:
+      SettingError: if a run is to be both extended and deleted.
     """
-    parse_gin(options)
-    pruned_run.redirect(options, directory, overwrite=overwrite)
+    if extend is not None and overwrite:
+        raise SettingError("--extend goes on with a run and --overwrite deletes it; leave one of them out.")
+    if extend is None:
+        parse_gin(options)
+        pruned_run.redirect(options, directory, overwrite=overwrite)
+        if overwrite or not (directory.is_dir() and checkpoints.list_steps(directory)):
+            pruned_run.check_sources(options)
+    else:
+        _parse_with_run(options, directory)
+        gin_files.rebind("training", "total_steps", extend)
     strategy = distribute.make_strategy(options.strategy, options.tpu)
     experiment = Experiment.from_gin()
     with strategy.scope():
+        if extend is not None and multi_worker.is_writer():
+            extension.extend(experiment, directory, gin_files.operative())
         result = run.train(plan_run(experiment), directory, gin_files.operative(), overwrite=overwrite)
         if not multi_worker.is_writer():
             return

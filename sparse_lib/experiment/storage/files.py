@@ -20,7 +20,6 @@ RUN = "run.json"
 METRICS = "metrics.jsonl"
 MASK_UPDATES = "mask_updates.jsonl"
 RESULT = "result.json"
-FAILURE = "failure.json"
 PREDICTIONS = "predictions.npz"
 TENSORBOARD = "train_logs"
 HESSIAN = "hessian"
@@ -32,7 +31,7 @@ INSTABILITY = "instability.csv"
 INSTABILITY_SUMMARY = "instability.json"
 # A run directory holds its configuration, these files and checkpoints; any other file is not ours.
 RUN_FILES = (
-    *(RUN, METRICS, MASK_UPDATES, RESULT, FAILURE, PREDICTIONS, TENSORBOARD, HESSIAN),
+    *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
     *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
 )

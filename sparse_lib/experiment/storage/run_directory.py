@@ -6,15 +6,21 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from sparse_lib._utils.atomic import TEMPORARY
-from sparse_lib.experiment.runtime.errors import Interrupted, RunError
-from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files, gin_text
 
 # Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
 _NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
+
+# Decides how fast a run is, and not what it computes.
+_FREE = "training.execution"
+# Bindings that a message names (count).
+_SHOWN = 8
 
 
 def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -92,30 +98,6 @@ def is_locked(directory: pathlib.Path) -> bool:
     return False
 
 
-@contextmanager
-def note_failure(directory: pathlib.Path) -> Iterator[None]:
-    """Writes failure.json if an exception ends a run, for lists of runs; a run that goes on loses it.
-
-    Args:
-      directory: of the run.
-
-    Yields:
-      Nothing.
-    """
-    path = directory / files.FAILURE
-    with files.translate_os_error(path):
-        path.unlink(missing_ok=True)
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception as error:
-        # A full disk is told by the exception itself.
-        with suppress(RunError):
-            files.write_json(path, {"error": str(error).strip().partition("\n")[0] or type(error).__name__})
-        raise
-
-
 def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> None:
     """Checks that a directory is free for a run or holds it already; changes nothing.
 
@@ -134,7 +116,7 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
         stored = files.read_text(path, "choose another --logdir, or --overwrite to start again")
         if _find_identity(stored) != _find_identity(config):
             raise RunError(
-                f"{directory} holds a run of another configuration ({_describe_difference(stored, config)}); choose "
+                f"{directory} holds a run of another configuration ({_describe_differences(stored, config)}); choose "
                 "another --logdir, or --overwrite to start again."
             )
         return
@@ -148,17 +130,21 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
 
 def _find_identity(config: str) -> list[str]:
     """Returns the lines of a configuration that decide what a run computes, and not how fast."""
-    return [line for line in config.splitlines() if not line.startswith("training.execution ")]
+    return [line for line in config.splitlines() if not line.startswith(f"{_FREE} ")]
 
 
-def _describe_difference(stored: str, wanted: str) -> str:
-    def lines(text: str) -> list[str]:
-        return [line for line in text.splitlines() if line and not line.startswith("#")]
+def _describe_differences(stored: str, wanted: str) -> str:
+    """Names the bindings that differ, with both values, up to a number that a reader can take in."""
+    old, new = gin_text.parse(stored), gin_text.parse(wanted)
+    names = [name for name in dict.fromkeys([*old, *new]) if repr(old.get(name)) != repr(new.get(name))]
+    names = [name for name in names if name != _FREE]
+    shown = [f"{name} is {_show(old, name)} there and {_show(new, name)} here" for name in names[:_SHOWN]]
+    more = [f"and {len(names) - _SHOWN} others"] if len(names) > _SHOWN else []
+    return "; ".join([*shown, *more]) or "its lines are not those of this command"
 
-    old, new = lines(stored), lines(wanted)
-    only_old = [line for line in old if line not in new] or ["less"]
-    only_new = [line for line in new if line not in old] or ["less"]
-    return f"it has {only_old[0]!r}, this command {only_new[0]!r}"
+
+def _show(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not set"
 
 
 def clear(directory: pathlib.Path) -> None:

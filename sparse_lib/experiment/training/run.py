@@ -62,9 +62,7 @@ def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool)
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
         files.write_json(directory / files.RUN, plan.description._asdict())
-        with run_directory.note_failure(directory):
-            trained = loop.run()
-        values = {**trained, "data": built.dataset.name, "versions": versions()}
+        values = {**loop.run(), "data": built.dataset.name, "versions": versions()}
         files.write_json(result, values)
         return values
 

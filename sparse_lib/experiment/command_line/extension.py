@@ -1,0 +1,75 @@
+"""A run goes on beyond its last step, where that makes no difference to the steps before it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.runtime.errors import RunError, SettingError
+from sparse_lib.experiment.storage import files, gin_text, run_directory
+from sparse_lib.experiment.training.build import build_updater
+
+_LENGTH = "training.total_steps"
+# Steps at which schedules are compared, at most (count).
+_COMPARED = 100
+
+
+def extend(experiment: Experiment, directory: pathlib.Path, config: str) -> None:
+    """Makes a run longer, so that training goes on from its last checkpoint.
+
+    A run is a function of its configuration and seed, and stays one: the longer run is, bit for bit, the one that would
+    have been that long from the start. A schedule that ends with the run, such as a cosine, makes this impossible.
+
+    Args:
+      experiment: the run with its new length.
+      directory: of the run.
+      config: the complete configuration of the longer run as text.
+
+    Raises:
+      SettingError: if the run is not made longer.
+      RunError: if a schedule depends on the length, or the configuration differs in more than the length.
+    """
+    path = directory / files.OPERATIVE_CONFIG
+    before = gin_text.parse(files.read_text(path, "give the --logdir of a run")).get(_LENGTH)
+    after = experiment.training.total_steps
+    if before == after:
+        return
+    if not isinstance(before, int) or after < before:
+        raise SettingError(f"--extend={after} must be more than the {before} steps that {directory} has.")
+    if schedules := find_dependent_schedules(experiment, before):
+        raise RunError(
+            f"{directory} cannot go on as the same run: {' and '.join(schedules)} depends on its length, so that a run "
+            f"of {after} steps would have been another one from the start. Start it in another --logdir, or train on "
+            f"from these weights there, by network.mask_init_path='{directory}' and "
+            f"network.weight_init_path='{directory}'."
+        )
+    with run_directory.lock(directory):
+        same_length = config.replace(f"{_LENGTH} = {after}\n", f"{_LENGTH} = {before}\n")
+        run_directory.check_claim(directory, same_length, overwrite=False)
+        with files.translate_os_error(directory):
+            # First: without a result, a process that dies here leaves an unfinished run.
+            (directory / files.RESULT).unlink(missing_ok=True)
+        files.write_text(path, config)
+
+
+def find_dependent_schedules(experiment: Experiment, steps: int) -> Sequence[str]:
+    """Finds the schedules of a run that would have been others, had the run been shorter.
+
+    Args:
+      experiment: the run.
+      steps: the shorter length (step).
+
+    Returns:
+      Each as the subject of a sentence.
+    """
+    shorter = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, total_steps=steps))
+    both, found = (experiment, shorter), []
+    at = range(0, steps, -(-steps // _COMPARED))
+    rates = [[float(one.optimizer.rate(one.training.total_steps)(step)) for step in at] for one in both]
+    if rates[0] != rates[1]:
+        found.append(f"the learning rate (optimizer.schedule={experiment.optimizer.schedule!r})")
+    updaters = [build_updater(one) for one in both]
+    drops = [[updater.drop_fraction_at(step) for step in at] for updater in updaters]
+    if drops[0] != drops[1]:
+        found.append(f"the drop fraction (mask_updater.schedule_alg={experiment.mask_updater.schedule_alg!r})")
+    return found
