@@ -100,9 +100,20 @@ def run(main: Callable[[], int | None], more_help: Callable[[], str] | None = No
     def log_and_run(_: Sequence[str]) -> int:
         logging.use_absl_handler()
         logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
+        if sys.stderr.isatty():
+            logging.get_absl_handler().setFormatter(_TerminalFormatter())
         return exit_status(main)
 
     app.run(log_and_run, flags_parser=parse)
+
+
+class _TerminalFormatter(standard_logging.Formatter):
+    """Leaves out time and place, which a log file has."""
+
+    def format(self, record: standard_logging.LogRecord) -> str:
+        """Returns the message, with its level unless it is information."""
+        level = "" if record.levelno <= standard_logging.INFO else f"{record.levelname.lower()}: "
+        return f"{level}{record.getMessage()}"
 
 
 def _print_help(more_help: Callable[[], str] | None) -> None:

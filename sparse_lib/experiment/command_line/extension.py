@@ -15,7 +15,28 @@ _COMPARED = 100
 
 
 def extend(experiment: Experiment, directory: pathlib.Path, config: str) -> None:
-    """Makes a run longer, so that training goes on from its last checkpoint.
+    """Makes a run longer, so that training goes on from its last checkpoint; does nothing where it has that length.
+
+    Args:
+      experiment: the run with its new length.
+      directory: of the run.
+      config: the complete configuration of the longer run as text.
+
+    Raises:
+      SettingError: if the run is not made longer.
+      RunError: if `check` refuses it, or another process works in the directory.
+    """
+    path = directory / files.OPERATIVE_CONFIG
+    with run_directory.lock(directory):
+        if check(experiment, directory, config):
+            with files.translate_os_error(directory):
+                # First: without a result, a process that dies here leaves an unfinished run.
+                (directory / files.RESULT).unlink(missing_ok=True)
+            files.write_text(path, config)
+
+
+def check(experiment: Experiment, directory: pathlib.Path, config: str) -> bool:
+    """Checks that a run can be made longer; changes nothing.
 
     A run is a function of its configuration and seed, and stays one: the longer run is, bit for bit, the one that would
     have been that long from the start. A schedule that ends with the run, such as a cosine, makes this impossible.
@@ -25,15 +46,18 @@ def extend(experiment: Experiment, directory: pathlib.Path, config: str) -> None
       directory: of the run.
       config: the complete configuration of the longer run as text.
 
+    Returns:
+      Whether the run does not have that length already.
+
     Raises:
       SettingError: if the run is not made longer.
       RunError: if a schedule depends on the length, or the configuration differs in more than the length.
     """
-    path = directory / files.OPERATIVE_CONFIG
-    before = gin_text.parse(files.read_text(path, "give the --logdir of a run")).get(_LENGTH)
+    stored = files.read_text(directory / files.OPERATIVE_CONFIG, "give the --logdir of a run")
+    before = gin_text.parse(stored).get(_LENGTH)
     after = experiment.training.total_steps
     if before == after:
-        return
+        return False
     if not isinstance(before, int) or after < before:
         raise SettingError(f"--extend={after} must be more than the {before} steps that {directory} has.")
     if schedules := find_dependent_schedules(experiment, before):
@@ -43,13 +67,9 @@ def extend(experiment: Experiment, directory: pathlib.Path, config: str) -> None
             f"from these weights there, by network.mask_init_path='{directory}' and "
             f"network.weight_init_path='{directory}'."
         )
-    with run_directory.lock(directory):
-        same_length = config.replace(f"{_LENGTH} = {after}\n", f"{_LENGTH} = {before}\n")
-        run_directory.check_claim(directory, same_length, overwrite=False)
-        with files.translate_os_error(directory):
-            # First: without a result, a process that dies here leaves an unfinished run.
-            (directory / files.RESULT).unlink(missing_ok=True)
-        files.write_text(path, config)
+    same_length = config.replace(f"{_LENGTH} = {after}\n", f"{_LENGTH} = {before}\n")
+    run_directory.check_claim(directory, same_length, overwrite=False)
+    return True
 
 
 def find_dependent_schedules(experiment: Experiment, steps: int) -> Sequence[str]:

@@ -1,11 +1,11 @@
 """The pruned run whose masks or weights a configuration takes, where it lies in the default directory."""
 
 import pathlib
-import shlex
 
 from absl import logging
 
 from sparse_lib.experiment.command_line.options import DEFAULT_LOGDIR, Options
+from sparse_lib.experiment.command_line.shell import join_words
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import checkpoints, files, sources
@@ -92,7 +92,7 @@ def _make_command(options: Options, run: str) -> str:
         configs = [pathlib.Path(_DEFAULT_FILES.get(_read_network(), _DEFAULT_FILES["lenet5"]))]
     kept = [binding for binding in options.gin_bindings if not binding.lstrip().startswith(_OF_TICKETS)]
     words = ["python", "train.py", f"--logdir={run}", *(f"--gin_config={path}" for path in configs)]
-    return shlex.join([*words, *(f"--gin_bindings={binding}" for binding in kept)])
+    return join_words([*words, *(f"--gin_bindings={binding}" for binding in kept)])
 
 
 def _find_pruning_file(path: pathlib.Path) -> pathlib.Path:

@@ -98,7 +98,11 @@ def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
     )
     assert said.returncode == 0 and said.stdout == ""
     lines = said.stderr.splitlines()
-    assert len(lines) == 2 and "step 4 of 4" in lines[0] and "test accuracy" in lines[1]
+    starts = ("Train: dense, MLP on digits, sparsity 0, 4 steps of 16 examples, seed 8", "On:    CPU:0, ", "In:    ")
+    *start, progress, result, paths, command = (line.partition("] ")[2] for line in lines)
+    assert len(start) == 3 and all(map(str.startswith, start, starts)) and start[2].endswith(", a new run")
+    assert "step 4 of 4" in progress and "test accuracy" in result and str(tmp_path / "run" / files.RESULT) in paths
+    assert command == f"Next:  python hessian.py --logdir={tmp_path / 'run'} --gin_config=mlp_configs/hessian.gin"
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
 
 
