@@ -12,6 +12,7 @@ from sparse_lib.experiment.data.settings import AUTO, DataSettings
 from sparse_lib.experiment.data.sources.digits import load_digits
 from sparse_lib.experiment.data.sources.digits_large import load_digits_large
 from sparse_lib.experiment.data.sources.mnist_5k import load_mnist_5k
+from sparse_lib.experiment.data.sources.mnist_large import load_mnist_large
 from sparse_lib.experiment.data.sources.npz import load_npz
 from sparse_lib.experiment.data.sources.text import load_text
 from sparse_lib.experiment.data.sources.tfds import load_tfds
@@ -24,6 +25,7 @@ LOADERS: dict[str, Callable[[int | None, _CacheDir], Dataset]] = {
     "digits": lambda validation_size, cache_dir: load_digits(validation_size),
     "digits_large": load_digits_large,
     "mnist_5k": load_mnist_5k,
+    "mnist_large": load_mnist_large,
 }
 
 
