@@ -11,6 +11,7 @@ from sparse_lib.experiment.data.feeding.preprocessing import preprocessing as pr
 from sparse_lib.experiment.data.settings import AUTO, DataSettings
 from sparse_lib.experiment.data.sources.digits import load_digits
 from sparse_lib.experiment.data.sources.digits_large import load_digits_large
+from sparse_lib.experiment.data.sources.mnist1d import load_mnist1d
 from sparse_lib.experiment.data.sources.mnist_5k import load_mnist_5k
 from sparse_lib.experiment.data.sources.mnist_large import load_mnist_large
 from sparse_lib.experiment.data.sources.npz import load_npz
@@ -26,6 +27,7 @@ LOADERS: dict[str, Callable[[int | None, _CacheDir], Dataset]] = {
     "digits_large": load_digits_large,
     "mnist_5k": load_mnist_5k,
     "mnist_large": load_mnist_large,
+    "mnist1d": load_mnist1d,
 }
 
 
@@ -90,10 +92,8 @@ def _check(settings: DataSettings) -> None:
     if settings.on_disk and not settings.is_from_tfds:
         raise InputError(f"on_disk applies to TFDS sets, not to '{settings.name}': leave it out.")
     is_plain = settings.preprocessing == AUTO and settings.augmentation in (AUTO, None)
-    if settings.name.endswith(".txt") and not is_plain:
-        raise InputError(
-            f"preprocessing and augmentation are for images, not for the text '{settings.name}': leave them out."
-        )
+    if not is_plain and (settings.name.endswith(".txt") or settings.name == "mnist1d"):
+        raise InputError(f"preprocessing and augmentation are for images, not for '{settings.name}': leave them out.")
 
 
 def _resolve(settings: DataSettings, usual: _Convention) -> DataSettings:

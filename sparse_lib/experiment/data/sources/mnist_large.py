@@ -41,5 +41,5 @@ def load_mnist_large(
 def read_originals(cache_dir: str | os.PathLike[str] | None = None) -> Originals:
     """Reads the images of MNIST in the split of `mnist_5k`."""
     stored = mnist_originals(cache_dir)
-    labels = stored["labels"]
-    return Originals(stored["images"].astype(np.float32) / 255, labels, split_originals(labels))
+    images, labels = np.divide(stored["images"], 255, dtype=np.float32), stored["labels"]
+    return Originals(images, labels, split_originals(labels))
