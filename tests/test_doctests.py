@@ -64,6 +64,7 @@ FIRST_CALLS = (
     "updaters.base.Static",
     "objective.Objective.hvp",
     "oneshot.methods.SNIP",
+    "oneshot.methods.Wanda",
     "schedules.UpdateSchedule",
     "schedules.PolynomialSparsity",
     "schedules.Cosine",

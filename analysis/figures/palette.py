@@ -55,6 +55,7 @@ _LOOKS = {
     "snip": (RED, "x"),
     "grasp": (PINK, "x"),
     "synflow": (BROWN, "x"),
+    "wanda": (SKY, "x"),
     "magnitude": (GREEN, "x"),
     "random": (GREY, "x"),
 }

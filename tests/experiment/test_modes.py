@@ -141,7 +141,7 @@ def test_a_custom_sparsity_of_no_layer_is_told():
         built(masks={"sparsity": 0.9, "custom": {"conv9": 0.5}})
 
 
-@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "magnitude", "random"])
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "wanda", "magnitude", "random"])
 def test_one_shot_pruning_keeps_the_share(method):
     made = built(training={"oneshot_prune_fraction": 0.8}, oneshot={"method": method})
     masks = masks_of(made)

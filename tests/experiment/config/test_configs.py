@@ -196,6 +196,7 @@ SETTINGS = {
     "snip": one_shot("snip"),
     "grasp": one_shot("grasp"),
     "synflow": one_shot("synflow"),
+    "wanda": {**one_shot("wanda"), "oneshot.scope": "output"},
     "oneshot_magnitude": one_shot("magnitude"),
     "oneshot_random": one_shot("random"),
 }
