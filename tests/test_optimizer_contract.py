@@ -39,6 +39,10 @@ UPDATERS = {
     "snfs_per_layer": updaters.SNFS(**EVERY_2, redistribute=False),
     "mest": updaters.MEST(**EVERY_2),
     "mest_soft": updaters.MEST(**EVERY_2, soft_bound=True),
+    "cht": updaters.CHT(**EVERY_2),
+    "chts": updaters.CHTs(**EVERY_2, removal="relative_importance"),
+    # Phases of two steps: pruned at 2 and 6, all active at 4.
+    "acdc": updaters.ACDC(sparsity=schedules.Constant(0.5), begin_step=2, end_step=6, frequency=2),
     "granet": updaters.GraNet(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
     "topkast": updaters.TopKAST(),
     "dnw": updaters.DNW(),
@@ -48,7 +52,7 @@ UPDATERS = {
 STRUCTURES = (NM(2, 4), Block(2, 2), Channel(), ConstantFanIn())
 # These change how many weights a kernel has, which only blocks allow.
 NEED_FREEDOM = ("snfs", "mest_soft")
-GRADUAL = ("prune", "prune_global", "granet")
+GRADUAL = ("prune", "prune_global", "granet", "acdc")
 # These meet graphs in the fast tests: a step that a mask update replaces, state of the updater, a reserve.
 KINDS = ("rigl", "snfs", "topkast")
 # Those that do with replicas what no other does: draw, average, train a reserve.
@@ -139,6 +143,8 @@ def build(updater: str, inner: str, structure: Structure) -> tuple[keras.Model, 
     if structure.fixed_sparsity is not None and updater in GRADUAL:
         target = schedules.PolynomialSparsity(initial=0.0, final=structure.fixed_sparsity, begin=2, end=8)
         method, values = dataclasses.replace(method, sparsity=target), None
+    if updater == "acdc":
+        values = None
     if updater == "rigl_auto" and isinstance(structure, Channel):
         # The mean gradient of a channel is smaller than its largest.
         method = dataclasses.replace(method, coefficient=300.0)
@@ -174,6 +180,10 @@ def check_invariants(
         assert all(now <= then for now, then in zip(active, before, strict=True))
     elif updater in ("prune_global", "granet"):
         assert sum(active) <= sum(before)
+    elif updater == "acdc":
+        steps = int(optimizer.iterations.numpy())
+        is_decompressed = steps < 3 or 5 <= steps < 7
+        assert (active == start) == is_decompressed and sum(active) <= sum(start)
     elif updater == "snfs":
         assert sum(active) == sum(start)
     elif updater == "mest_soft":

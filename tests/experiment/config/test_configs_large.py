@@ -24,11 +24,14 @@ NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.gin") if 
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.gin"))
 FROM_PRUNING = ("lottery", "prune_restart", "rigl_from_prune", "scratch", "scratch_plus", "scratch_shuffled")
 FROM_PRUNING += ("set_from_prune",)
-ONE_SHOT = ("snip", "grasp", "synflow", "oneshot_magnitude", "oneshot_random")
-FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", *ONE_SHOT)
+ONE_SHOT = ("snip", "grasp", "synflow", "wanda", "oneshot_magnitude", "oneshot_random")
+FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", "acdc", *ONE_SHOT)
 FROM_RANDOM = tuple(method for method in METHODS if method not in (*FROM_PRUNING, *FROM_DENSE))
 PUBLISHED = ("dense", "lottery", "prune", "rigl", "scratch", "set", "small_dense", "snfs", "snip", "static")
 UPDATERS = {
+    "acdc": updaters.ACDC,
+    "cht": updaters.CHT,
+    "chts": updaters.CHTs,
     "dnw": updaters.DNW,
     "granet": updaters.GraNet,
     "mest": updaters.MEST,
