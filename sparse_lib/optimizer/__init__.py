@@ -5,5 +5,14 @@ from sparse_lib.optimizer.growth import Growth
 from sparse_lib.optimizer.model_steps import execute_model_steps, restore_model_steps
 from sparse_lib.optimizer.packed import PackedKernels
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
+from sparse_lib.optimizer.supar import SuPar
 
-__all__ = ["EarlyStopping", "Growth", "PackedKernels", "SparseOptimizer", "execute_model_steps", "restore_model_steps"]
+__all__ = [
+    "EarlyStopping",
+    "Growth",
+    "PackedKernels",
+    "SparseOptimizer",
+    "SuPar",
+    "execute_model_steps",
+    "restore_model_steps",
+]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from sparse_lib import learning_rates
 from sparse_lib._utils.did_you_mean import suggest
 from sparse_lib.experiment.settings import Length, NonNegative, Positive, Range, Settings, Share, Step
+from sparse_lib.optimizer import SuPar
 
 _NAMES = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 
@@ -35,6 +36,10 @@ class OptimizerSettings(Settings, name="optimizer"):
       sgdr_steps: first cycle of `sgdr` (step); 5 epochs in RigL's TF1 code.
       sgdr_t_mul: length of a cycle of `sgdr` relative to the one before.
       sgdr_m_mul: learning rate at the start of a cycle of `sgdr` relative to the one before (fraction).
+      supar_base_density: density at which the learning rate was tuned (fraction), for SµPar: the learning rate of a
+        sparse kernel is multiplied by this over its density; None multiplies nothing.
+      supar_widths: of SµPar: width of hidden layers as a multiple of that at which the learning rate was tuned, by name
+        or pattern of a layer.
     """
 
     name: str = "adam"
@@ -52,6 +57,8 @@ class OptimizerSettings(Settings, name="optimizer"):
     sgdr_steps: Length | None = None
     sgdr_t_mul: Annotated[float, Range(at_least=1, at_most=1_000)] = 1.5
     sgdr_m_mul: Annotated[float, Range(above=0, at_most=1)] = 0.5
+    supar_base_density: Annotated[float, Range(above=0, at_most=1)] | None = None
+    supar_widths: Mapping[str, Positive] | None = None
 
     def __post_init__(self) -> None:
         """Checks the name, and that the settings go together.
@@ -73,6 +80,17 @@ class OptimizerSettings(Settings, name="optimizer"):
         self.require(has_cycle, "schedule", "needs optimizer.sgdr_steps, the length of the first cycle")
         is_used = self.schedule == "sgdr" or self.sgdr_steps is None
         self.require(is_used, "sgdr_steps", "is of optimizer.schedule='sgdr'; set that too")
+        scales = self.supar_base_density is not None or not self.supar_widths
+        self.require(scales, "supar_widths", "is of SµPar; set optimizer.supar_base_density too")
+        depends = self.name.lower() not in ("sgd", "momentum") or not self.supar_widths
+        self.require(depends, "supar_widths", f"has no effect on optimizer.name={self.name!r}; leave it out")
+
+    @property
+    def rate_scaling(self) -> SuPar | None:
+        """The learning rates of the sparse kernels by density; None for one learning rate."""
+        if self.supar_base_density is None:
+            return None
+        return SuPar(self.supar_base_density, self.supar_widths or {})
 
     def rate(self, total_steps: int) -> Callable[[Any], Any]:
         """Learning rate as a function of the step.

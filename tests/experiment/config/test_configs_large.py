@@ -147,6 +147,10 @@ def test_protocols_that_are_read_last():
         assert (updater.replaces_step, updater.growth_gradient) == (False, "held_out")
         assert (oneshot.scope, oneshot.count_examples(1000)) == ("layer", 5000)
         assert (training.save_update_pairs, training.keep_checkpoints) == (True, None)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "rigl.gin"), str(CONFIGS / "protocols" / "supar.gin")], ["BASE_DENSITY = 0.1"])
+    network, optimizer = gin_names.network(), gin_names.optimizer()
+    assert (network.weight_init_method, optimizer.supar_base_density) == ("layer_scaled", 0.1)
 
 
 def test_published_settings_of_methods():
