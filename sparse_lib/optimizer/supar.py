@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sparse_lib import distributions
 from sparse_lib._utils.errors import InputError
+from sparse_lib.optimizer.sign_in import SignIn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class SuPar:
           ValueError: for a width of an unknown kernel, or under SGD, whose rate for hidden layers does not depend on
             width (Yang et al. 2022, arXiv 2203.03466, table 3).
         """
-        if self.widths and isinstance(inner, keras.optimizers.SGD):
+        if self.widths and isinstance(inner, (keras.optimizers.SGD, SignIn)):
             raise InputError("SGD's learning rate of hidden layers does not depend on width: leave out SuPar's widths.")
         widths = distributions.custom_by_kernel(names, self.widths)
         unknown = [name for name in widths if name not in names]
