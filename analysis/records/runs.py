@@ -28,6 +28,7 @@ _FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
 # Bindings that do not make a variant of a method: paths, logging and checkpoints.
 _NO_VARIANT = {
     "data.cache_dir",
+    "iterative_pruning.fraction",
     "data.data_dir",
     "data.download",
     "network.mask_init_path",
@@ -38,6 +39,7 @@ _NO_VARIANT = {
     "training.keep_checkpoints",
     "training.log_freq",
     "training.save_freq",
+    "training.save_steps",
     "training.save_update_pairs",
     "training.seed",
     "training.val_batch_size",
@@ -280,7 +282,10 @@ def _target_sparsities(
         identity, parent, item = by_name[name]
         if not np.isnan(identity.target_sparsity):
             return identity.target_sparsity
-        if parent and parent not in seen:
+        # These masks have another sparsity than those of the parent.
+        values = item["values"]
+        has_own = values.get("iterative_pruning.fraction") or values.get("network.invert_mask")
+        if not has_own and parent and parent not in seen:
             return find(parent, (*seen, name))
         measured = [record["sparsity"] for record in item["metrics"] if "sparsity" in record]
         return round(measured[-1], 3) if measured else float("nan")
