@@ -18,10 +18,12 @@ from absl import logging as absl_logging
 from analysis.tickets import graph, levels
 from analysis.tickets.branches import BRANCHES
 from analysis.tickets.plan import LEARNING_RATE, Plan, read_steps
+from sparse_lib.experiment.command_line import cli
 from sparse_lib.experiment.jobs import protocol
 from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.jobs.stages import Job
 from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.storage import files
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,6 +123,32 @@ def run_study(plan: Plan, jobs: int = 0) -> None:
     """
     protocol.require_checkout("A study of tickets")
     Job("tickets", graph.make_stages(plan), plan.out / "logs", jobs=jobs, cwd=ROOT).run()
+    sys.stdout.write(write_results(plan))
+
+
+def write_results(plan: Plan) -> str:
+    """Writes tables, figures and verdict of a finished study.
+
+    Args:
+      plan: size of the study.
+
+    Returns:
+      The accuracy by level and branch and the verdict, as text.
+    """
+    cli.import_tensorflow()
+    # These read checkpoints by TensorFlow, which --list does not need.
+    from analysis.claims import paper  # noqa: PLC0415
+    from analysis.tickets import claims, figures, summary, tables  # noqa: PLC0415
+
+    made = tables.make_tables(levels.make_runs(plan))
+    verdicts = paper.judge(made.runs, claims.CLAIMS)
+    (plan.out / "figures").mkdir(exist_ok=True)
+    made.write(plan.out)
+    figures.write_figures(made, plan.out / "figures")
+    files.write_text(plan.out / "verdict.csv", paper.as_frame(verdicts).to_csv(index=False))
+    text = summary.format_summary(made.runs, verdicts)
+    files.write_text(plan.out / "summary.txt", f"{text}\n")
+    return f"\n{text}\n\nTables, figures and this text are in {plan.out}.\n"
 
 
 def main(words: Sequence[str] | None = None) -> int:
