@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from analysis.tickets import graph, levels
+from analysis.tickets import graph, landscape, levels
 from analysis.tickets.branches import BRANCHES
 from analysis.tickets.plan import LEARNING_RATE, Plan, read_steps
 from sparse_lib.experiment.command_line import cli
@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output_rate", "factor of the fraction in the output layer", type=float)
     parser.add_argument("--branches", default="", help=f"names of {', '.join(BRANCHES)}, separated by commas")
     parser.add_argument("--branch_levels", default="", help="levels of the branches, such as 3,7; all if not given")
+    parser.add_argument("--landscape", default="", help=f"analyses along the levels: {', '.join(landscape.KINDS)}")
     parser.add_argument("--gin_bindings", action="append", default=[], help="binding of all runs; may be repeated")
     parser.add_argument("--jobs", type=int, default=0, help="parallel processes; one per core if not given")
     add("--runs_in_process", "runs of one process, which shares its start among them", type=int)
@@ -88,6 +89,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         scope=arguments.scope,
         output_rate=arguments.output_rate,
         branches=tuple(filter(None, arguments.branches.split(","))),
+        landscape=_parse_kinds(arguments.landscape),
         branch_levels=_parse_levels(arguments.branch_levels, arguments.levels),
         bindings=tuple(arguments.gin_bindings),
         runs_in_process=arguments.runs_in_process,
@@ -109,6 +111,13 @@ def _parse_levels(text: str, last: int) -> tuple[int, ...]:
     if bad := [word for word in words if not word.isdecimal() or not 1 <= int(word) <= last]:
         raise RunError(f"--branch_levels={text}: {bad[0]} is no level from 1 to {last}.")
     return tuple(map(int, words))
+
+
+def _parse_kinds(text: str) -> tuple[str, ...]:
+    words = tuple(filter(None, text.split(",")))
+    if unknown := [word for word in words if word not in landscape.KINDS]:
+        raise RunError(f"--landscape={text}: {unknown[0]} is none of {', '.join(landscape.KINDS)}.")
+    return words
 
 
 def run_study(plan: Plan, jobs: int = 0) -> None:
@@ -140,7 +149,8 @@ def write_results(plan: Plan) -> str:
     from analysis.claims import paper  # noqa: PLC0415
     from analysis.tickets import claims, figures, summary, tables  # noqa: PLC0415
 
-    made = tables.make_tables(levels.make_runs(plan))
+    runs = levels.make_runs(plan)
+    made = tables.make_tables(runs, landscape.make_table(plan, runs))
     verdicts = paper.judge(made.runs, claims.CLAIMS)
     (plan.out / "figures").mkdir(exist_ok=True)
     made.write(plan.out)
@@ -166,8 +176,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         plan = make_plan(arguments)
         if arguments.list:
-            for run in levels.make_runs(plan):
-                sys.stdout.write(f"python {shlex.join(run.command)}\n")
+            runs = levels.make_runs(plan)
+            analyses = landscape.make_stages(plan, runs, dict.fromkeys((run.directory for run in runs), ""))
+            for command in (*(run.command for run in runs), *(stage.command for stage in analyses)):
+                sys.stdout.write(f"python {shlex.join(command)}\n")
             return 0
         return protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs))
     except RunError as error:

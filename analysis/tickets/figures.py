@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from analysis.figures import palette, style
 from analysis.figures.palette import Look
 from analysis.tickets.branches import TICKET, label_branch
+from analysis.tickets.landscape import BARRIERS, INSTABILITY
+from analysis.tickets.plan import LEARNING_RATE
 from analysis.tickets.tables import Tables
+from sparse_lib.experiment.analyses.instability import STABLE
 
 _DASHED = (0, (4, 1.6))
 _LOOKS = {
@@ -28,6 +31,7 @@ _LOOKS = {
     "prune_restart": Look(palette.GREEN, "p", "-", palette.GREEN),
 }
 _LAYER_COLOURS = (palette.BLUE, palette.GREEN, palette.ORANGE, palette.RED, palette.PINK, palette.VIOLET, palette.BROWN)
+_LANDSCAPE = {BARRIERS: "from the level before", INSTABILITY: "two orders of the data"}
 _FEW_LAYERS = len(_LAYER_COLOURS)
 
 
@@ -166,12 +170,46 @@ def overlap(tables: Tables) -> Figure:
     return figure
 
 
+@style.use_style
+def barriers(tables: Tables) -> Figure:
+    """Error barriers against weights remaining: from level to level, and between copies with other orders of data.
+
+    Args:
+      tables: of the study.
+
+    Returns:
+      Two panels, on the test set. Left, the line from a level to the next; right, two copies of a level, by the
+      rewinding step of its weights. Below the grey line, of 2 points, copies count as stable (Frankle et al. 2020).
+
+    Raises:
+      NoData: if there is no analysis.
+    """
+    rows = style.require(tables.landscape, ["error_barrier"], "No barrier was computed: give --landscape=barriers.")
+    rows = rows[rows["split"] == "test"]
+    figure, axes = style.grid(1, 2, 2.8, sharey=True)
+    steps = list(dict.fromkeys(rows["rewind"]))
+    drawn = {step: _look_of_layer(place, len(steps)) for place, step in enumerate(steps)}
+    for ax, (kind, title) in zip(axes[0], _LANDSCAPE.items(), strict=True):
+        for step, look in drawn.items():
+            own = rows[(rows["kind"] == kind) & (rows["rewind"] == step)]
+            if not own.empty:
+                _draw(ax, own, "error_barrier", look)
+        ax.axhline(STABLE, color=palette.GREY, linewidth=1.0)
+        ax.set_title(title)
+        _set_weights_axis(ax)
+    style.set_percent_axis(axes[0, 0].yaxis, "error barrier")
+    labels = {"learning rate" if step == LEARNING_RATE else f"rewound to step {step}": drawn[step] for step in drawn}
+    palette.add_legend(figure, labels)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Tables], Figure]] = {
     "accuracy": accuracy,
     "early_stopping": early_stopping,
     "layer_densities": layer_densities,
     "sign_flips": sign_flips,
     "overlap": overlap,
+    "barriers": barriers,
 }
 
 

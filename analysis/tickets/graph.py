@@ -5,6 +5,7 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from analysis.tickets import landscape
 from analysis.tickets.levels import Run, make_runs
 from analysis.tickets.plan import Plan
 from sparse_lib.experiment.jobs import series
@@ -21,11 +22,14 @@ def make_stages(plan: Plan) -> list[Stage]:
       plan: size of the study.
 
     Returns:
-      The stages of the chains, then those of the branches; each after those that it waits for.
+      The stages of the chains, of the branches and of the landscape; each after those that it waits for.
     """
-    groups = list(_group_runs(make_runs(plan), plan.runs_in_process))
+    runs = make_runs(plan)
+    groups = list(_group_runs(runs, plan.runs_in_process))
     of_level = {(run.seed, run.level): _name(group) for group in groups for run in group if not run.branch}
-    return [_make_stage(group, _find_sources(group, of_level)) for group in groups]
+    trained_by = {run.directory: _name(group) for group in groups for run in group}
+    stages = [_make_stage(group, _find_sources(group, of_level)) for group in groups]
+    return [*stages, *landscape.make_stages(plan, runs, trained_by)]
 
 
 def _group_runs(runs: Sequence[Run], size: int) -> Iterator[list[Run]]:

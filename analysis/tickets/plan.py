@@ -35,6 +35,7 @@ class Plan(NamedTuple):
       output_rate: factor of the fraction in the output layer.
       branches: names of other trainings from the masks of a level.
       branch_levels: levels of the branches; empty for all.
+      landscape: analyses along the levels, of `landscape.KINDS`.
       bindings: gin bindings of all runs.
       runs_in_process: runs of one process, which shares the start among them (count).
     """
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     output_rate: float = 0.5
     branches: tuple[str, ...] = ()
     branch_levels: tuple[int, ...] = ()
+    landscape: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     runs_in_process: int = 5
 

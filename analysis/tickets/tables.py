@@ -27,12 +27,14 @@ class Tables(NamedTuple):
       signs: share of the active weights of the chains whose sign is not that of the level's start, and not that of the
         dense run's (fraction).
       overlap: intersection over union of the masks of two seeds, by level, and its value by chance (fraction).
+      landscape: barriers along the levels, from `landscape.make_table`.
     """
 
     runs: pd.DataFrame
     layers: pd.DataFrame
     signs: pd.DataFrame
     overlap: pd.DataFrame
+    landscape: pd.DataFrame
 
     def write(self, directory: pathlib.Path) -> list[pathlib.Path]:
         """Writes each table as `<name>.csv`.
@@ -51,11 +53,12 @@ class Tables(NamedTuple):
         return written
 
 
-def make_tables(runs: Sequence[Run]) -> Tables:
+def make_tables(runs: Sequence[Run], landscape: pd.DataFrame) -> Tables:
     """Reads the finished runs of a study.
 
     Args:
       runs: from `make_runs`.
+      landscape: the table of barriers, which may have no rows.
 
     Returns:
       The tables.
@@ -67,7 +70,7 @@ def make_tables(runs: Sequence[Run]) -> Tables:
     chains = [run for run in runs if not run.branch]
     layers = [row for run in chains for row in _list_densities(run)]
     signs = [_count_flips(run) for run in chains]
-    return Tables(pd.DataFrame(rows), pd.DataFrame(layers), pd.DataFrame(signs), _compare_seeds(chains))
+    return Tables(pd.DataFrame(rows), pd.DataFrame(layers), pd.DataFrame(signs), _compare_seeds(chains), landscape)
 
 
 def make_row(run: Run) -> dict[str, Any]:

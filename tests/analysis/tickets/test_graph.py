@@ -108,6 +108,18 @@ def test_stages_cover_all_runs_and_wait_for_what_they_read(size):
     assert max(len(series.split_arguments(stage.command)) for stage in stages) <= size
 
 
+def test_the_landscape_joins_levels_and_copies_them():
+    plan = PLAN._replace(landscape=("barriers", "instability"), branch_levels=(2,), seeds=1, branches=("rewind:100",))
+    stages = {stage.name: stage for stage in graph.make_stages(plan) if stage.command[0] == "interpolate.py"}
+    lines = [f"seed_1/barriers/level_{level:02d}" for level in (1, 2, 3)]
+    assert list(stages) == [*lines, "seed_1/instability/level_02", "seed_1/instability/level_02_rewind_100"]
+    line, copies = stages["seed_1/barriers/level_02"], stages["seed_1/instability/level_02_rewind_100"]
+    top = OUT / "seed_1"
+    assert {f"--ckpt_start={top / 'level_01'}", f"--ckpt_end={top / 'level_02'}"} <= set(line.command)
+    assert {"--mode=instability", f"--run={top / 'level_02_rewind_100'}"} <= set(copies.command)
+    assert line.after == ("seed_1/level_00-level_03",) and copies.after == ("seed_1/level_02_rewind_100",)
+
+
 def test_lengths_are_those_of_the_files():
     assert read_steps(PLAN.gin_files) == 11_719
     assert read_steps([pathlib.Path("configs/protocols/mnist_sparse.gin")]) == 11_719
@@ -124,7 +136,7 @@ def test_wrong_branches_are_told(text):
 
 
 WRONG = ["--levels=-1", "--rewind=late", "--rewind=99999", "--branches=no", "--branch_levels=11", "--fraction=0"]
-WRONG += ["--network=no", "--runs_in_process=0", "--branches=rewind:99999"]
+WRONG += ["--landscape=no", "--network=no", "--runs_in_process=0", "--branches=rewind:99999"]
 
 
 @pytest.mark.parametrize("word", WRONG)

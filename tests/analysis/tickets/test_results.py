@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from analysis.claims import paper
-from analysis.tickets import claims, figures, summary, tables
+from analysis.tickets import claims, figures, landscape, summary, tables
 from analysis.tickets.levels import Run
+from analysis.tickets.plan import Plan
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
 
 # Weights of a kernel 2x2 at initialisation, and of a level's start and end under its mask.
@@ -64,8 +65,30 @@ def study(tmp_path_factory):
     return runs
 
 
-def test_a_row_says_what_happened_when(study):
-    made = tables.make_tables(study)
+def write_landscape(plan):
+    """A line from level 0 to 1 with seed 1, and copies of level 1 with seed 2."""
+    line = plan.out / "seed_1" / "barriers" / "level_01"
+    copies = plan.out / "seed_2" / "instability" / "level_01"
+    for folder in (line, copies):
+        folder.mkdir(parents=True)
+    peaks = {"error": {"above_mean": {"height": 0.3}}, "loss": {"above_mean": {"height": 1.5}}}
+    (line / "interpolation.json").write_text(json.dumps({"barrier": {"test": peaks}}))
+    measured = {"split": "test", "error_barrier": 0.01, "loss_barrier": 0.1, "step": 0}
+    (copies / "instability.json").write_text(json.dumps({"instability": [measured]}))
+
+
+@pytest.fixture(scope="module")
+def made(study):
+    top = study[0].directory.parents[1]
+    plan = Plan(top, levels=1, seeds=2, rewind=20)
+    write_landscape(plan)
+    one, other = ([run for run in study if run.seed == seed and run.level == 1] for seed in (1, 2))
+    parts = ((one, "barriers"), (other, "instability"))
+    frames = [landscape.make_table(plan._replace(landscape=(kind,)), runs) for runs, kind in parts]
+    return tables.make_tables(study, pd.concat(frames))
+
+
+def test_a_row_says_what_happened_when(made):
     rows = made.runs.set_index(["branch", "seed", "level"])
     dense, ticket, supermask = (rows.loc[key] for key in (("ticket", 1, 0), ("ticket", 1, 1), ("supermask", 1, 1)))
     assert (dense["best_step"], dense["best_test_accuracy"], dense["test_accuracy"]) == (50, 0.9, 0.92)
@@ -75,8 +98,7 @@ def test_a_row_says_what_happened_when(study):
     assert (supermask["test_accuracy"], supermask["best_step"], supermask["steps"]) == (0.3, 0, 0)
 
 
-def test_layers_signs_and_overlap_by_hand(study):
-    made = tables.make_tables(study)
+def test_layers_signs_and_overlap_by_hand(made):
     assert made.layers.loc[made.layers["level"] == 1, "density"].tolist() == [0.5, 0.5]
     signs = made.signs.set_index(["seed", "level"])
     # Dense: two of four weights change their sign. Level 1: one of two with seed 1, none with seed 2.
@@ -87,9 +109,9 @@ def test_layers_signs_and_overlap_by_hand(study):
     assert pair["iou"] == pytest.approx(1 / 3) and 0 < pair["chance"] < 1 and pair["level"] == 1
 
 
-def test_files_and_figures(study, tmp_path):
-    made = tables.make_tables(study)
-    assert [path.name for path in made.write(tmp_path)] == ["runs.csv", "layers.csv", "signs.csv", "overlap.csv"]
+def test_files_and_figures(study, made, tmp_path):
+    names = ["runs.csv", "layers.csv", "signs.csv", "overlap.csv", "landscape.csv"]
+    assert [path.name for path in made.write(tmp_path)] == names
     assert len(pd.read_csv(tmp_path / "runs.csv")) == len(study)
     for name, draw in figures.FIGURES.items():
         (ax, *_) = draw(made).axes
@@ -98,6 +120,21 @@ def test_files_and_figures(study, tmp_path):
         assert low > high and ax.lines, name
     ax = figures.accuracy(made).axes[0]
     assert next(list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2) == [50.0, 100.0]
+
+
+def test_barriers_are_those_of_the_levels(made):
+    line, copies = made.landscape.to_dict("records")
+    assert line == {
+        "kind": "barriers",
+        "seed": 1,
+        "level": 1,
+        "rewind": "20",
+        "weights_remaining": 0.5,
+        "split": "test",
+        "error_barrier": 0.3,
+        "loss_barrier": 1.5,
+    }
+    assert (copies["kind"], copies["seed"], copies["error_barrier"]) == ("instability", 2, 0.01)
 
 
 def table(rows):
