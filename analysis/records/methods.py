@@ -66,7 +66,7 @@ SUFFIXES = {
     "random": " (random masks)",
 }
 # Suffixes for the origin of the weights; the others are for that of the masks.
-OF_WEIGHTS = ("plus", "liu", "metainit", "ticket")
+OF_WEIGHTS = ("plus", "liu", "metainit", "ticket", "constant_signs", "random_signs", "flip_signs")
 
 
 def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -> Description:

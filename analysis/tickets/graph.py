@@ -33,15 +33,13 @@ def make_stages(plan: Plan) -> list[Stage]:
 
 
 def _group_runs(runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
-    """Groups runs of one seed that follow each other, so that the groups of the seeds can run side by side."""
+    """Groups successive levels of a seed and a branch; a longer study, or one with more branches, keeps the groups."""
 
-    def part(run: Run) -> tuple[bool, int, int]:
-        return bool(run.branch), run.level // size, run.seed
+    def part(run: Run) -> tuple[bool, int, str, int]:
+        return bool(run.branch), run.level // size, run.branch, run.seed
 
     for _, same in itertools.groupby(sorted(runs, key=part), key=part):
-        own = list(same)
-        for start in range(0, len(own), size):
-            yield own[start : start + size]
+        yield list(same)
 
 
 def _name(group: Sequence[Run]) -> str:

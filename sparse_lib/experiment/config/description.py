@@ -130,7 +130,7 @@ def _suffixes(experiment: Any, base: str) -> list[str]:
     if network.mask_init_path:
         if network.invert_mask:
             suffixes.append("inverted")
-        if network.shuffle_mask and base != "scratch_shuffled":
+        if network.shuffle_mask and base in TICKETS:
             suffixes.append("shuffled")
         return [*suffixes, "ticket"] if is_moving and network.weight_init_path else suffixes
     if score := _oneshot_score(experiment):
