@@ -204,15 +204,10 @@ def _make_path(plan: Plan, network: str, method: str, seed: int, end: str) -> St
             f"{NETWORKS[network].configs}/interpolate.gin",
             flags=(f"--ckpt_start={start}", f"--ckpt_end={plan.out / pruned}"),
         ),
-        functools.partial(_is_complete, out / files.INTERPOLATION_SUMMARY),
+        functools.partial(protocol.is_interpolated, out / files.INTERPOLATION_SUMMARY),
         (run, pruned),
         _PATH_SECONDS,
     )
-
-
-def _is_complete(summary: pathlib.Path) -> bool:
-    """Returns whether an interpolation, which writes its summary first, is complete."""
-    return summary.exists() and files.read_json(summary, "delete it to compute it again").get("complete") is True
 
 
 def run_study(plan: Plan, jobs: int = 0, place: places.Place = places.LOCAL) -> None:

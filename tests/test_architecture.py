@@ -17,7 +17,7 @@ USERS = ("analysis", "benchmarks", "examples", "tests")
 # A module may import its own row and the rows above it.
 CORE = (
     "_utils _keras",
-    "selection distributions schedules learning_rates mask_files mask_checkpoints structures batches",
+    "selection distributions schedules learning_rates mask_files mask_checkpoints structures batches signs",
     "kernels",
     "dense_weights magnitude",
     "mask_report",
@@ -43,7 +43,7 @@ ANALYSIS = (
     "records",
     "similarity figures",
     "claims propagation",
-    "flops report runs study",
+    "flops report study tickets",
 )
 # The parts of the house, each with its prefix; a part may import whole parts before it.
 PARTS = {

@@ -1,9 +1,10 @@
 """What `training.*` configures: length of a run, seeds, batches, log steps and checkpoints."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from sparse_lib.execution import Mode
-from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
+from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class TrainingSettings(Settings, name="training"):
       val_batch_size: validation examples that gradient norms are measured on, at most (count); 1000 in the paper's
         code.
       save_freq: steps between checkpoints (step).
+      save_steps: more steps whose checkpoints are saved, and kept whatever keep_checkpoints is, such as those that
+        weights are rewound to (step).
       log_freq: steps between measurements (step), which never change the run.
       use_metainit: whether MetaInit rescales the initial weights (Dauphin & Schoenholz 2019).
       oneshot_prune_fraction: sparsity of one-shot pruning before the first step (fraction); 0 prunes nothing.
@@ -45,6 +48,7 @@ class TrainingSettings(Settings, name="training"):
     batch_size: BatchSize = 128
     val_batch_size: Count = 1000
     save_freq: Count = 500
+    save_steps: Sequence[Step] = ()
     log_freq: Count = 250
     use_metainit: bool = False
     oneshot_prune_fraction: Share = 0.0

@@ -77,6 +77,15 @@ def make_training(
     )
 
 
+def is_interpolated(summary: pathlib.Path) -> bool:
+    """Returns whether an interpolation, which writes its summary first, is complete.
+
+    Args:
+      summary: path of its summary.
+    """
+    return summary.exists() and files.read_json(summary, "delete it to compute it again").get("complete") is True
+
+
 def require_checkout(what: str, script: pathlib.Path = ROOT / TRAIN) -> None:
     """Checks that the entry points are there, which an installed package lacks.
 

@@ -59,7 +59,14 @@ class Loop:
         self._tally = Tally()
         self._stored_tally = self._tally.variables()
         self._logged = [tf.Variable(m, trainable=False) for m in self._masks.values()]
-        self._checkpoints = Checkpoints(directory, self._state(), keep=settings.keep_checkpoints, network=model.name)
+        self._save_steps = frozenset(settings.save_steps)
+        self._checkpoints = Checkpoints(
+            directory,
+            self._state(),
+            keep=settings.keep_checkpoints,
+            keep_steps=self._save_steps,
+            network=model.name,
+        )
         self._metrics = files.JsonLines(directory / files.METRICS)
         self._updates = files.JsonLines(directory / files.MASK_UPDATES)
         self._schedule = optimizer.updater.schedule
@@ -160,7 +167,7 @@ class Loop:
         last, note = step == self._settings.total_steps, ""
         if step % self._settings.log_freq == 0 or last:
             note = self._log(step)
-        if step and (step % self._settings.save_freq == 0 or last):
+        if step and (step % self._settings.save_freq == 0 or step in self._save_steps or last):
             self._save(step)
         return note
 
@@ -172,6 +179,7 @@ class Loop:
         stop = min(
             self._settings.total_steps,
             *(n - step % n + step for n in (self._settings.log_freq, self._settings.save_freq, CHUNK)),
+            *(save for save in self._save_steps if save > step),
         )
         if not self._is_continuous:
             stop = min([stop, *self._schedule.steps(step, stop)[:1]])

@@ -269,13 +269,14 @@ def test_measuring_does_not_move_a_convolutional_run(tmp_path):
 )
 def test_sums_do_not_depend_on_how_steps_are_chunked(settings, tmp_path):
     results, records = [], []
-    for name, save_freq in (("a", 12), ("b", 5)):
-        of = tiny.experiment(**settings, training={"save_freq": save_freq, "total_steps": 16})
+    for name, saves in (("a", {"save_freq": 12}), ("b", {"save_freq": 5, "save_steps": (3,), "keep_checkpoints": 1})):
+        of = tiny.experiment(**settings, training={**saves, "total_steps": 16})
         results.append(tiny.train(of, tmp_path / name))
         records.append(tiny.lines(tmp_path / name))
     assert records[0] == records[1]
     assert results[0]["training_flops"] == results[1]["training_flops"] > 0
     assert_same(tmp_path / "a", tmp_path / "b")
+    assert list_steps(tmp_path / "b") == [0, 3, 16]
 
 
 def test_methods_that_update_at_every_step_leave_no_records(tmp_path):
