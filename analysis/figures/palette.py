@@ -61,6 +61,8 @@ _OTHER_LOOKS = [
     for marker in "DpPXd"
     if (colour, marker) not in _LOOKS.values()
 ]
+# Share of white in the shade of a variant.
+_PALER = 0.22
 # Initialisations other than the dense and the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
 
@@ -69,7 +71,7 @@ class Look(NamedTuple):
     """Colour, marker and line of a method.
 
     Attributes:
-      colour: colour of the base method.
+      colour: of the base method; paler for masks that do not come from pruning, and for other initialisations.
       marker: marker of the base method; a diamond for masks that do not come from pruning.
       line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning;
         dash-dotted for other initialisations and for variants of a method.
@@ -94,6 +96,8 @@ class Look(NamedTuple):
             "markeredgecolor": self.colour,
             "markeredgewidth": 1.3,
             "linestyle": "none",
+            # Points at 100% are whole.
+            "clip_on": False,
         }
 
 
@@ -115,6 +119,7 @@ def look(method: str) -> Look:
     marker = next((_INIT_MARKERS[suffix] for suffix in suffixes if suffix in _INIT_MARKERS), marker)
     line: Any = (0, (4, 1.6)) if is_plain else (0, (1.2, 1.2)) if random_masks else "-"
     line = (0, (6, 1.4, 1.2, 1.4)) if marker in _INIT_MARKERS.values() else line
+    colour = _lighten(colour, _PALER) if suffixes and line != "-" else colour
     return Look(colour, marker, line, "none" if is_plain else colour)
 
 
