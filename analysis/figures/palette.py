@@ -62,7 +62,7 @@ _OTHER_LOOKS = [
     if (colour, marker) not in _LOOKS.values()
 ]
 # Share of white in the shade of a variant.
-_PALER = 0.22
+_PALER = 0.3
 # Initialisations other than the dense and the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
 
@@ -71,7 +71,8 @@ class Look(NamedTuple):
     """Colour, marker and line of a method.
 
     Attributes:
-      colour: of the base method; paler for masks that do not come from pruning, and for other initialisations.
+      colour: of the base method; paler for masks that do not come from pruning, and for initialisations other than the
+        sparsity-aware one.
       marker: marker of the base method; a diamond for masks that do not come from pruning.
       line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning;
         dash-dotted for other initialisations and for variants of a method.

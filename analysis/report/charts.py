@@ -42,7 +42,8 @@ def specifications() -> dict[str, Any]:
     """
     shown = alt.selection_point(name="shown", fields=[_COLOUR], bind="legend")
     zoom = alt.selection_interval(name="zoom", bind="scales")
-    near = alt.selection_point(name="near", on="pointerover", nearest=True, clear="pointerout", empty=False)
+    # Not `nearest`, with which Vega-Lite reads tooltips of texts from the wrong row.
+    near = alt.selection_point(name="near", on="pointerover", clear="pointerout", empty=False)
     chart = alt.Chart(alt.Data(values=[]))
     means = chart.transform_aggregate(mean="mean(y)", low="min(y)", high="max(y)", n="count()", groupby=[_X, _COLOUR])
     tips = {
@@ -70,11 +71,11 @@ def specifications() -> dict[str, Any]:
     line = encode(means.mark_line(clip=True, strokeWidth=2), "mean", fade(1))
     charts = {
         "lines": lines.add_params(shown, zoom)
-        + encode(chart.mark_point(clip=True, filled=True, size=50), _Y, hover, tooltip=of_run).add_params(near),
+        + encode(chart.mark_point(clip=True, filled=True, size=110), _Y, hover, tooltip=of_run).add_params(near),
         "points": points.add_params(shown, zoom),
         "means": band
         + line.add_params(shown, zoom)
-        + encode(means.mark_point(clip=True, filled=True, size=50), "mean", hover, tooltip=of_mean).add_params(near),
+        + encode(means.mark_point(clip=True, filled=True, size=110), "mean", hover, tooltip=of_mean).add_params(near),
     }
     size = {"width": "container", "height": 340, "autosize": alt.AutoSizeParams(type="fit-x", contains="padding")}
     return {name: chart.properties(**size).to_dict() for name, chart in charts.items()}

@@ -98,7 +98,7 @@
     const format = about.kind === "fraction" ? "~%" : "~s";
     return {
       type: "quantitative", title: about.title,
-      scale: { type: log ? "log" : "linear", nice: false, zero: false, domain: domainOf(values, about.kind, log) },
+      scale: { type: log ? "log" : "linear", nice: false, domain: domainOf(values, about.kind, log), ...(log ? {} : { zero: false }) },
       axis: { format: log ? "~g" : format, tickCount: 6, labelOverlap: true },
     };
   };
@@ -121,13 +121,18 @@
       x: axisOf(x, rows.map((row) => row.x), choice.log.includes("x")),
       y: axisOf(y, rows.map((row) => row.y), choice.log.includes("y")),
     };
-    const legend = { title: null, orient: "top", columns: narrow ? 2 : 4, symbolOpacity: 1, symbolStrokeWidth: 2.5 };
+    const legend = { title: null, orient: "top", columns: narrow ? 2 : 4, symbolOpacity: 1, symbolStrokeWidth: 2.5, ...(series && { symbolType: "stroke", symbolSize: 300 }) };
     const titles = { x: x.title, y: y.title, colour: colour.title, mean: `mean of ${y.title}`, low: "lowest", high: "highest", n: "runs" };
     const kinds = { x: x.kind, y: y.kind, colour: colour.kind, mean: y.kind, low: y.kind, high: y.kind };
     for (const unit of made.layer || [made]) {
       const encoding = unit.encoding;
       for (const side of ["x", "y"]) Object.assign(encoding[side], axes[side]);
-      Object.assign(encoding.color, colourScale(colour, rows.map((row) => row.colour)), { legend });
+      const scale = colourScale(colour, rows.map((row) => row.colour));
+      Object.assign(encoding.color, scale, { legend });
+      if (colour.name === "label" && (unit.mark.type || unit.mark) === "line") {
+        const { domain } = scale.scale;
+        encoding.strokeDash = { ...encoding.color, scale: { domain, range: domain.map((label) => data.dashes[label]) } };
+      }
       const tips = (encoding.tooltip || []).map((tip) => {
         const format = { fraction: ".4~%", number: ".4~g" }[kinds[tip.field]];
         const isInteger = tip.field === "x" && choice.x === "step";
@@ -138,9 +143,14 @@
     return made;
   };
   const drawn = new Map();
-  const draw = async (target, runs, choice) => {
+  // One drawing at a time; of those that wait, only the last is drawn.
+  const draw = (target, runs, choice) => {
+    const again = () => draw(target, runs, choice);
+    drawn.set(target, again);
+    target.drawing = (target.drawing || Promise.resolve()).then(() => drawn.get(target) === again && drawNow(target, runs, choice));
+  };
+  const drawNow = async (target, runs, choice) => {
     const rows = rowsOf(runs, choice);
-    drawn.set(target, () => draw(target, runs, choice));
     if (!rows.length) {
       target.replaceChildren(element("p", { className: "note" },
         "No chosen run has both of these" + (choice.log ? " with values above zero." : ".")));
@@ -259,6 +269,7 @@
   const [logX, logY, means] = [check("log x", false), check("log y", false), check("means and ranges", data.rows.length > 12)];
   const chart = element("div", { className: "chart" });
   const draws = () => visible.filter((run) => chosen.has(run));
+  let inSight = false;
   const update = () => {
     const test = ask(filter.value);
     visible = [...data.rows.keys()].filter((run) => test(data.rows[run]));
@@ -269,8 +280,9 @@
     all.checked = runs.length > 0;
     all.indeterminate = runs.length > 0 && runs.length < visible.length;
     count.textContent = `${runs.length} of ${data.rows.length} runs drawn`;
+    if (!inSight) return;
     const log = (logX.box.checked ? "x" : "") + (logY.box.checked ? "y" : "");
-    return draw(chart, runs, { x: x.box.value, y: y.box.value, colour: colour.box.value, log, means: means.box.checked });
+    draw(chart, runs, { x: x.box.value, y: y.box.value, colour: colour.box.value, log, means: means.box.checked });
   };
   let waiting = 0;
   filter.addEventListener("input", () => {
@@ -287,18 +299,15 @@
   if (data.note) panel.append(element("p", { className: "small" }, data.note));
   document.documentElement.classList.add("scripted");
   panel.hidden = false;
-  // Drawn when it comes into sight, so that a page opens at once.
-  const start = () => update();
-  if ("IntersectionObserver" in window) {
-    const watch = new IntersectionObserver((entries) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      watch.disconnect();
-      start();
-    }, { rootMargin: "400px" });
-    watch.observe(panel);
-  } else {
-    start();
-  }
+  update();
+  // The chart is drawn when it comes into sight, so that a page opens at once.
+  const watch = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    watch.disconnect();
+    inSight = true;
+    update();
+  }, { rootMargin: "400px" });
+  watch.observe(panel);
 
   // ------------------------------------------------------------------ charts in the place of figures
   document.querySelectorAll("figure[data-charts]").forEach((figure) => {
@@ -322,5 +331,4 @@
       }
     });
   });
-  window.explore = { data, chosen, update, rowsOf, ask, show, visible: () => visible };
 })();

@@ -69,7 +69,7 @@ def gather(runs: Runs) -> dict[str, Any]:
     Returns:
       `columns` and, in their order, `rows`, one per run; `groups` of measurements with the same steps, each with its
       `measures` and the `series` of every run, thinned to evenly spaced log steps, first and last included; `colours`
-      by method; `note`, on what was left out.
+      and `dashes` of lines by method; `note`, on what was left out.
     """
     columns, table = _gather_table(runs)
     names = list(runs.runs["run"])
@@ -85,15 +85,22 @@ def gather(runs: Runs) -> dict[str, Any]:
         if own
     ]
     speeds = runs.results.set_index("run").get("steps_per_second", pd.Series(dtype=float))
+    looks = palette.looks(runs.runs)
     return {
         "columns": [column._asdict() for column in columns],
         "rows": table,
         "groups": groups,
         "speeds": [_number(speeds.get(name, math.nan)) for name in names],
-        "colours": {label: look.colour for label, look in palette.looks(runs.runs).items()},
+        "colours": {label: look.colour for label, look in looks.items()},
+        "dashes": {label: _dashes(look) for label, look in looks.items()},
         "note": "" if keep == len(frames) else "Measurements of layers are left out: data/ has them.",
         "points": points,
     }
+
+
+def _dashes(look: palette.Look) -> list[float]:
+    """Returns lengths of strokes and gaps (pixels)."""
+    return [1, 0] if look.line == "-" else [1.6 * length for length in look.line[1]]
 
 
 def _gather_table(runs: Runs) -> tuple[list[Column], list[list[Any]]]:
