@@ -299,15 +299,19 @@
   if (data.note) panel.append(element("p", { className: "small" }, data.note));
   document.documentElement.classList.add("scripted");
   panel.hidden = false;
-  update();
   // The chart is drawn when it comes into sight, so that a page opens at once.
-  const watch = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
+  const watch = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && start(), { rootMargin: "400px" });
+  const start = () => {
     watch.disconnect();
     inSight = true;
     update();
-  }, { rootMargin: "400px" });
-  watch.observe(panel);
+  };
+  if (location.hash === "#explore") {
+    start();
+  } else {
+    update();
+    watch.observe(panel);
+  }
 
   // ------------------------------------------------------------------ charts in the place of figures
   document.querySelectorAll("figure[data-charts]").forEach((figure) => {

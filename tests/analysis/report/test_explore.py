@@ -96,7 +96,6 @@ def test_a_browser_draws_the_chart_and_the_table(write_run, tmp_path):
     for seed in (1, 2, 3):
         write_run("scratch", seed)
     page = overview.write([tmp_path / "runs"], tmp_path / "report")
-    # The page is as tall as the window, so that all of it is in sight.
     words = [
         "--headless=new",
         "--no-sandbox",
@@ -104,7 +103,12 @@ def test_a_browser_draws_the_chart_and_the_table(write_run, tmp_path):
         "--window-size=1280,9000",
         "--virtual-time-budget=15000",
     ]
-    words += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
+    words += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--dump-dom",
+        f"{page.as_uri()}#explore",
+    ]
     done = subprocess.run([CHROMIUM, *words], capture_output=True, text=True, check=False, timeout=120)
     drawn = done.stdout
     assert "Uncaught" not in done.stderr and "Refused" not in done.stderr
