@@ -148,7 +148,7 @@ def against_flops(results: pd.DataFrame) -> Figure:
             ax.plot(means[cost] / unit, means["test_accuracy"], **{**look.of_point(), "markersize": 8})
         ax.set_title(title)
         style.set_log_axis(ax.xaxis, "FLOPs, relative to the dense network" if len(dense) else "FLOPs")
-    style.set_percent_axis(axes[0, 0].yaxis, "test accuracy")
+        style.set_percent_axis(ax.yaxis, "test accuracy" if ax is axes[0, 0] else "")
     palette.add_legend_beside(axes[0, 1], drawn, kind="point")
     _add_note(figure, note)
     return figure

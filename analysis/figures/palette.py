@@ -97,8 +97,6 @@ class Look(NamedTuple):
             "markeredgecolor": self.colour,
             "markeredgewidth": 1.3,
             "linestyle": "none",
-            # Points at 100% are whole.
-            "clip_on": False,
         }
 
 

@@ -181,6 +181,10 @@ def set_percent_axis(axis: Any, label: str, *, within: bool = True) -> None:
         axis.axes.set_xscale(_FROM_0_TO_1) if axis.axis_name == "x" else axis.axes.set_yscale(_FROM_0_TO_1)
         # Limits that are known already would stay as they are.
         axis.axes.autoscale_view()
+        for line in axis.axes.lines:
+            # Points at 100% are whole. Empty lines would have a place, outside of the axes.
+            if line.get_marker() != "None" and len(line.get_xdata()):
+                line.set_clip_on(False)
     axis.set_label_text(label)
     axis.set_major_formatter(_PercentTicks())
 

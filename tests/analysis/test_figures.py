@@ -111,8 +111,12 @@ def test_accuracy_by_method_names_runs_far_below_and_ends_at_100_percent():
 def test_runs_far_below_are_named_and_do_not_stretch_the_axes(case):
     results = case.results.copy()
     results.loc[results["run"] == "0/scratch", "test_accuracy"] = 0.1
+    # Nothing is left of SET+ to draw.
+    results.loc[results["label"] == "SET+", "test_accuracy"] = 0.1
     for figure in (accuracy.against_sparsity(results), accuracy.against_flops(results)):
-        assert "Not drawn: Scratch: 1 of 2 runs at 10%." in texts(figure)
+        figure.draw_without_rendering()
+        assert all(ax.get_position().width > 0.2 for ax in figure.axes)
+        assert "Not drawn: Scratch: 1 of 2 runs at 10%; SET+: 2 of 2 runs at 10%." in texts(figure)
         assert figure.axes[0].get_ylim()[0] > 0.8
 
 
