@@ -83,6 +83,8 @@ HOMES = {
     "matplotlib": {"analysis"},
     "pandas": {"analysis"},
     "seaborn": {"analysis"},
+    "altair": {"analysis"},
+    "vl_convert": {"analysis"},
 }
 IMPORTED_LATE = "tensorflow_datasets"
 
