@@ -43,7 +43,7 @@ ANALYSIS = (
     "records",
     "similarity figures",
     "claims propagation",
-    "flops report study tickets",
+    "flops report runs study sweep tickets",
 )
 # The parts of the house, each with its prefix; a part may import whole parts before it.
 PARTS = {
@@ -83,6 +83,8 @@ HOMES = {
     "matplotlib": {"analysis"},
     "pandas": {"analysis"},
     "seaborn": {"analysis"},
+    "altair": {"analysis"},
+    "vl_convert": {"analysis"},
 }
 IMPORTED_LATE = "tensorflow_datasets"
 
