@@ -14,7 +14,7 @@ _EXPORTS = {
     "masks": "Masks",
     "objective": "Objective",
     "oneshot": "OneShot",
-    "optimizer": "EarlyStopping Growth SparseOptimizer",
+    "optimizer": "EarlyStopping Growth SignIn SparseOptimizer SuPar",
     "rewinding": "Snapshot rewind",
     "schedules": "PolynomialSparsity UpdateSchedule",
     "stripping": "strip",
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from sparse_lib.oneshot import OneShot as OneShot
     from sparse_lib.optimizer import EarlyStopping as EarlyStopping
     from sparse_lib.optimizer import Growth as Growth
+    from sparse_lib.optimizer import SignIn as SignIn
     from sparse_lib.optimizer import SparseOptimizer as SparseOptimizer
+    from sparse_lib.optimizer import SuPar as SuPar
     from sparse_lib.rewinding import Snapshot as Snapshot
     from sparse_lib.rewinding import rewind as rewind
     from sparse_lib.schedules import PolynomialSparsity as PolynomialSparsity

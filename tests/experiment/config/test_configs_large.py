@@ -150,6 +150,13 @@ def test_protocols_that_are_read_last():
         assert (updater.replaces_step, updater.growth_gradient) == (False, "held_out")
         assert (oneshot.scope, oneshot.count_examples(1000)) == ("layer", 5000)
         assert (training.save_update_pairs, training.keep_checkpoints) == (True, None)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "rigl.gin"), str(CONFIGS / "protocols" / "supar.gin")], ["BASE_DENSITY = 0.1"])
+    network, optimizer = gin_names.network(), gin_names.optimizer()
+    assert (network.weight_init_method, optimizer.supar_base_density) == ("layer_scaled", 0.1)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "static.gin"), str(CONFIGS / "protocols" / "sign_in.gin")], ["RESET_FREQ = 7"])
+    assert gin_names.optimizer().build(0.1).get_config()["reset_every"] == 7
 
 
 def test_published_settings_of_methods():
