@@ -64,6 +64,7 @@ BESIDE_CORE = {
         "masks",
         "objective",
     },
+    "recycling": {"_keras", "_utils", "dead_neurons", "initializers", "landscape", "optimizer"},
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "batches", "masks", "objective"},
     "landscape": {"_keras", "_utils", "batches", "masks", "objective", "selection"},

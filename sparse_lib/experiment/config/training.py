@@ -36,6 +36,10 @@ class TrainingSettings(Settings, name="training"):
         input pixel where the first sparse layer reads pixels.
       log_mask_symmetry: whether a log step counts the permutations of neurons that leave the masks as they are, and the
         unique and the zeroed neurons; for networks whose layers form a chain.
+      dormant_threshold: tau of the units that are dormant (Sokar et al. 2023), 0.025 or 0.1 in their paper; above 0,
+        log steps count them beside the dead ones.
+      recycle_freq: steps between recyclings of the dormant units by ReDo (step), 1000 in its paper; None never does so.
+        For networks whose layers form a chain.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
       execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
         such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
@@ -58,5 +62,7 @@ class TrainingSettings(Settings, name="training"):
     save_update_pairs: bool | None = None
     log_mask_images: bool = False
     log_mask_symmetry: bool = False
+    dormant_threshold: NonNegative = 0.0
+    recycle_freq: Count | None = None
     jit_compile: bool | None = None
     execution: Mode = "auto"

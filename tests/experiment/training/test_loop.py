@@ -508,3 +508,19 @@ def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
     assert values["train_loss"] == pytest.approx(result["train_loss"])
     assert values["sparsity"] == pytest.approx(result["sparsity"])
     assert run.evaluate(of, directory / "ckpt-0")["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"])
+
+
+def test_dormant_units_are_recycled_between_steps(tmp_path):
+    made = tiny.experiment(
+        masks={"sparsity": 0.6},
+        training={**tiny.TRAINING, "recycle_freq": 10, "dormant_threshold": 0.7, "log_freq": 10, "save_freq": 10},
+    )
+    tiny.train(made, tmp_path / "run")
+    plain = dataclasses.replace(made, training=dataclasses.replace(made.training, recycle_freq=None))
+    tiny.train(plain, tmp_path / "plain")
+    # The checkpoint of a step is from before its recycling, after which the runs part.
+    assert_same(tmp_path / "run" / "ckpt-10", tmp_path / "plain" / "ckpt-10")
+    run, other = (Reader(tmp_path / name / "ckpt-20") for name in ("run", "plain"))
+    assert any(np.any(run.read("model", n) != other.read("model", n)) for n in run.names("model"))
+    for line in tiny.lines(tmp_path / "run", files.METRICS):
+        assert 0 < line["dormant_units"] < 1
