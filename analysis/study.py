@@ -8,14 +8,11 @@ finished stage is not repeated, and an interrupted one resumes.
 
 import argparse
 import functools
-import logging
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from absl import logging as absl_logging
 
 from sparse_lib.experiment.jobs import places, protocol
 from sparse_lib.experiment.jobs.protocol import ROOT
@@ -270,8 +267,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for stage in make_stages(plan):
             sys.stdout.write(f"python {shlex.join(stage.command)}\n")
         return 0
-    absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(logging.INFO)
+    protocol.start_logging()
     try:
         status = protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs, arguments.place))
     except RunError as error:
