@@ -17,6 +17,8 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.signals import Stop
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Checkpoints, Reader
+from sparse_lib.experiment.tracking.tracked_run import read_run
+from sparse_lib.experiment.tracking.tracker import NO_TRACKERS, Trackers
 from sparse_lib.experiment.training.cost import Cost
 from sparse_lib.experiment.training.mask_logs import MaskLogs
 from sparse_lib.experiment.training.metrics import Measurements
@@ -42,6 +44,7 @@ class Loop:
         steps: Steps,
         dataset: Dataset,
         settings: TrainingSettings,
+        trackers: Trackers = NO_TRACKERS,
     ) -> None:
         """Sets up checkpoints, logs and measurements; reads and writes no file.
 
@@ -52,10 +55,12 @@ class Loop:
           steps: the compiled steps.
           dataset: train, validation and test.
           settings: total steps, and intervals of logs and checkpoints.
+          trackers: get the measurements of log steps.
         """
         self._directory, self._model, self._optimizer = directory, model, optimizer
         self._dataset, self._steps, self._settings = dataset, steps, settings
         self._masks = optimizer.masks
+        self._trackers = trackers
         self._tally = Tally()
         self._stored_tally = self._tally.variables()
         self._logged = [tf.Variable(m, trainable=False) for m in self._masks.values()]
@@ -105,7 +110,10 @@ class Loop:
         step = restored or 0
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
         self._progress = Progress(self._directory.resolve().name, self._settings.total_steps, step)
+        tracked = read_run(self._directory, step)
+        self._scalars.describe(tracked)
         try:
+            self._trackers.start(tracked)
             with signals.graceful_shutdown() as stop:
                 self._train(step, stop, is_new=restored is None)
                 return self._result()
@@ -236,7 +244,8 @@ class Loop:
         values |= self._churn() | self._mask_logs.scalars()
         values["training_flops"] = self._tally.flops
         self._metrics.append({"step": step, **values})
-        self._scalars.write(step, values, self._mask_logs.images())
+        self._scalars.write(step, values, self._mask_logs.images(), self._mask_logs.active_weights())
+        self._trackers.log(step, values)
         return f"test accuracy {values['test_accuracy']:.4f}"
 
     def _churn(self) -> dict[str, float]:

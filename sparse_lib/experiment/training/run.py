@@ -12,6 +12,7 @@ from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import list_steps
+from sparse_lib.experiment.tracking.tracker import NO_TRACKERS, Trackers
 from sparse_lib.experiment.training import multi_worker
 from sparse_lib.experiment.training.build import Plan, build_evaluation_scope, build_model
 from sparse_lib.experiment.training.loop import Loop
@@ -21,7 +22,9 @@ from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Eva
 _RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
 
 
-def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
+def train(
+    plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False, trackers: Trackers = NO_TRACKERS
+) -> dict[str, Any]:
     """Trains a run in its directory, from the start or the last checkpoint; a finished run is not repeated.
 
     Args:
@@ -29,6 +32,7 @@ def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool =
       directory: of the run; created if missing.
       config: the complete configuration as text; a directory holds one configuration.
       overwrite: whether to delete the existing run, once the new one is built.
+      trackers: follow the run; the caller ends them.
 
     Returns:
       The contents of result.json; of several workers only the writer returns all of it.
@@ -39,11 +43,11 @@ def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool =
     """
     with multi_worker.report_lost_worker():
         if multi_worker.is_writer():
-            return _write(plan, directory, config, overwrite=overwrite)
+            return _write(plan, directory, config, overwrite=overwrite, trackers=trackers)
         return _follow(plan, directory)
 
 
-def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
+def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool, trackers: Trackers) -> dict[str, Any]:
     result = directory / files.RESULT
     with run_directory.lock(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
@@ -57,7 +61,7 @@ def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool)
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
-        loop = Loop(directory, *built)
+        loop = Loop(directory, *built, trackers)
         loop.check()
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)

@@ -18,6 +18,7 @@ from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
+from sparse_lib.experiment.tracking.tags import group_name
 from sparse_lib.experiment.training import loop, run
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -494,10 +495,11 @@ def test_tensorboard_gets_the_same_scalars(rigl):
     for path in (directory / files.TENSORBOARD).iterdir():
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                found.setdefault(event.step, {})[value.tag] = value.tensor.float_val[0]
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found.setdefault(event.step, {})[value.tag] = value.tensor.float_val[0]
     for record in tiny.lines(directory):
         step = record.pop("step")
-        assert found[step] == pytest.approx(record, rel=1e-6)
+        assert found[step] == pytest.approx({group_name(name): value for name, value in record.items()}, rel=1e-6)
 
 
 def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
