@@ -42,7 +42,7 @@ MAKEFLAGS += --no-print-directory
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
+setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs, tracking or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
 quick: $(READY) $(BUILT) ## run the tests of the core's arithmetic and of what reads and writes files: about a minute

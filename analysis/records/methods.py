@@ -38,6 +38,7 @@ BASES = {
     "snip": "SNIP",
     "grasp": "GraSP",
     "synflow": "SynFlow",
+    "wanda": "Wanda",
     "magnitude": "Magnitude at init",
     "random": "Random at init",
 }
@@ -55,6 +56,7 @@ SUFFIXES = {
     "snip": " (SNIP masks)",
     "grasp": " (GraSP masks)",
     "synflow": " (SynFlow masks)",
+    "wanda": " (Wanda masks)",
     "magnitude": " (magnitude masks)",
     "random": " (random masks)",
 }

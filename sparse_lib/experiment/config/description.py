@@ -11,7 +11,7 @@ from sparse_lib.experiment.storage.description import Description
 DENSE = ("dense", "small_dense")
 PRUNING = ("prune", "prune_global", "prune_once")
 TICKETS = ("lottery", "lottery_rewind", "prune_restart")
-STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "magnitude", "random")
+STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "wanda", "magnitude", "random")
 
 _INITS = {"unit_scaled": "plus", "layer_scaled": "liu"}
 

@@ -147,7 +147,14 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
             model, masks, select_held_out(experiment.dataset), training.val_batch_size, updater
         )
     rate = experiment.optimizer.rate(training.total_steps)
-    optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
+    optimizer = SparseOptimizer(
+        experiment.optimizer.build(rate),
+        masks,
+        updater,
+        growth_gradient=growth,
+        rate_scaling=experiment.optimizer.rate_scaling,
+        seed=seed,
+    )
     optimizer.build(model.trainable_variables)
     execution = Execution(model, masks, training.execution, jit_compile=bool(training.jit_compile))
     optimizer.lead(execution, xla=wants_xla(model) if training.jit_compile is None else training.jit_compile)
