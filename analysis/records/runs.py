@@ -16,15 +16,18 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
+from sparse_lib.experiment.training.outcome import DIVERGED
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
 # Early training (fraction of its steps).
 EARLY = 0.1
-_RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
+_OF_RESULT = ("outcome", "left_plateau_at")
+_RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", *_OF_RESULT, "path")
 # Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
 _NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
-_FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
+_FINISHED, _UNFINISHED, _EMPTY, _DIVERGED = "finished", "unfinished", "empty", "diverged"
+STATES = (_FINISHED, _DIVERGED, _UNFINISHED, _EMPTY)
 # Bindings that do not make a variant of a method: paths, logging and checkpoints.
 _NO_VARIANT = {
     "data.cache_dir",
@@ -35,6 +38,7 @@ _NO_VARIANT = {
     "training.data_seed",
     "training.execution",
     "training.jit_compile",
+    "training.keep_best",
     "training.keep_checkpoints",
     "training.log_freq",
     "training.save_freq",
@@ -56,12 +60,13 @@ class Runs:
 
     Attributes:
       runs: one row per run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
-        logged), `state` (finished, unfinished or empty) and `path`.
+        logged), `state` (one of `STATES`), `outcome` and `left_plateau_at` (step) as in result.json, None and NaN for
+        runs without, and `path`.
       configs: one row per run, one column per binding of its operative configuration, indexed by run.
       metrics: one row per log step, one column per scalar of metrics.jsonl.
       layers: one row per log step, layer and metric, from the keys `metric/layer` of metrics.jsonl.
       mask_updates: one row per mask update, with `gradient_norm_change`.
-      results: one row per finished run, from result.json.
+      results: one row per finished or diverged run, from result.json; accuracies of the latter are NaN.
       notes: one sentence per file that could not be read.
     """
 
@@ -210,7 +215,9 @@ def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
 def _read_result(path: pathlib.Path) -> dict[str, Any]:
     """Reads the numbers and texts of result.json."""
     values = files.read_json(path, "the report leaves it out")
-    files.require_numbers(values, ["test_accuracy"])
+    files.require_numbers(values, ["test_accuracy", *({"left_plateau_at"} & values.keys())])
+    if not isinstance(values.get("outcome"), str | None):
+        raise InputError("its 'outcome' is no text")
     return {name: value for name, value in values.items() if isinstance(value, int | float | str | dict | None)}
 
 
@@ -228,16 +235,26 @@ def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tu
     rows = []
     for name, item, identity, parent in zip(names, raw, identities, parents, strict=True):
         steps = [record["step"] for record in item["metrics"]]
-        state = _FINISHED if item["results"] else _UNFINISHED if steps else _EMPTY
+        result = item["results"][0] if item["results"] else {}
+        state = _name_state(result, is_logged=bool(steps))
         kept = {**identity._asdict(), "run": name, "parent": parent, "target_sparsity": sparsities[name]}
         rows.append({**kept, "step": max(steps, default=0), "state": state, "path": item["path"]})
+        rows[-1] |= {column: result.get(column) for column in _OF_RESULT}
     runs = pd.DataFrame(rows, columns=[c for c in _RUN_COLUMNS if c != "label"])
-    runs["parent"] = runs["parent"].astype(object).where(runs["parent"].notna(), None)
+    for column in ("parent", "outcome"):
+        runs[column] = runs[column].astype(object).where(runs[column].notna(), None)
+    runs["left_plateau_at"] = runs["left_plateau_at"].astype(float)
     index = pd.Index(names, name="run", dtype=object)
     configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
     labels = [methods.label(identity.method, identity.label) for identity in identities]
     runs.insert(3, "label", [label + v for label, v in zip(labels, _variant_suffixes(runs, configs), strict=True)])
     return runs, configs
+
+
+def _name_state(result: Mapping[str, Any], *, is_logged: bool) -> str:
+    if result:
+        return _DIVERGED if result.get("outcome") == DIVERGED else _FINISHED
+    return _UNFINISHED if is_logged else _EMPTY
 
 
 def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:
