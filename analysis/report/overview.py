@@ -15,9 +15,9 @@ from analysis.figures import accuracy, palette
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
 from analysis.records import landscapes, spectra
-from analysis.records.runs import Runs, load_runs
+from analysis.records.runs import STATES, Runs, load_runs
 from analysis.report import case as cases
-from analysis.report import formatting, page, similarity
+from analysis.report import formatting, outcomes, page, similarity
 from analysis.report.case import Case, measure_case
 from analysis.report.page import Section
 from analysis.report.writer import ReportWriter
@@ -27,6 +27,7 @@ TITLE = "Sparse training: gradient flow and lottery tickets"
 _SUBJECTS = (
     cases.claims_section,
     cases.results_section,
+    outcomes.outcome_section,
     cases.gradient_section,
     cases.curvature_section,
     similarity.function_section,
@@ -91,12 +92,10 @@ def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: 
         )
         return section
     states = runs.runs["state"].value_counts()
-    section.add(
-        page.tiles([(int(states.get(s, 0)), s, "") for s in ("finished", "unfinished", "empty") if s in states])
-    )
+    section.add(page.tiles([(int(states.get(s, 0)), s, "") for s in STATES if s in states]))
     if "finished" not in states:
         section.add(page.paragraph("No run is finished: the report shows curves and no final results.", "note"))
-    elif set(states.index) - {"finished"}:
+    elif set(states.index) - {"finished", "diverged"}:
         section.add(
             page.paragraph(
                 "Some runs are not finished. Means over training end where the shortest run of a method ends; runs "
@@ -105,6 +104,8 @@ def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: 
                 "note",
             )
         )
+    if failures := outcomes.name_failures(runs.runs):
+        section.add(page.paragraph("Some runs have not trained; claims name them:", "note"), page.bullets(failures))
     heads = ["Case", *page.STATUSES]
     rows = [
         [page.link(case.title, case.slug), *(sum(v.status == s for v in case.verdicts) for s in page.STATUSES)]
@@ -214,7 +215,7 @@ def _run_section(runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> Sect
     writer.write_data("runs", runs.runs)
     writer.write_data("configs", runs.configs)
     looks = palette.looks(runs.runs)
-    final = runs.results.set_index("run")["test_accuracy"]
+    final = runs.results.set_index("run")["test_accuracy"].dropna()
     rows = [
         [
             page.method_name(row["label"], looks[row["label"]].colour),
@@ -246,7 +247,8 @@ def _reading_section() -> Section:
                 "separate only large and consistent effects from chance; with some twenty claims, one may come out "
                 "supported or refuted by chance.",
                 "The gradient norm is that of the active weights for the unregularised loss on a fixed held-out "
-                "batch. Early means the first tenth of training.",
+                "batch. Early means a tenth of training: the first, or the one after the first mask update where the "
+                "masks of a method that is compared move.",
                 "A + marks the sparsity-aware initialisation. Scratch, lottery and prune-restart take the masks of a "
                 "pruning run; so do SET and RigL unless a distribution such as ERK is named.",
                 "A name followed by a setting, such as RigL, total_steps=3000, is a variant: its runs differ in that "
