@@ -31,7 +31,7 @@ CORE = (
 EXPERIMENT = (
     "runtime",
     "settings storage",
-    "data networks",
+    "data networks tracking",
     "config",
     "modes",
     "training",

@@ -113,8 +113,9 @@ def claims_section(case: Case, writer: ReportWriter) -> Section:
 def results_section(case: Case, writer: ReportWriter) -> Section:
     """Accuracy, sparsity and cost of the finished runs, by method."""
     section = Section(case.title)
-    results = case.runs.results
-    writer.write_data(f"{case.slug}/results", results.drop(columns="versions", errors="ignore"))
+    writer.write_data(f"{case.slug}/results", case.runs.results.drop(columns="versions", errors="ignore"))
+    # Those of runs that diverged have no accuracy.
+    results = case.runs.results.dropna(subset="test_accuracy")
     if results.empty:
         section.add(page.paragraph("No run of this case is finished; the sections below show their progress.", "note"))
         return section

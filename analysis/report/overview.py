@@ -16,7 +16,7 @@ from analysis.figures import propagation as propagation_figures
 from analysis.records import landscapes, spectra
 from analysis.records.runs import Runs, find_runs, load_runs
 from analysis.report import case as cases
-from analysis.report import explore, formatting, page, provenance, results, similarity
+from analysis.report import explore, formatting, outcomes, page, provenance, results, similarity
 from analysis.report.case import Case, measure_case
 from analysis.report.charts import Chart
 from analysis.report.page import Section
@@ -26,6 +26,7 @@ from sparse_lib.experiment.runtime.errors import RunError
 TITLE = "Sparse training: gradient flow and lottery tickets"
 # Sections of a case, in order.
 _SUBJECTS = (
+    outcomes.outcome_section,
     cases.gradient_section,
     cases.curvature_section,
     similarity.function_section,
@@ -205,7 +206,7 @@ def _fill_explored(section: Section, runs: Runs, writer: ReportWriter, notes: Se
     writer.write_data("runs", runs.runs)
     writer.write_data("configs", runs.configs)
     looks = palette.looks(runs.runs)
-    final = runs.results.set_index("run")["test_accuracy"]
+    final = runs.results.set_index("run")["test_accuracy"].dropna()
     rows = [
         [
             page.method_name(row["label"], looks[row["label"]].colour),
@@ -236,7 +237,8 @@ def _reading_section() -> Section:
                 "separate only large and consistent effects from chance; with some twenty claims, one may come out "
                 "supported or refuted by chance.",
                 "The gradient norm is that of the active weights for the unregularised loss on a fixed held-out "
-                "batch. Early means the first tenth of training.",
+                "batch. Early means a tenth of training: the first, or the one after the first mask update where the "
+                "masks of a method that is compared move.",
                 "A + marks the sparsity-aware initialisation. Scratch, lottery and prune-restart take the masks of a "
                 "pruning run; so do SET and RigL unless a distribution such as ERK is named.",
                 "A name followed by a setting, such as RigL, total_steps=3000, is a variant: its runs differ in that "

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.figures import accuracy, training
-from analysis.records.runs import Runs
+from analysis.records.runs import STATES, Runs
 from analysis.report import case as cases
-from analysis.report import page
+from analysis.report import outcomes, page
 from analysis.report.case import Case
 from analysis.report.charts import Chart
 from analysis.report.page import Section
@@ -31,12 +31,10 @@ def results_section(runs: Runs, every: Sequence[Case], writer: ReportWriter) -> 
     """
     section = Section("Results")
     states = runs.runs["state"].value_counts()
-    section.add(
-        page.tiles([(int(states.get(s, 0)), s, "") for s in ("finished", "unfinished", "empty") if s in states])
-    )
+    section.add(page.tiles([(int(states.get(s, 0)), s, "") for s in STATES if s in states]))
     if "finished" not in states:
         section.add(page.paragraph("No run is finished: the report shows curves and no final results.", "note"))
-    elif set(states.index) - {"finished"}:
+    elif set(states.index) - {"finished", "diverged"}:
         section.add(
             page.paragraph(
                 "Some runs are not finished. Means over training end where the shortest run of a method ends; runs "
@@ -45,6 +43,8 @@ def results_section(runs: Runs, every: Sequence[Case], writer: ReportWriter) -> 
                 "note",
             )
         )
+    if failures := outcomes.name_failures(runs.runs):
+        section.add(page.paragraph("Some runs have not trained; claims name them:", "note"), page.bullets(failures))
     _add_headline(section, runs, every, writer)
     tables = [cases.results_section(case, writer) for case in every]
     if len(tables) == 1:

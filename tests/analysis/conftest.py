@@ -66,6 +66,8 @@ def write_run(tmp_path: pathlib.Path) -> Write:
         wrong: Sequence[int] | None = None,
         bindings: Sequence[str] = (),
         finished: bool = True,
+        outcome: str = "trained",
+        left_plateau_at: int | None = 5,
     ) -> pathlib.Path:
         top = tmp_path / "runs"
         directory = top / (name or f"{seed}/{mode}")
@@ -107,7 +109,10 @@ def write_run(tmp_path: pathlib.Path) -> Write:
             (directory / "mask_updates.jsonl").write_text(jsonl(updates))
         if finished:
             result = {
-                "test_accuracy": accuracy,
+                "test_accuracy": accuracy if outcome != "diverged" else None,
+                "validation_accuracy": accuracy if outcome != "diverged" else None,
+                "outcome": outcome,
+                "left_plateau_at": left_plateau_at,
                 "test_loss": 0.3,
                 "steps": 100,
                 "sparsity": sparsity,

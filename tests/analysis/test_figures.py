@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis import propagation
-from analysis.figures import accuracy, landscape, masks, palette, similarity, spectra, style, training
+from analysis.figures import accuracy, landscape, masks, palette, plateau, similarity, spectra, style, training
 from analysis.figures import propagation as propagation_figures
 from analysis.records import methods
 from analysis.records.runs import load_runs
@@ -80,6 +80,31 @@ def test_mask_updates_have_a_panel_a_method(case):
 def test_loss_and_accuracy(case):
     figure = training.loss(case.metrics)
     assert [ax.get_ylabel() for ax in figure.axes] == ["training loss (nats)", "test accuracy"] * 2
+
+
+def test_runs_that_never_leave_the_plateau_are_censored_and_not_averaged(write_run):
+    for seed, left in enumerate([20, 40, None, 60, None]):
+        directory = write_run("scratch", seed, left_plateau_at=left, outcome="trained" if left else "at_chance")
+    write_run("rigl_plus", 0, outcome="diverged", left_plateau_at=5)
+    write_run("rigl_plus", 1, finished=False)
+    case = case_of(directory)
+    known = plateau.select(case.runs)
+    assert list(known["run"]) == ["0/rigl_plus", "0/scratch", "1/scratch", "2/scratch", "3/scratch", "4/scratch"]
+    # The runs that never left were followed until step 10, and so are not at risk later: 3 left of 3.
+    own = known[known["label"] == "Scratch"]
+    assert list(own["until"]) == [20, 40, 10, 60, 10]
+    assert plateau.estimate(own) == ([0, 10, 20, 40, 60], [1, 1, pytest.approx(2 / 3), pytest.approx(1 / 3), 0])
+    longer = own.assign(until=[20.0, 40.0, 100.0, 60.0, 50.0])
+    x, y = plateau.estimate(longer)
+    assert x == [0, 20, 40, 50, 60, 100]
+    assert y == pytest.approx([1, 4 / 5, 3 / 5, 3 / 5, 3 / 10, 3 / 10])
+    strip, curves = plateau.plateau(case.runs).axes
+    crosses = [line for line in strip.get_lines() if line.get_marker() == "x"]
+    assert [line.get_xdata().tolist() for line in crosses] == [[10, 10]]
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["Scratch", "RigL+"]
+    assert len(curves.get_lines()) == 2
+    with pytest.raises(style.NoData, match="No run has ended"):
+        plateau.plateau(case.runs[case.runs["state"] == "unfinished"])
 
 
 def test_accuracy_against_sparsity_and_flops(case):

@@ -28,7 +28,9 @@ class TrainingSettings(Settings, name="training"):
       label_smoothing: share of the training target spread evenly over all classes (fraction); 0.1 for ImageNet in the
         RigL paper. Reported losses are without it.
       gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
-      keep_checkpoints: checkpoints that are kept, beside the first (count); None keeps all.
+      keep_checkpoints: checkpoints that are kept, beside the first and the best (count); None keeps all.
+      keep_best: whether the log step with the highest validation accuracy, of equal ones that with the lowest loss,
+        becomes a checkpoint that is kept: `best_validation_step` of result.json, and `ckpt-best` on command lines.
       save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra. None
         does so, as rigl_tf2, where masks are updated by one of its gin files: these switch pruning off by
         pruning.mode='constant' with pruning.final_sparsity=0.
@@ -59,6 +61,7 @@ class TrainingSettings(Settings, name="training"):
     label_smoothing: Share = 0.0
     gradient_regularization: NonNegative = 0.0
     keep_checkpoints: Count | None = 25
+    keep_best: bool = False
     save_update_pairs: bool | None = None
     log_mask_images: bool = False
     log_mask_symmetry: bool = False

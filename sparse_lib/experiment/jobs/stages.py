@@ -168,8 +168,7 @@ class Job:
                 time.sleep(self._executor.poll_seconds)
                 self._collect(progress)
                 watch()
-                counted = f"{len(self._finished)} of {len(self._stages) - len(self._dropped)} stages done"
-                note = ", ".join([counted, *self._running])
+                note = ", ".join([f"{self._count_done()} done", *self._running])
                 progress.update(min(self._sum_work_done(), max(work, self._sum_work())), note)
         finally:
             self._executor.leave(list(self._running.values()))
@@ -199,6 +198,10 @@ class Job:
                 progress.close()
                 raise RunError(self._describe_failure(stage, code))
             self._finished.add(name)
+            progress.say(f"{self._title}: {name} is done, {self._count_done()}")
+
+    def _count_done(self) -> str:
+        return f"{len(self._finished)} of {len(self._stages) - len(self._dropped)} stages"
 
     def _is_up_to_date(self, stage: Stage) -> bool:
         """Returns whether a stage finished later than all that it waits for."""

@@ -49,6 +49,12 @@ class MaskLogs:
             scalars[f"zeroed_neurons{suffix}"] = count.zeroed
         return scalars
 
+    def active_weights(self) -> dict[str, np.ndarray]:
+        """Returns the active weights of every kernel that has any, by name."""
+        named = zip(self._masks.names, self._masks.kernels, self._masks.values(), strict=True)
+        values = {f"active_weights/{name}": kernel.numpy()[mask.numpy()] for name, kernel, mask in named}
+        return {name: array for name, array in values.items() if array.size}
+
     def images(self) -> dict[str, np.ndarray]:
         """Draws every mask, an active weight in white, and the connections of the input pixels.
 

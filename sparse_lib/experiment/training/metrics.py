@@ -17,6 +17,7 @@ from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels per forward pass (count): 5,000 images of MNIST, the fastest size on two cores, and 26 of ImageNet.
 PIXELS_AT_ONCE = 4_000_000
+SPLITS = ("train", "validation", "test")
 
 
 def select_held_out(dataset: Dataset) -> Split:
@@ -245,9 +246,10 @@ class Measurements:
         }
 
     def final_losses(self) -> dict[str, float]:
-        """Loss (nats) and accuracy (fraction) of train and test at the end of a run."""
+        """Loss (nats) and accuracy (fraction) of train, validation and test at the end; NaN for an empty split."""
         values: dict[str, float] = {}
-        for name in ("train", "test"):
-            loss, right = self._evaluator.evaluate(self._dataset.reported[name])
+        for name in SPLITS:
+            split = self._dataset.reported[name]
+            loss, right = self._evaluator.evaluate(split) if len(split) else (math.nan, math.nan)
             values |= {f"{name}_loss": loss, f"{name}_accuracy": right}
         return values

@@ -67,7 +67,9 @@ def test_a_study(write_run, tmp_path):
                 wrong=[seed, place],
             )
             save(directory, seed)
-    write_run("scratch", 3, finished=False)
+    write_run("scratch", 2, finished=False)
+    write_run("scratch", 3, accuracy=0.25, outcome="at_chance", left_plateau_at=None)
+    write_run("rigl_plus", 3, outcome="diverged", left_plateau_at=None)
     out = tmp_path / "report"
     assert __main__.main([f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0
     outline = outline_of(out)
@@ -77,6 +79,8 @@ def test_a_study(write_run, tmp_path):
         "Lottery tickets",
         "t-interval",
         "Some runs are not finished",
+        "Scratch: 1 of 3 at chance (3/scratch).",
+        "RigL+: 1 of 3 diverged (3/rigl_plus).",
     ):
         assert words in outline.text
     # Results and one figure come first, then the claims.
@@ -91,7 +95,16 @@ def test_a_study(write_run, tmp_path):
     assert set(written["cases"][0]["claims"].values()) <= {"supported", "not supported", "undecided", "not enough data"}
     assert written["origin"]["Seeds"] == "0, 1, 2, 3"
     figures = {path.name for path in (out / "figures" / "mlp-on-digits-90").iterdir()}
-    names = ("gradient_norm", "mask_updates", "loss", "disagreement", "embedding", "layer_sparsity", "mask_evolution")
+    names = (
+        "gradient_norm",
+        "mask_updates",
+        "loss",
+        "plateau",
+        "disagreement",
+        "embedding",
+        "layer_sparsity",
+        "mask_evolution",
+    )
     assert figures == {f"{name}.svg" for name in names}
     data = {path.name for path in (out / "data" / "mlp-on-digits-90").iterdir()}
     assert {"claims.csv", "similarity.csv", "distances.csv", "metrics.csv", "results.csv", "mask_overlap.csv"} <= data
