@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import palette, style
 from analysis.records import methods
-from analysis.records.runs import EARLY
+from sparse_lib.experiment.jobs.early_gradient import EARLY
 
 _PANELS_IN_A_ROW = 3
 

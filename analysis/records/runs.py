@@ -21,8 +21,6 @@ from sparse_lib.experiment.training.outcome import DIVERGED
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
-# Early training (fraction of its steps).
-EARLY = 0.1
 _OF_RESULT = ("outcome", "left_plateau_at")
 _RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", *_OF_RESULT, "path")
 _FINISHED, _UNFINISHED, _EMPTY, _DIVERGED = "finished", "unfinished", "empty", "diverged"
