@@ -81,6 +81,15 @@ def is_method(source: Any) -> bool:
     )
 
 
+def ranks_globally(source: Any) -> bool:
+    """Whether a method ranks the weights of all kernels together unless it is told otherwise.
+
+    Args:
+      source: of a user.
+    """
+    return isinstance(source, str) and source in oneshot.METHODS and oneshot.METHODS[source].scope == GLOBAL
+
+
 def select(
     method: str,
     model: keras.Model,
@@ -113,7 +122,10 @@ def select(
         return [tf.constant(value) for value in values]
     if data is None and oneshot.METHODS[method].needs_data:
         raise InputError(f"masks={method!r} scores weights on examples: give data=(x, y), or a dataset of batches.")
-    scope: Literal["global", "layer"] = "global" if budget.distribution == GLOBAL else "layer"
+    default = oneshot.METHODS[method].scope
+    scope: Literal["global", "layer", "output"] = "layer" if default == "global" else default
+    if budget.distribution == GLOBAL:
+        scope = "global"
     fixed = budget.sparsities(shapes)
     chosen = oneshot.METHODS[method](sparsity=budget.sparsity, scope=scope, layer_sparsities=fixed)
     return chosen.masks(Objective(model, loss), kernels, data, structures=structures, seed=seed)

@@ -43,7 +43,7 @@ ANALYSIS = (
     "records",
     "similarity figures",
     "claims propagation",
-    "flops report study tickets",
+    "flops report runs study tickets",
 )
 # The parts of the house, each with its prefix; a part may import whole parts before it.
 PARTS = {

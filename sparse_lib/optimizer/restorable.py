@@ -126,6 +126,23 @@ class RestorableOptimizer(DelegatingOptimizer):
         for i, variable in enumerate(saved):
             variable.assign(store[str(i)])
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the configuration of the inner optimizer; masks and updater belong to a live model."""
+        return {"inner": keras.optimizers.serialize(self.inner), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RestorableOptimizer":
+        """Refuses to load, since masks belong to a live model.
+
+        Raises:
+          ValueError: always, with the way to load the model.
+        """
+        raise InputError(
+            "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
+            "masks on it with sparse_lib.sparsify(model, masks=path), from the same file, one of masks.save or masks "
+            "at hand, and compile with a new SparseOptimizer."
+        )
+
     def _explain_difference(self, stored: int, own: int) -> str:
         if not self.built:
             return (

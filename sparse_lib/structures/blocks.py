@@ -34,7 +34,7 @@ class _Tiled(Structure):
 
     def _tiles(self, kernel: tf.Tensor, padding: float = 0) -> tf.Tensor:
         """The kernel as [tile rows, tile height, tile columns, tile width], filled up at its edges."""
-        matrix, (high, wide) = self._matrix(kernel), self._sides(kernel.shape)
+        matrix, (high, wide) = self.to_matrix(kernel), self._sides(kernel.shape)
         rows, columns = self._counts(kernel.shape)
         beyond = [[0, rows * high - matrix.shape[0]], [0, columns * wide - matrix.shape[1]]]
         padded = tf.pad(matrix, beyond, constant_values=padding)
@@ -55,7 +55,7 @@ class _Tiled(Structure):
         (inputs, outputs), (high, wide) = self._matrix_shape(shape), self._sides(shape)
         rows, columns = self._counts(shape)
         tiles = tf.broadcast_to(marks[:, None, :, None], [rows, high, columns, wide])
-        return self._kernel(tf.reshape(tiles, [rows * high, columns * wide])[:inputs, :outputs], shape)
+        return self.from_matrix(tf.reshape(tiles, [rows * high, columns * wide])[:inputs, :outputs], shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_a_custom_sparsity_of_no_layer_is_told():
         built(masks={"sparsity": 0.9, "custom": {"conv9": 0.5}})
 
 
-@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "magnitude", "random"])
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "wanda", "magnitude", "random"])
 def test_one_shot_pruning_keeps_the_share(method):
     made = built(training={"oneshot_prune_fraction": 0.8}, oneshot={"method": method})
     masks = masks_of(made)
@@ -278,6 +278,10 @@ def test_each_method_takes_its_own_settings():
     granet = {"update_alg": "granet", "last_update_step": 9, "update_freq": 3}
     made = updater_of(mask_updater=granet, pruning=pruning)
     assert isinstance(made, GraNet) and float(made.sparsity(9)) == pytest.approx(0.8)
+    once = {"mode": "constant", "final_sparsity": 0.9}
+    made = updater_of(mask_updater={**granet, "update_alg": "acdc"}, pruning={**once, "scope": "global"})
+    assert (float(made.sparsity(9)), made.scope, made.end_step) == (pytest.approx(0.9), "global", 9)
+    assert updater_of(mask_updater={"update_alg": "chts(exponents=(1.0, 9.0))"}).exponent(24) == 9.0
     assert updater_of(mask_updater={"update_alg": "snfs", "redistribute": False}).redistribute is False
     assert updater_of(mask_updater={"update_alg": "rigl", "replaces_step": False}).replaces_step is False
     once = updater_of(pruning={"mode": "constant", "final_sparsity": 0.9, "begin_step": 6})
@@ -305,6 +309,12 @@ def test_held_out_growth_is_the_gradient_of_its_batch():
         np.testing.assert_allclose(product, products[place], rtol=1e-3, atol=1e-6)
 
 
+ACDC = {
+    "pruning": {"mode": "constant"},
+    "mask_updater": {"update_alg": "acdc", "begin_step": 2, "update_freq": 2, "last_update_step": 8},
+}
+
+
 @pytest.mark.parametrize(
     ("settings", "total_steps", "sentence"),
     [
@@ -322,6 +332,8 @@ def test_held_out_growth_is_the_gradient_of_its_batch():
             r"0\.7875, not 0\.8: .* 5,",
         ),
         ({"pruning": {"mode": "constant", "begin_step": 2}}, 2, "at step 2, comes"),
+        (ACDC, 9, ""),
+        (ACDC, 8, "all weights active: .* at step 6, decompressed"),
         ({}, 20, ""),
     ],
 )

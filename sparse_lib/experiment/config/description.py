@@ -1,45 +1,19 @@
 """What a run trains: its method, its setting and the sparsity that it aims at, for its run.json."""
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from sparse_lib import oneshot, updaters
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
+from sparse_lib.experiment.storage.description import Description
 
 # Masks that stay, masks that only shrink; the others move.
 DENSE = ("dense", "small_dense")
 PRUNING = ("prune", "prune_global", "prune_once")
 TICKETS = ("lottery", "lottery_rewind", "prune_restart")
-STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "magnitude", "random")
+STATIC = (*TICKETS, "scratch", "scratch_shuffled", "static", "snip", "grasp", "synflow", "wanda", "magnitude", "random")
 
 _INITS = {"unit_scaled": "plus", "layer_scaled": "liu"}
-
-
-class Description(NamedTuple):
-    """Identity of a run among others.
-
-    Attributes:
-      method: name with suffixes, parts joined by dots, such as `rigl.plus.erk`.
-      label: of the method without its suffixes where an updater moves the masks, such as `RigL`; else empty.
-      setting: network and data; only runs of one setting are compared.
-      network: gin name of the network.
-      data: name of the data set.
-      target_sparsity: that the configuration aims at, or that of the network which a small dense one is as large as
-        (fraction); NaN where the masks are those of another run.
-      mask_source: path of the run or checkpoint whose masks the run takes; empty if none.
-      seed: of the order of the data, which is that of the run unless training.data_seed is set.
-      total_steps: length of the run (step).
-    """
-
-    method: str
-    label: str
-    setting: str
-    network: str
-    data: str
-    target_sparsity: float
-    mask_source: str
-    seed: int
-    total_steps: int
 
 
 def describe(experiment: Any, data: str) -> Description:

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from analysis.figures import palette
-from analysis.records import gin_text, methods
+from analysis.records import methods
 from sparse_lib import updaters
+from sparse_lib.experiment.storage import gin_text
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 from sparse_lib.oneshot import METHODS
 

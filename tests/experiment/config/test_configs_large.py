@@ -24,11 +24,14 @@ NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.gin") if 
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.gin"))
 FROM_PRUNING = ("lottery", "prune_restart", "rigl_from_prune", "scratch", "scratch_plus", "scratch_shuffled")
 FROM_PRUNING += ("set_from_prune",)
-ONE_SHOT = ("snip", "grasp", "synflow", "oneshot_magnitude", "oneshot_random")
-FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", *ONE_SHOT)
+ONE_SHOT = ("snip", "grasp", "synflow", "wanda", "oneshot_magnitude", "oneshot_random")
+FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", "acdc", *ONE_SHOT)
 FROM_RANDOM = tuple(method for method in METHODS if method not in (*FROM_PRUNING, *FROM_DENSE))
 PUBLISHED = ("dense", "lottery", "prune", "rigl", "scratch", "set", "small_dense", "snfs", "snip", "static")
 UPDATERS = {
+    "acdc": updaters.ACDC,
+    "cht": updaters.CHT,
+    "chts": updaters.CHTs,
     "dnw": updaters.DNW,
     "granet": updaters.GraNet,
     "mest": updaters.MEST,
@@ -147,6 +150,13 @@ def test_protocols_that_are_read_last():
         assert (updater.replaces_step, updater.growth_gradient) == (False, "held_out")
         assert (oneshot.scope, oneshot.count_examples(1000)) == ("layer", 5000)
         assert (training.save_update_pairs, training.keep_checkpoints) == (True, None)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "rigl.gin"), str(CONFIGS / "protocols" / "supar.gin")], ["BASE_DENSITY = 0.1"])
+    network, optimizer = gin_names.network(), gin_names.optimizer()
+    assert (network.weight_init_method, optimizer.supar_base_density) == ("layer_scaled", 0.1)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "static.gin"), str(CONFIGS / "protocols" / "sign_in.gin")], ["RESET_FREQ = 7"])
+    assert gin_names.optimizer().build(0.1).get_config()["reset_every"] == 7
 
 
 def test_published_settings_of_methods():
