@@ -19,7 +19,7 @@ from analysis.tickets import graph, landscape, levels
 from analysis.tickets.branches import BRANCHES
 from analysis.tickets.plan import LEARNING_RATE, Plan, read_steps
 from sparse_lib.experiment.command_line import cli
-from sparse_lib.experiment.jobs import protocol
+from sparse_lib.experiment.jobs import places, protocol
 from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.jobs.stages import Job
 from sparse_lib.experiment.runtime.errors import RunError
@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=0, help="parallel processes; one per core if not given")
     add("--runs_in_process", "runs of one process, which shares its start among them", type=int)
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
+    places.add_arguments(parser)
     return parser
 
 
@@ -120,18 +121,19 @@ def _parse_kinds(text: str) -> tuple[str, ...]:
     return words
 
 
-def run_study(plan: Plan, jobs: int = 0) -> None:
+def run_study(plan: Plan, jobs: int = 0, place: places.Place = places.LOCAL) -> None:
     """Runs the unfinished runs of a study.
 
     Args:
       plan: size of the study.
       jobs: parallel processes; 0 means one per core (count).
+      place: where the stages run.
 
     Raises:
       RunError: if a run fails, or the directory holds a study of other settings.
     """
     protocol.require_checkout("A study of tickets")
-    Job("tickets", graph.make_stages(plan), plan.out / "logs", jobs=jobs, cwd=ROOT).run()
+    Job("tickets", graph.make_stages(plan), plan.out / "logs", jobs=jobs, cwd=ROOT, place=place).run()
     sys.stdout.write(write_results(plan))
 
 
@@ -181,7 +183,8 @@ def main(words: Sequence[str] | None = None) -> int:
             for command in (*(run.command for run in runs), *(stage.command for stage in analyses)):
                 sys.stdout.write(f"python {shlex.join(command)}\n")
             return 0
-        return protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs))
+        place = places.make_place(vars(arguments))
+        return protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs, place))
     except RunError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

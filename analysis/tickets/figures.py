@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ _LOOKS = {
 }
 _LAYER_COLOURS = (palette.BLUE, palette.GREEN, palette.ORANGE, palette.RED, palette.PINK, palette.VIOLET, palette.BROWN)
 _LANDSCAPE = {BARRIERS: "from the level before", INSTABILITY: "two orders of the data"}
+_TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
 _FEW_LAYERS = len(_LAYER_COLOURS)
 
 
@@ -43,7 +45,8 @@ def accuracy(tables: Tables) -> Figure:
       tables: of the study.
 
     Returns:
-      Two panels; lines are means over seeds, bands their range, the grey line is the dense network.
+      Two panels; lines are means over seeds, bands their range, the grey line is the dense network. What lies far below
+      the tickets leaves the panels.
 
     Raises:
       NoData: if no run is finished.
@@ -56,6 +59,10 @@ def accuracy(tables: Tables) -> Figure:
         _draw_branches(ax, rows, column, drawn)
         ax.axhline(rows.loc[rows["level"] == 0, column].mean(), color=palette.GREY, linewidth=1.0)
         ax.set_title(title)
+    tickets = rows.loc[rows["branch"] == TICKET, list(columns)].to_numpy(float)
+    low, high = np.nanmin(tickets), np.nanmax(rows[list(columns)].to_numpy(float))
+    # A branch that stays at chance would make the other lines flat.
+    axes[0, 0].set_ylim(max(0.0, low - max(high - low, 0.01)), min(1.0, high + 0.1 * (high - low) + 0.001))
     style.set_percent_axis(axes[0, 0].yaxis, "test accuracy")
     palette.add_legend(figure, drawn, kind="both", ncols=3)
     return figure
@@ -267,10 +274,14 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, look: Look, column: str = "density_
 
 def _set_weights_axis(ax: Axes) -> None:
     style.set_log_axis(ax.xaxis, "weights remaining (%)")
+    low, high = sorted(ax.get_xlim())
+    ax.set_xticks([tick for tick in _TICKS if low <= tick <= high])
+    ax.minorticks_off()
     if not ax.xaxis_inverted():
         ax.invert_xaxis()
 
 
 def _look_of_layer(place: int, count: int) -> Look:
     chosen = _LAYER_COLOURS[place if count <= _FEW_LAYERS else place * _FEW_LAYERS // count]
-    return Look(chosen, "o", "-", chosen)
+    # Layers of one density, which per-layer pruning makes, lie on one line.
+    return Look(chosen, "o", ("-", _DASHED, (0, (1.2, 1.2)))[place % 3], chosen)

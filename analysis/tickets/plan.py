@@ -5,10 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from analysis.records import gin_text
 from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage import files, gin_text
 
 LEARNING_RATE = "lr"
 _INCLUDE = re.compile(r"^\s*include\s+['\"](.+)['\"]", re.MULTILINE)

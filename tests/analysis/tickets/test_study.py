@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.tickets import __main__ as command
@@ -28,7 +29,11 @@ def values(directory):
 @pytest.mark.slow
 def test_killed_and_resumed_in_one_process_or_in_several(tmp_path):
     words = [*SIZE, *BRANCHES]
-    assert command.main([f"--out={tmp_path / 'whole'}", "--runs_in_process=1", *words]) == 0
+    whole = [f"--out={tmp_path / 'whole'}", "--runs_in_process=1", *words]
+    assert command.main([*whole, "--landscape=barriers,instability"]) == 0
+    rows = pd.read_csv(tmp_path / "whole" / "landscape.csv").groupby("kind")["level"].unique()
+    assert rows["barriers"].tolist() == [1, 2] and rows["instability"].tolist() == [2]
+    assert (tmp_path / "whole" / "figures" / "barriers.svg").exists()
     killed = [f"--out={tmp_path / 'killed'}", "--runs_in_process=5", *words]
     process = subprocess.Popen([sys.executable, "-m", "analysis.tickets", *killed], cwd=ROOT, start_new_session=True)
     while not (tmp_path / "killed" / "seed_1" / "level_01" / "metrics.jsonl").exists():
