@@ -24,9 +24,10 @@ export PIP_ROOT_USER_ACTION := ignore
 
 # What needs no training run and few compiled functions.
 QUICK := \
-  tests/analysis/claims tests/analysis/records/test_gin_text.py tests/analysis/records/test_methods.py \
+  tests/analysis/claims tests/analysis/records/test_methods.py \
   tests/analysis/report/test_page.py tests/counting tests/test_batches.py tests/experiment/data/test_data.py \
   tests/experiment/runtime tests/experiment/storage/test_checkpoints.py tests/experiment/storage/test_files.py \
+  tests/experiment/storage/test_gin_text.py \
   tests/experiment/storage/test_run_directory.py tests/landscape/test_barrier.py tests/landscape/test_directions.py \
   tests/landscape/test_paths.py tests/landscape/test_plane.py tests/landscape/test_surface.py \
   tests/test_architecture.py tests/test_distributions.py tests/test_masks.py tests/test_schedules.py \
@@ -41,7 +42,7 @@ MAKEFLAGS += --no-print-directory
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs or "cuda bench"; PYTHON=...)
+setup: $(READY) $(BUILT) ## make .venv/ from the lock file (EXTRAS=cuda, tpu, bench, docs, tracking or "cuda bench"; PYTHON=...)
 	@echo "setup: $(VENV)/ is ready ($(EXTRAS))"
 
 quick: $(READY) $(BUILT) ## run the tests of the core's arithmetic and of what reads and writes files: about a minute

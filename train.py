@@ -10,11 +10,15 @@ import pathlib
 
 from absl import flags
 
-from sparse_lib.experiment.command_line import cli
+from sparse_lib.experiment.command_line import cli, help_text
 from sparse_lib.experiment.command_line.options import Options
 
 cli.define_common_flags()
 cli.define_overwrite_flag()
+flags.DEFINE_bool("dry_run", False, "Print configuration, network, masks, cost and place of the run; start nothing.")
+flags.DEFINE_integer(
+    "extend", None, "Go on with the run of --logdir, finished or not, up to this step; takes its configuration.", 1
+)
 flags.DEFINE_string("ckpt", "", "Checkpoint for --mode=eval; the last one of --logdir if not given.")
 flags.DEFINE_bool("use_batch_statistics", False, "Evaluate with batch norm by the statistics of each batch.")
 
@@ -36,9 +40,10 @@ def main() -> None:
     elif flags.FLAGS.mode == "hessian":
         commands.hessian(options, directory)
     else:
-        commands.train(options, directory, overwrite=flags.FLAGS.overwrite)
+        work = commands.plan_training if flags.FLAGS.dry_run else commands.train
+        work(options, directory, overwrite=flags.FLAGS.overwrite, extend=flags.FLAGS.extend)
 
 
 if __name__ == "__main__":
     define_mode()
-    cli.run(main)
+    cli.run(main, help_text.list_gin_files)

@@ -8,19 +8,16 @@ finished stage is not repeated, and an interrupted one resumes.
 
 import argparse
 import functools
-import logging
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from absl import logging as absl_logging
-
-from sparse_lib.experiment.jobs import protocol
+from sparse_lib.experiment.jobs import places, protocol
 from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.jobs.stages import Job, Stage
-from sparse_lib.experiment.runtime.errors import RunError
+from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import files
 
 # Length of the published runs, on whose scale the published pruning schedule is given (step).
@@ -204,29 +201,25 @@ def _make_path(plan: Plan, network: str, method: str, seed: int, end: str) -> St
             f"{NETWORKS[network].configs}/interpolate.gin",
             flags=(f"--ckpt_start={start}", f"--ckpt_end={plan.out / pruned}"),
         ),
-        functools.partial(_is_complete, out / files.INTERPOLATION_SUMMARY),
+        functools.partial(protocol.is_interpolated, out / files.INTERPOLATION_SUMMARY),
         (run, pruned),
         _PATH_SECONDS,
     )
 
 
-def _is_complete(summary: pathlib.Path) -> bool:
-    """Returns whether an interpolation, which writes its summary first, is complete."""
-    return summary.exists() and files.read_json(summary, "delete it to compute it again").get("complete") is True
-
-
-def run_study(plan: Plan, jobs: int = 0) -> None:
+def run_study(plan: Plan, jobs: int = 0, place: places.Place = places.LOCAL) -> None:
     """Runs the unfinished stages of a study.
 
     Args:
       plan: size of the study.
       jobs: parallel processes; 0 means one per core (count).
+      place: where the stages run.
 
     Raises:
       RunError: if a stage fails, or the directory holds a study of other settings.
     """
     protocol.require_checkout("A study")
-    Job("study", make_stages(plan), plan.out / "logs", jobs=jobs, cwd=ROOT).run()
+    Job("study", make_stages(plan), plan.out / "logs", jobs=jobs, cwd=ROOT, place=place).run()
 
 
 def _parse_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -239,11 +232,16 @@ def _parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--network", choices=NETWORKS, action="append", help="lenet5 if not given; may be repeated")
     parser.add_argument("--jobs", type=int, default=0, help="parallel processes; one per core if not given")
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
+    places.add_arguments(parser)
     arguments = parser.parse_args(words)
     for name, least in (("seeds", 1), ("steps", 40), ("jobs", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"--{name}={value} must be at least {least}")
+    try:
+        arguments.place = places.make_place(vars(arguments))
+    except SettingError as error:
+        parser.error(str(error))
     return arguments
 
 
@@ -269,10 +267,9 @@ def main(words: Sequence[str] | None = None) -> int:
         for stage in make_stages(plan):
             sys.stdout.write(f"python {shlex.join(stage.command)}\n")
         return 0
-    absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(logging.INFO)
+    protocol.start_logging()
     try:
-        status = protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs))
+        status = protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs, arguments.place))
     except RunError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -14,12 +14,12 @@ _EXPORTS = {
     "masks": "Masks",
     "objective": "Objective",
     "oneshot": "OneShot",
-    "optimizer": "EarlyStopping Growth SparseOptimizer",
+    "optimizer": "EarlyStopping Growth SignIn SparseOptimizer SuPar",
     "rewinding": "Snapshot rewind",
     "schedules": "PolynomialSparsity UpdateSchedule",
     "stripping": "strip",
     "structures": "Block Channel ConstantFanIn NM Structure",
-    "updaters": "DNW GraNet MEST Prune RigL RigLInverted SET SNFS SRigL Static TopKAST Updater",
+    "updaters": "ACDC CHT CHTs DNW GraNet MEST Prune RigL RigLInverted SET SNFS SRigL Static TopKAST Updater",
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from sparse_lib.oneshot import OneShot as OneShot
     from sparse_lib.optimizer import EarlyStopping as EarlyStopping
     from sparse_lib.optimizer import Growth as Growth
+    from sparse_lib.optimizer import SignIn as SignIn
     from sparse_lib.optimizer import SparseOptimizer as SparseOptimizer
+    from sparse_lib.optimizer import SuPar as SuPar
     from sparse_lib.rewinding import Snapshot as Snapshot
     from sparse_lib.rewinding import rewind as rewind
     from sparse_lib.schedules import PolynomialSparsity as PolynomialSparsity
@@ -50,10 +52,13 @@ if TYPE_CHECKING:
     from sparse_lib.structures import Channel as Channel
     from sparse_lib.structures import ConstantFanIn as ConstantFanIn
     from sparse_lib.structures import Structure as Structure
+    from sparse_lib.updaters import ACDC as ACDC
+    from sparse_lib.updaters import CHT as CHT
     from sparse_lib.updaters import DNW as DNW
     from sparse_lib.updaters import MEST as MEST
     from sparse_lib.updaters import SET as SET
     from sparse_lib.updaters import SNFS as SNFS
+    from sparse_lib.updaters import CHTs as CHTs
     from sparse_lib.updaters import GraNet as GraNet
     from sparse_lib.updaters import Prune as Prune
     from sparse_lib.updaters import RigL as RigL

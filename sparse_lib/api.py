@@ -54,7 +54,7 @@ _PLAIN = (
     "Nothing keeps {} sparse under this optimizer, which moves the zeros: wrap it, SparseOptimizer(optimizer, masks)."
 )
 
-MaskSource: TypeAlias = Literal["random", "magnitude", "snip", "grasp", "synflow"] | str | os.PathLike[str] | Masks
+MaskSource: TypeAlias = mask_sources.Method | str | os.PathLike[str] | Masks
 
 
 def sparsify(
@@ -84,14 +84,14 @@ def sparsify(
         of kernels or layers, where the last match wins and kernels without a match get no mask.
       distribution: of the sparsity over kernels: `erk` (RigL paper, section 3), `er`, `uniform`, `str`, or `global`, a
         ranking of the weights of all kernels together. None means `erk` for random masks and `global` for scores, as
-        in the papers of these; always uniform where the structure fixes the sparsity.
+        in the papers of these, but `uniform` for `wanda`; always uniform where the structure fixes the sparsity.
       masks: which weights are active. `random` suits a new model. `magnitude` keeps the largest weights, for a trained
-        one. `snip`, `grasp` and `synflow` score the weights of a new model, see `sparse_lib.oneshot`. A path is a file
-        from `Masks.save` or a checkpoint (`runs/prune`, `runs/prune/ckpt-500`, `model.weights.h5`); `Masks` are those
-        of a model of the same architecture. None means `random`, with a warning if the model looks trained.
-      data: examples for `snip` and `grasp`: a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or other batches.
-      loss: for these, a Keras loss or a function (y_true, outputs) -> one loss per example; None means cross-entropy of
-        integer labels and logits.
+        one, `wanda` the largest products with the inputs. `snip`, `grasp` and `synflow` score the weights of a new
+        model, see `sparse_lib.oneshot`. A path is a file from `Masks.save` or a checkpoint (`runs/prune/ckpt-500`,
+        `runs/prune`, `model.weights.h5`); `Masks` are those of a model of the same architecture. None means `random`,
+        with a warning if the model looks trained.
+      data: examples for `snip`, `grasp` and `wanda`: arrays (x, y), a `tf.data.Dataset` of batches, or other batches.
+      loss: for these, a Keras loss or (y_true, outputs) -> losses; None means cross-entropy of labels and logits.
       keep: earlier masks of this model. Their kernels keep their masks, and all else is about kernels that are not
         among them, such as those of a layer that was frozen until now. Kernels that do not train now are left out.
       structure: constraint on the masks, such as `NM(2, 4)`, `Block(4, 4)`, `Channel()` or `ConstantFanIn()`; each
@@ -218,7 +218,7 @@ def _default_distribution(distribution: str | None, masks: Any, structure: Struc
         return "uniform"
     if distribution is not None:
         return distribution
-    return "erk" if masks in (None, "random") else mask_sources.GLOBAL
+    return "erk" if masks in (None, "random") else mask_sources.distribution_of(masks)
 
 
 def _is_sparse_optimizer(optimizer: Any) -> bool:

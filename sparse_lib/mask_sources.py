@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from sparse_lib.objective import Objective
 from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
 GLOBAL = "global"
+Method: TypeAlias = Literal["random", "magnitude", "snip", "grasp", "synflow", "wanda"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,18 @@ def is_method(source: Any) -> bool:
     )
 
 
+def distribution_of(method: str) -> str:
+    """The distribution of the sparsity over kernels that the paper of a score has.
+
+    Args:
+      method: a name of `oneshot.METHODS`.
+
+    Returns:
+      `global`, or `uniform` where outputs are ranked by themselves.
+    """
+    return GLOBAL if oneshot.METHODS[method].scope == GLOBAL else "uniform"
+
+
 def select(
     method: str,
     model: keras.Model,
@@ -113,7 +126,10 @@ def select(
         return [tf.constant(value) for value in values]
     if data is None and oneshot.METHODS[method].needs_data:
         raise InputError(f"masks={method!r} scores weights on examples: give data=(x, y), or a dataset of batches.")
-    scope: Literal["global", "layer"] = "global" if budget.distribution == GLOBAL else "layer"
+    default = oneshot.METHODS[method].scope
+    scope: Literal["global", "layer", "output"] = "layer" if default == "global" else default
+    if budget.distribution == GLOBAL:
+        scope = "global"
     fixed = budget.sparsities(shapes)
     chosen = oneshot.METHODS[method](sparsity=budget.sparsity, scope=scope, layer_sparsities=fixed)
     return chosen.masks(Objective(model, loss), kernels, data, structures=structures, seed=seed)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from sparse_lib import schedules, updaters
 from sparse_lib.masks import Masks
-from sparse_lib.optimizer import Growth, SparseOptimizer
+from sparse_lib.optimizer import Growth, SignIn, SparseOptimizer
 from sparse_lib.structures import NM, UNSTRUCTURED, Block, Channel, ConstantFanIn, Structure
 from tests.replicas import two_replicas
 
@@ -39,6 +39,10 @@ UPDATERS = {
     "snfs_per_layer": updaters.SNFS(**EVERY_2, redistribute=False),
     "mest": updaters.MEST(**EVERY_2),
     "mest_soft": updaters.MEST(**EVERY_2, soft_bound=True),
+    "cht": updaters.CHT(**EVERY_2),
+    "chts": updaters.CHTs(**EVERY_2, removal="relative_importance"),
+    # Phases of two steps: pruned at 2 and 6, all active at 4.
+    "acdc": updaters.ACDC(sparsity=schedules.Constant(0.5), begin_step=2, end_step=6, frequency=2),
     "granet": updaters.GraNet(sparsity=CUBIC, begin_step=2, end_step=8, frequency=2),
     "topkast": updaters.TopKAST(),
     "dnw": updaters.DNW(),
@@ -48,7 +52,7 @@ UPDATERS = {
 STRUCTURES = (NM(2, 4), Block(2, 2), Channel(), ConstantFanIn())
 # These change how many weights a kernel has, which only blocks allow.
 NEED_FREEDOM = ("snfs", "mest_soft")
-GRADUAL = ("prune", "prune_global", "granet")
+GRADUAL = ("prune", "prune_global", "granet", "acdc")
 # These meet graphs in the fast tests: a step that a mask update replaces, state of the updater, a reserve.
 KINDS = ("rigl", "snfs", "topkast")
 # Those that do with replicas what no other does: draw, average, train a reserve.
@@ -60,8 +64,9 @@ INNER = {
     "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.9, clipnorm=1.0),
 }
+OURS = {"SignIn": functools.partial(SignIn, momentum=0.9, reset_every=3)}
 # Everything else that Keras has.
-FURTHER = {
+FURTHER = OURS | {
     name: getattr(keras.optimizers, name)
     for name in (
         "Adagrad",
@@ -139,6 +144,8 @@ def build(updater: str, inner: str, structure: Structure) -> tuple[keras.Model, 
     if structure.fixed_sparsity is not None and updater in GRADUAL:
         target = schedules.PolynomialSparsity(initial=0.0, final=structure.fixed_sparsity, begin=2, end=8)
         method, values = dataclasses.replace(method, sparsity=target), None
+    if updater == "acdc":
+        values = None
     if updater == "rigl_auto" and isinstance(structure, Channel):
         # The mean gradient of a channel is smaller than its largest.
         method = dataclasses.replace(method, coefficient=300.0)
@@ -174,6 +181,10 @@ def check_invariants(
         assert all(now <= then for now, then in zip(active, before, strict=True))
     elif updater in ("prune_global", "granet"):
         assert sum(active) <= sum(before)
+    elif updater == "acdc":
+        steps = int(optimizer.iterations.numpy())
+        is_decompressed = steps < 3 or 5 <= steps < 7
+        assert (active == start) == is_decompressed and sum(active) <= sum(start)
     elif updater == "snfs":
         assert sum(active) == sum(start)
     elif updater == "mest_soft":
@@ -303,14 +314,14 @@ def test_srigl_ablates():
 
 
 @pytest.mark.parametrize("inner", FURTHER)
-def test_every_optimizer_of_keras(inner):
+def test_every_further_optimizer(inner):
     history = train("rigl_random", inner, "eager", steps=6)
     assert np.any(history[0][0] != history[-1][0])
     assert np.any(history[0][2] != history[-1][2])
 
 
 def test_the_contract_has_every_optimizer_of_keras():
-    known = {type(make()).__name__ for make in INNER.values()} | set(FURTHER)
+    known = {type(make()).__name__ for make in INNER.values()} | set(FURTHER) - set(OURS)
     wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
     found = {name for name, value in vars(keras.optimizers).items() if inspect.isclass(value)}
     optimizers = {n for n in found if issubclass(getattr(keras.optimizers, n), keras.optimizers.Optimizer)}

@@ -29,7 +29,7 @@ def _pins(lock: Path) -> dict[str, str]:
 
 def test_locks_exist():
     assert {lock.stem for lock in LOCKS} == {source.stem for source in REQUIREMENTS.glob("*.in")}
-    assert {"cpu", "cuda", "tpu", "bench", "docs"} <= {lock.stem for lock in LOCKS}
+    assert {"cpu", "cuda", "tpu", "bench", "docs", "tracking"} <= {lock.stem for lock in LOCKS}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -46,6 +46,7 @@ def test_lock_holds_nothing_but_exact_versions(lock):
         ("cpu", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]),
         ("bench", PROJECT["optional-dependencies"]["bench"]),
         ("docs", PROJECT["optional-dependencies"]["docs"]),
+        ("tracking", PROJECT["optional-dependencies"]["tracking"]),
     ],
 )
 def test_lock_pins_what_the_project_asks_for(lock, wanted):

@@ -180,6 +180,14 @@ def test_blocks_are_ranked_over_all_kernels():
     assert sum(int(tf.math.count_nonzero(m)) for m in masks) == 5 * 4
 
 
+def test_maximum_of_a_truncated_block_is_over_its_own_weights():
+    # Negative scores: what a block at the edge is filled up with must not win.
+    scores = tf.constant([[-1.0, -5.0, -4.0], [-6.0, -2.0, -3.0]])
+    assert Block(2, 2, pooling="max").select(scores, 1).numpy().tolist() == [[True, True, False]] * 2
+    assert Block(2, 2).select(scores, 1).numpy().tolist() == [[True, True, False]] * 2
+    assert Block(1, 2, pooling="max").select(scores, 2).numpy().tolist() == [[True, True, False], [True, True, False]]
+
+
 def test_the_ranking_gives_a_constant_fan_in_its_number():
     # 30 of 48 weights: the ranking gives 9 to the first and 21 to the second, which is a fan-in of 2 and of 5.
     low, high = np.arange(24.0).reshape(6, 4), np.arange(24.0).reshape(6, 4) + 12
@@ -396,7 +404,7 @@ def test_never_all_neurons_are_ablated():
 # --- names, and what cannot be ---
 
 
-@pytest.mark.parametrize("structure", [*ALL, NM(1, 16), Block(1, 8)], ids=str)
+@pytest.mark.parametrize("structure", [*ALL, NM(1, 16), Block(1, 8), Block(2, 4, pooling="max")], ids=str)
 def test_names_are_read_back(structure):
     assert parse(str(structure)) == structure
 
@@ -418,6 +426,7 @@ CUBIC = schedules.PolynomialSparsity(initial=0.0, final=0.8, begin=2, end=8)
     [
         (lambda: NM(4, 4), r"0 < n < m; got 4:4, give for example NM\(2, 4\)"),
         (lambda: Block(0, 4), "sides of at least 1; got block:0x4"),
+        (lambda: Block(4, 4, pooling="min"), "pooled by 'mean' or 'max'; got 'min'"),
         (lambda: parse("2/4"), "Unknown structure '2/4': use N:M such as '2:4'"),
         (lambda: model_with(NM(2, 4), 0.9), "Structure 2:4 has a sparsity of 0.5, not 0.9"),
         (lambda: model_with(NM(2, 4), custom={"a": 0.75}), "2:4 sparsity leaves 0.5000 of the weights, not 0.2500"),

@@ -549,3 +549,109 @@ def test_number_as_drop_fraction_anneals_to_the_end():
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# --- growth by topology, and phases ---
+
+
+def test_cht_grows_the_end_of_a_path_of_three_links():
+    # 4, 3 and 2 form the path b - 0 - a - 1; .1 is dropped, and of all that is left only b - 1 has a score.
+    before = kernel([[1, 1, 0], [1, 0, 0], [0, 0, 1]], [[3, 2, 0], [4, 0, 0], [0, 0, 0.1]], np.ones((3, 3)))
+    for predictor in ("ch3_l3", "ch2_l3n"):
+        update = one(updaters.CHT(drop_fraction=schedules.Constant(0.25), predictor=predictor), before)
+        assert (bits(update.mask), bits(update.grown)) == ("110110000", "000010000")
+        assert update.weight.numpy().tolist() == [[3, 2, 0], [4, 0, 0], [0, 0, 0]]
+
+
+def test_cht_breaks_ties_at_random_and_reads_convolutions_as_places_and_channels():
+    # No two of these links share an input or an output: all scores are 0.
+    mask = np.eye(30, dtype=bool)
+    updater = updaters.CHT(drop_fraction=HALF)
+    masks = [
+        one(updater, kernel(mask, mask + 0.0), context=CONTEXT._replace(seed=seed)).mask.numpy() for seed in (0, 1)
+    ]
+    assert np.any(masks[0] != masks[1]) and all(np.ptp(np.argwhere(m & ~mask)[:, 0]) > 20 for m in masks)
+    # A kernel of 3 places, 1 channel and 3 filters is the graph of the test before.
+    flat = [[1, 1, 0], [1, 0, 0], [0, 0, 1]], [[3, 2, 0], [4, 0, 0], [0, 0, 0.1]]
+    convolution = kernel(*(np.reshape(part, (3, 1, 3)) for part in flat))
+    assert bits(one(updaters.CHT(drop_fraction=schedules.Constant(0.25)), convolution).mask) == "110110000"
+
+
+@pytest.mark.parametrize(("step", "exponent"), [(0, 1), (100, 3), (900, 3)])
+def test_chts_keeps_weights_in_proportion_to_their_importance(step, exponent):
+    # Few of 2,000 weights of 1 and as many of 2 are kept, in proportion to |w|^T: 1 to 2, then 1 to 8.
+    weights = np.zeros((80, 100))
+    weights[:40, ::2], weights[:40, 1::2] = -1, 2
+    chts = updaters.CHTs(drop_fraction=schedules.Constant(0.9), end_step=100, reinit_regrown=True)
+    assert float(chts.exponent(tf.constant(step))) == exponent
+    update = one(chts, kernel(weights != 0, weights), context=CONTEXT._replace(step=tf.constant(step, tf.int64)))
+    kept = np.abs(weights[(update.mask & ~update.grown).numpy()])
+    assert len(kept) == 400 and int(tf.math.count_nonzero(update.mask)) == 4000
+    assert np.mean(kept == 2) == pytest.approx(2**exponent / (1 + 2**exponent), abs=0.06)
+
+
+def test_chts_grows_links_without_a_path_last():
+    before = kernel([[1, 1, 0], [1, 0, 0], [0, 0, 1]], [[3, 2, 0], [4, 0, 0], [0, 0, 1e-12]])
+    for seed in range(5):
+        update = one(
+            updaters.CHTs(drop_fraction=schedules.Constant(0.25), end_step=9),
+            before,
+            context=CONTEXT._replace(seed=seed),
+        )
+        assert bits(update.mask) == "110110000"
+
+
+def test_relative_importance_is_the_share_of_the_input_and_of_the_output():
+    before = kernel([[1, 1], [1, 0]], [[1, -3], [2, 0]])
+    score = updaters.CHTs(end_step=9, removal="relative_importance").drop_score(before)
+    np.testing.assert_allclose(score, [[1 / 3 + 1 / 4, 3 / 3 + 3 / 4], [2 / 3 + 2 / 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("begin", "frequency", "end", "compressed"),
+    [
+        # ImageNet and CIFAR-10 of the paper's code, in epochs; the last dense phase of the former has two parts.
+        (10, 5, 85, [10, 20, 30, 40, 50, 60, 70, 85]),
+        (10, 20, 170, [10, 50, 90, 130, 170]),
+        (0, 2, 3, [2]),
+        (4, 3, 4, [4]),
+    ],
+)
+def test_phases_of_acdc(begin, frequency, end, compressed):
+    acdc = updaters.ACDC(sparsity=HALF, begin_step=begin, frequency=frequency, end_step=end)
+    steps = acdc.schedule.steps(0, 200)
+    assert [step for step in steps if acdc.is_compressed(step)] == compressed
+
+
+def test_acdc_prunes_over_all_kernels_and_restores_them_with_new_slots():
+    acdc = updaters.ACDC(sparsity=HALF, begin_step=4, frequency=2, end_step=8)
+    kernels = [kernel([1, 1, 1, 1], [5, 1, 6, 2]), kernel([1, 1, 1, 1], [3, 0.5, 1.5, 4])]
+    first = acdc.update(kernels, CONTEXT)
+    assert [bits(u.mask) for u in first] == ["1010", "1001"] and not any(np.any(u.grown) for u in first)
+    layers = dataclasses.replace(acdc, scope="layer").update([kernels[0]._replace(weight=kernels[1].weight)], CONTEXT)
+    assert bits(layers[0].mask) == "1001"
+    later = CONTEXT._replace(step=tf.constant(6, tf.int64))
+    kernels = [k._replace(mask=u.mask, weight=u.weight) for k, u in zip(kernels, first, strict=True)]
+    again = acdc.update(kernels, later)
+    assert [bits(u.mask) for u in again] == [bits(u.grown) for u in again] == ["1111"] * 2
+    assert again[0].weight.numpy().tolist() == [5, 0, 6, 0]
+    # Where all are active already, nothing starts anew.
+    full = kernels[0]._replace(mask=again[0].mask)
+    assert bits(one(acdc, full, context=later).grown) == "0000"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: updaters.CHT(end_step=9, predictor="ch4"), "predictor='ch4' is not known; use ch3_l3 or ch2_l3n"),
+        (lambda: updaters.CHT(end_step=9, redistribute=True), "CHT scores absent links alone: leave redistribute out"),
+        (lambda: updaters.CHTs(drop_fraction=HALF), "give end_step or annealing_end"),
+        (lambda: updaters.CHTs(end_step=9, removal="random"), "use magnitude or relative_importance"),
+        (lambda: updaters.CHTs(end_step=9, exponents=(1.0, 0.0)), "not two positive numbers"),
+        (lambda: updaters.ACDC(sparsity=HALF), "give the step at which it begins as end_step"),
+        (lambda: updaters.ACDC(sparsity=HALF, end_step=900, scope="all"), "scope='all' is not known"),
+    ],
+)
+def test_settings_of_topology_and_phases_that_are_none(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

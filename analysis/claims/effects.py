@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,8 @@ class Measured(NamedTuple):
     missing: str = ""
 
 
-Measure = Callable[[Evidence], Measured]
+# Takes the `Evidence` of a case, or the table of a study of tickets.
+Measure = Callable[[Any], Measured]
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "")
 
 

@@ -1,7 +1,6 @@
 """Methods of runs: names, labels as in the papers, and the order of the tables."""
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from typing import Any
 from sparse_lib import updaters
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.config import description
-from sparse_lib.experiment.config.description import Description
+from sparse_lib.experiment.config.iterative_pruning import IterativePruningSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import NetworkSettings
@@ -19,6 +18,7 @@ from sparse_lib.experiment.config.training import TrainingSettings
 from sparse_lib.experiment.networks import NETWORKS
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage.description import Description, read_description
 
 # Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
 DENSE, PRUNING, TICKETS, STATIC = description.DENSE, description.PRUNING, description.TICKETS, description.STATIC
@@ -39,6 +39,7 @@ BASES = {
     "snip": "SNIP",
     "grasp": "GraSP",
     "synflow": "SynFlow",
+    "wanda": "Wanda",
     "magnitude": "Magnitude at init",
     "random": "Random at init",
 }
@@ -47,6 +48,11 @@ SUFFIXES = {
     "plus": "+",
     "liu": " (Liu init)",
     "metainit": " (MetaInit)",
+    "constant_signs": " (signs, one magnitude)",
+    "random_signs": " (random signs)",
+    "flip_signs": " (signs flipped)",
+    "inverted": " (inverted masks)",
+    "shuffled": " (shuffled masks)",
     "ticket": " (ticket weights)",
     "erk": " (ERK)",
     "er": " (ER)",
@@ -56,11 +62,12 @@ SUFFIXES = {
     "snip": " (SNIP masks)",
     "grasp": " (GraSP masks)",
     "synflow": " (SynFlow masks)",
+    "wanda": " (Wanda masks)",
     "magnitude": " (magnitude masks)",
     "random": " (random masks)",
 }
 # Suffixes for the origin of the weights; the others are for that of the masks.
-OF_WEIGHTS = ("plus", "liu", "metainit", "ticket")
+OF_WEIGHTS = ("plus", "liu", "metainit", "ticket", "constant_signs", "random_signs", "flip_signs")
 
 
 def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -> Description:
@@ -83,28 +90,6 @@ def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -
         return _guess({})._replace(method="unknown", setting="unknown")
 
 
-def read_description(path: pathlib.Path) -> Description:
-    """Reads run.json.
-
-    Args:
-      path: of the file.
-
-    Returns:
-      Its content.
-
-    Raises:
-      RunError: if it cannot be read as a description.
-    """
-    stored = files.read_json(path, "the configuration describes the run", ["target_sparsity"])
-    with files.report_damage(path, "the configuration describes the run"):
-        files.require_numbers(stored, ["target_sparsity", "seed", "total_steps"])
-        described = Description(**stored | {"target_sparsity": _number(stored["target_sparsity"])})
-        texts = (described.method, described.label, described.setting, described.network, described.data)
-        if not all(isinstance(text, str) for text in (*texts, described.mask_source)):
-            raise ValueError("it is no description of a run")
-        return described
-
-
 def _guess(values: Mapping[str, Any]) -> Description:
     network = _settings(NetworkSettings, values)
     settings = SimpleNamespace(
@@ -113,6 +98,7 @@ def _guess(values: Mapping[str, Any]) -> Description:
         training=_settings(TrainingSettings, values),
         masks=_settings(MaskSettings, values),
         oneshot=_settings(OneShotSettings, values),
+        iterative_pruning=_settings(IterativePruningSettings, values),
         pruning=_settings(PruningSettings, values),
         mask_updater=_settings(UpdaterSettings, values),
         small_dense=_settings(SmallDenseSettings, values),
@@ -123,11 +109,6 @@ def _guess(values: Mapping[str, Any]) -> Description:
 def _settings(kind: Any, values: Mapping[str, Any]) -> Any:
     names = {name: f"{kind.config_name}.{name}" for name in kind.__dataclass_fields__}
     return kind(**{name: values[key] for name, key in names.items() if key in values})
-
-
-def _number(value: float | None) -> float:
-    # JSON has no NaN.
-    return math.nan if value is None else value
 
 
 def label(method: str, base_label: str = "") -> str:

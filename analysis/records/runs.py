@@ -4,50 +4,26 @@ import collections
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.records import gin_text, methods
+from analysis.records import methods
+from analysis.records.variants import makes_variant
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage import files, gin_text
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
+from sparse_lib.experiment.storage.run_directory import find_runs
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
 # Early training (fraction of its steps).
 EARLY = 0.1
 _RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
-# Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
-_NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
 _FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
-# Bindings that do not make a variant of a method: paths, logging and checkpoints.
-_NO_VARIANT = {
-    "data.cache_dir",
-    "data.data_dir",
-    "data.download",
-    "network.mask_init_path",
-    "network.weight_init_path",
-    "training.data_seed",
-    "training.execution",
-    "training.jit_compile",
-    "training.keep_checkpoints",
-    "training.log_freq",
-    "training.save_freq",
-    "training.save_update_pairs",
-    "training.seed",
-    "training.val_batch_size",
-    # Runs are grouped by sparsity already.
-    "masks.sparsity",
-    "small_dense.sparsity",
-    "pruning.final_sparsity",
-    "training.oneshot_prune_fraction",
-}
-_NO_VARIANT_GROUPS = ("hessian", "interpolate")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,21 +141,6 @@ def load_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 _TABLES = ("metrics", "mask_updates", "results")
 
 
-def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Finds the run directories below a directory, itself included.
-
-    Args:
-      top: directory to search.
-
-    Yields:
-      Directories with an operative configuration.
-    """
-    for folder, subfolders, names in os.walk(top):
-        subfolders[:] = sorted(n for n in subfolders if not _NO_RUNS.fullmatch(n))
-        if files.OPERATIVE_CONFIG in names:
-            yield pathlib.Path(folder)
-
-
 def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     def lines(name: str) -> list[dict[str, Any]]:
         records, problem = files.JsonLines(directory / name).scan()
@@ -280,7 +241,10 @@ def _target_sparsities(
         identity, parent, item = by_name[name]
         if not np.isnan(identity.target_sparsity):
             return identity.target_sparsity
-        if parent and parent not in seen:
+        # These masks have another sparsity than those of the parent.
+        values = item["values"]
+        has_own = values.get("iterative_pruning.fraction") or values.get("network.invert_mask")
+        if not has_own and parent and parent not in seen:
             return find(parent, (*seen, name))
         measured = [record["sparsity"] for record in item["metrics"] if "sparsity" in record]
         return round(measured[-1], 3) if measured else float("nan")
@@ -290,7 +254,7 @@ def _target_sparsities(
 
 def _variant_suffixes(runs: pd.DataFrame, configs: pd.DataFrame) -> list[str]:
     """Returns unusual bindings as suffixes of labels; without them, such runs would pass for seeds of one method."""
-    columns = [c for c in configs.columns if c not in _NO_VARIANT and not c.startswith(_NO_VARIANT_GROUPS)]
+    columns = [c for c in configs.columns if makes_variant(c)]
     # NaN: the run is of a version without this setting.
     is_bound = configs[columns].map(lambda value: not isinstance(value, float) or not np.isnan(value))
     texts = configs[columns].map(repr).where(is_bound)

@@ -1,6 +1,6 @@
 """Access to the private state of Keras optimizers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,3 +120,46 @@ def restrict_averages(optimizer: keras.optimizers.Optimizer, positions: Sequence
         yield
     finally:
         optimizer.__dict__.update(before)
+
+
+def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """The position of a variable among those of `build`, in `update_step` too, which gets TensorFlow's variables.
+
+    Args:
+      optimizer: a built Keras optimizer.
+      variable: a Keras variable, or the TensorFlow variable that stands for it.
+
+    Returns:
+      The index.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+@contextmanager
+def scale_rates(optimizer: keras.optimizers.Optimizer, factors: Mapping[int, tf.Tensor]) -> Iterator[None]:
+    """Multiplies the learning rate of single variables inside the context; decoupled weight decay keeps its own.
+
+    Every Keras optimizer gets the learning rate of a variable as an argument of `update_step`.
+
+    Args:
+      optimizer: a built Keras optimizer.
+      factors: positive scalar by position of the variable among those of `build`.
+
+    Yields:
+      Nothing.
+    """
+    if not factors:
+        yield
+        return
+    step = optimizer.update_step
+
+    def scaled_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = factors.get(variable_index(optimizer, variable))
+        step(gradient, variable, learning_rate if factor is None else learning_rate * factor)
+
+    # Past Keras' __setattr__, which would track the function.
+    optimizer.__dict__["update_step"] = scaled_step
+    try:
+        yield
+    finally:
+        del optimizer.__dict__["update_step"]

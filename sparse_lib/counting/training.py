@@ -20,8 +20,8 @@ def step_flops(
 
     Forward f_S, gradient of the activations f_S, and gradient of the weights:
 
-    - "sparse": f_S for static masks, one-shot pruning, pruning (f_S of the current sparsity), SET and
-      MEST: 3 f_S;
+    - "sparse": f_S for static masks, one-shot pruning, pruning and AC/DC (f_S of the current sparsity),
+      SET, MEST and CHT: 3 f_S;
     - "dense": f_D in every step for SNFS (appendix H of arXiv 1911.11134) and DNW, all of whose
       weights receive a gradient (Wortsman et al. 2019): 2 f_S + f_D;
     - "dense_at_updates": f_D at mask updates and f_S else for RigL, its variants and GraNet

@@ -19,9 +19,10 @@ from sparse_lib import distributions, selection
 from sparse_lib._utils.did_you_mean import closest_names
 from sparse_lib._utils.errors import InputError
 from sparse_lib.batches import Batches
+from sparse_lib.kernels import kernel_structures
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot.scores import Batch, Tensors
-from sparse_lib.structures import UNSTRUCTURED, Structure, select_globally
+from sparse_lib.structures import UNSTRUCTURED, ConstantFanIn, Structure, Unstructured, select_globally
 
 Scorer = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
@@ -66,7 +67,8 @@ class OneShot(abc.ABC):
       needs_data: whether the scores depend on examples.
       sparsity: share of the kernels' weights to remove (fraction, 0 to below 1).
       scope: "global" ranks the weights of all kernels together, as in all of the papers; "layer" ranks each kernel by
-        itself, as in the code of RigL.
+        itself, as in the code of RigL; "output" ranks the weights of each output unit by themselves, so that all have
+        the same fan-in (Sun et al. 2024). A structure other than single weights makes "output" the same as "layer".
       layer_sparsities: sparsities of single kernels by name, such as from `distributions.sparsities`. In scope "global"
         these kernels are ranked by themselves, and `sparsity` is that of all others together.
       min_per_layer: minimum number of weights per kernel (count); 0 in the papers.
@@ -77,7 +79,7 @@ class OneShot(abc.ABC):
     needs_data: ClassVar[bool] = False
 
     sparsity: float
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer", "output"] = "global"
     layer_sparsities: Mapping[str, float] | None = None
     min_per_layer: int = 0
     rounds: int = 1
@@ -91,8 +93,8 @@ class OneShot(abc.ABC):
         for value in (self.sparsity, *(self.layer_sparsities or {}).values()):
             if not 0 <= value < 1:
                 raise InputError(f"A sparsity is {value}: give a fraction of zeros in [0, 1).")
-        if self.scope not in ("global", "layer"):
-            raise InputError(f"Unknown scope {self.scope!r}: use 'global' or 'layer'.")
+        if self.scope not in ("global", "layer", "output"):
+            raise InputError(f"Unknown scope {self.scope!r}: use 'global', 'layer' or 'output'.")
         if self.min_per_layer < 0 or self.rounds < 1:
             raise InputError(
                 f"Got min_per_layer={self.min_per_layer} and rounds={self.rounds}: give at least 0 "
@@ -122,8 +124,9 @@ class OneShot(abc.ABC):
     ) -> list[tf.Tensor]:
         """Scores the weights and selects those to keep.
 
-        Keeps n - floor(sparsity * n) of n weights: of all weights in global scope, of each kernel in layer scope. Ties
-        go to the earlier weight. Structures count units such as blocks, with the mean score of their weights.
+        Keeps n - floor(sparsity * n) of n weights: of all weights in global scope, of each kernel in layer scope, of
+        each output in output scope. Ties go to the earlier weight. Structures count units such as blocks, with the mean
+        score of their weights.
 
         Args:
           objective: the model, scored at its current weights, and its loss.
@@ -164,6 +167,9 @@ class OneShot(abc.ABC):
         positions = _positions(objective.model, kernels)
         shapes = {name: tuple(kernel.shape) for name, kernel in kernels.items()}
         rules = [UNSTRUCTURED] * len(kernels) if structures is None else list(structures)
+        if self.scope == "output":
+            by_output = kernel_structures(objective.model, kernels.values(), ConstantFanIn())
+            rules = [b if isinstance(r, Unstructured) else r for r, b in zip(rules, by_output, strict=True)]
         groups, sizes, kept = self._groups(shapes, rules)
         scorer = self.scorer(Problem(objective, positions, batches, seed))
         params = objective.params()
@@ -189,7 +195,7 @@ class OneShot(abc.ABC):
         if unknown:
             raise InputError(f"Layer sparsities name {unknown}; the kernels are {closest_names(unknown[0], shapes)}.")
         each = [structure.size(shape) for structure, shape in zip(structures, shapes.values(), strict=True)]
-        alone = [i for i, name in enumerate(shapes) if self.scope == "layer" or name in custom]
+        alone = [i for i, name in enumerate(shapes) if self.scope != "global" or name in custom]
         together = [i for i in range(len(each)) if i not in alone]
         groups = [[i] for i in alone] + ([together] if together else [])
         names = list(shapes)
@@ -198,7 +204,11 @@ class OneShot(abc.ABC):
             for sparsity in sparsities:
                 structure.check_sparsity(sparsity)
         sizes = [sum(each[i] for i in group) for group in groups]
-        kept = [n - distributions.n_zeros(n, s) for n, s in zip(sizes, sparsities, strict=True)]
+        parts = [self._count_parts(structures[group[0]], shapes[names[group[0]]]) for group in groups]
+        kept = [
+            part * (n // part - distributions.n_zeros(n // part, s))
+            for n, s, part in zip(sizes, sparsities, parts, strict=True)
+        ]
         for group, count in zip(groups, kept, strict=True):
             least = sum(min(each[i], self.min_per_layer) for i in group)
             if least > count:
@@ -207,6 +217,12 @@ class OneShot(abc.ABC):
                     f"leaves {count}: lower one of the two."
                 )
         return groups, sizes, kept
+
+    def _count_parts(self, structure: Structure, shape: tuple[int, ...]) -> int:
+        """Number of equal parts of a group that keep the same number of weights: its outputs in output scope."""
+        if self.scope != "output" or not isinstance(structure, ConstantFanIn):
+            return 1
+        return math.prod(shape[axis] for axis in structure.outputs)
 
     def _select(
         self,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 
@@ -11,6 +11,7 @@ from sparse_lib._utils.errors import InputError
 from sparse_lib.objective import Objective
 from sparse_lib.oneshot import scores, synflow
 from sparse_lib.oneshot.base import OneShot, Problem, Scorer
+from sparse_lib.oneshot.input_norms import InputSquares
 from sparse_lib.oneshot.scores import Tensors
 
 
@@ -116,12 +117,48 @@ class SynFlow(OneShot):
         return tf.function(lambda params: scores.synflow(flow, params, problem.kernels))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanda(OneShot):
+    """Keeps the weights that are large in proportion to their inputs (Sun et al. 2024); made for trained models.
+
+    All inputs are those of the network before this round, while the authors recompute them behind every block that is
+    pruned; more rounds come between the two.
+
+    Attributes:
+      scope: "output" ranks the inputs of each output by themselves, as in the paper, section 3.
+
+    Examples:
+      >>> import keras
+      >>> import numpy as np
+      >>> import sparse_lib
+      >>> from sparse_lib import oneshot
+      >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])
+      >>> model.set_weights([np.array([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]])])
+      >>> kernels = sparse_lib.sparse_kernels(model)
+      >>> examples = (np.array([[1.0, 2.0, 4.0]]), np.array([0]))
+      >>> values = oneshot.Wanda(sparsity=0.6).masks(sparse_lib.Objective(model), kernels, examples)
+      >>> values[0].numpy().astype(int).tolist()  # of 3, 4 and 4, and of 1, 4 and 12, two stay
+      [[0, 0], [1, 1], [1, 1]]
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    scope: Literal["global", "layer", "output"] = "output"
+
+    def scorer(self, problem: Problem) -> Scorer:
+        """Scores |w| times the norm of the inputs, see `scores.wanda`."""
+        squares = InputSquares(problem.objective.model, problem.kernels)
+        compiled, batches = tf.function(squares, reduce_retracing=True), problem.data()
+        return lambda params: scores.wanda(compiled, params, problem.kernels, batches)
+
+
 METHODS: Mapping[str, type[OneShot]] = {
     "magnitude": Magnitude,
     "random": Random,
     "snip": SNIP,
     "grasp": GraSP,
     "synflow": SynFlow,
+    "wanda": Wanda,
 }
 
 

@@ -107,6 +107,34 @@ def grasp(loss: MeanLoss, params: Tensors, kernels: Sequence[int], batches: Sequ
     return [params[i] * product[i] for i in kernels]
 
 
+def wanda(
+    squares: Callable[[Tensors, Any], list[tf.Tensor]],
+    params: Tensors,
+    kernels: Sequence[int],
+    batches: Sequence[Batch],
+) -> list[tf.Tensor]:
+    """Weights times the norms of their inputs (Sun et al. 2024, equation 1).
+
+    s = |w| * sqrt(sum_r x_r^2), with the inputs x_r that the weight is multiplied by in all examples and positions
+
+    Args:
+      squares: maps parameters and the inputs of a batch to the sums of squares, one tensor per kernel.
+      params: values of all parameters.
+      kernels: positions of the kernels among them.
+      batches: pairs of inputs and targets; the targets do not matter.
+
+    Returns:
+      One tensor per kernel, of its shape.
+
+    Raises:
+      ValueError: if there is no batch.
+    """
+    if not batches:
+        raise InputError("There are no examples to score weights with: give at least one batch.")
+    sums = [sum_in_order(parts) for parts in zip(*(squares(params, x) for x, _ in batches), strict=True)]
+    return [tf.abs(params[i]) * tf.sqrt(total) for i, total in zip(kernels, sums, strict=True)]
+
+
 def synflow(flow: Callable[[Tensors], tf.Tensor], params: Tensors, kernels: Sequence[int]) -> list[tf.Tensor]:
     """Share of the synaptic flow through a weight (Tanaka et al. 2020).
 

@@ -4,6 +4,17 @@ from sparse_lib.optimizer.early_stopping import EarlyStopping
 from sparse_lib.optimizer.growth import Growth
 from sparse_lib.optimizer.model_steps import execute_model_steps, restore_model_steps
 from sparse_lib.optimizer.packed import PackedKernels
+from sparse_lib.optimizer.sign_in import SignIn
 from sparse_lib.optimizer.sparse_optimizer import SparseOptimizer
+from sparse_lib.optimizer.supar import SuPar
 
-__all__ = ["EarlyStopping", "Growth", "PackedKernels", "SparseOptimizer", "execute_model_steps", "restore_model_steps"]
+__all__ = [
+    "EarlyStopping",
+    "Growth",
+    "PackedKernels",
+    "SignIn",
+    "SparseOptimizer",
+    "SuPar",
+    "execute_model_steps",
+    "restore_model_steps",
+]

@@ -3,6 +3,7 @@
 import keras
 
 from sparse_lib.optimizer.growth import GrowthSource
+from sparse_lib.optimizer.sign_in import SignIn
 from sparse_lib.updaters import TopKAST, Updater
 
 # Keras' optimizers that treat every weight by itself, but for the norm of a whole tensor, to which zeros add nothing.
@@ -37,4 +38,4 @@ def _trains_backward_set(updater: Updater) -> bool:
 
 def _is_elementwise(inner: keras.optimizers.Optimizer) -> bool:
     kind = type(inner)
-    return kind.__name__ in _ELEMENTWISE and kind is getattr(keras.optimizers, kind.__name__)
+    return kind is SignIn or (kind.__name__ in _ELEMENTWISE and kind is getattr(keras.optimizers, kind.__name__))

@@ -48,6 +48,10 @@ class PackedKernels:
         """Which of `weights` are active, boolean vectors; None where all are."""
         return [None] * len(self.tracked)
 
+    def count_active(self) -> list[tf.Tensor]:
+        """Returns the number of active weights of each kernel, integer scalars (count)."""
+        return [tf.size(tf.convert_to_tensor(vector)) for vector in self.weights]
+
     def training_gradients(self, updater: Updater, grads: Sequence[tf.Tensor | None]) -> dict[int, tf.Tensor]:
         """Returns the gradients for the inner optimizer where they differ from those of the loss.
 

@@ -40,6 +40,10 @@ class PackedReserves(PackedKernels):
         """Which weights of B belong to A."""
         return list(self._active)
 
+    def count_active(self) -> list[tf.Tensor]:
+        """Returns the sizes of A."""
+        return [tf.math.count_nonzero(tf.convert_to_tensor(active), dtype=tf.int32) for active in self._active]
+
     def training_gradients(self, updater: Updater, grads: Sequence[tf.Tensor | None]) -> dict[int, tf.Tensor]:
         """Returns the gradients on B, with the exploration penalty."""
         if not isinstance(updater, TopKAST):

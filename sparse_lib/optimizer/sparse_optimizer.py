@@ -27,6 +27,7 @@ from sparse_lib.optimizer.packed_reserves import PackedReserves
 from sparse_lib.optimizer.restart import FreshState
 from sparse_lib.optimizer.restorable import RestorableOptimizer
 from sparse_lib.optimizer.steps import Steps
+from sparse_lib.optimizer.supar import SuPar
 from sparse_lib.optimizer.tracked import TrackedKernel, build_slots, state_initializer
 from sparse_lib.updaters import Static, Updater
 
@@ -70,6 +71,7 @@ class SparseOptimizer(RestorableOptimizer):
         updater: Updater | None = None,
         *,
         growth_gradient: int | Callable[[], Growth] = 1,
+        rate_scaling: SuPar | None = None,
         seed: int = 0,
         name: str = "sparse_optimizer",
     ) -> None:
@@ -81,6 +83,7 @@ class SparseOptimizer(RestorableOptimizer):
           updater: the method that changes masks; None keeps them as they are.
           growth_gradient: 1 scores growth by the current batch's gradient (RigL, Algorithm 1); k > 1 by the average
             over the k batches up to the update; a callable returns `Growth`, for example from a held-out batch.
+          rate_scaling: learning rates of the sparse kernels by their density; None gives all variables the same.
           seed: seed of random growth.
           name: name of the optimizer.
 
@@ -96,6 +99,7 @@ class SparseOptimizer(RestorableOptimizer):
         self.updater.check_names(masks.names)
         self._growth = GrowthSource(growth_gradient, self.updater)
         self._seed = seed
+        self._multipliers = None if rate_scaling is None else rate_scaling.multipliers(masks.names, inner)
         # Gradients are summed over replicas here, once, and clipped as one; the inner optimizer must not sum again.
         skip_gradient_sum(inner)
 
@@ -118,7 +122,9 @@ class SparseOptimizer(RestorableOptimizer):
             self._fresh = FreshState(self.inner)
             self._kernels = [self._track(index, variables) for index in range(len(self.masks))]
             register_variables(self, variables)
-        self._steps = Steps(self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed)
+        self._steps = Steps(
+            self.inner, variables, self.updater, list(self._kernels), self._growth, self._seed, self._multipliers
+        )
         if self.masks.execution is not None:
             self.lead(self.masks.execution)
 
@@ -332,20 +338,3 @@ class SparseOptimizer(RestorableOptimizer):
             with restrict_averages(self.inner, positions):
                 self.inner.finalize_variable_values([self._trainable_variables[i] for i in positions])
         self.masks.project()
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the configuration of the inner optimizer; masks and updater belong to a live model."""
-        return {"inner": keras.optimizers.serialize(self.inner), "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "SparseOptimizer":
-        """Refuses to load, since masks belong to a live model.
-
-        Raises:
-          ValueError: always, with the way to load the model.
-        """
-        raise InputError(
-            "A SparseOptimizer holds the masks of a live model: load it with load_model(path, compile=False), put the "
-            "masks on it with sparse_lib.sparsify(model, masks=path), from the same file, one of masks.save or masks "
-            "at hand, and compile with a new SparseOptimizer."
-        )

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sparse_lib._keras.optimizers import batch_counter, restrict_averages
+from sparse_lib._keras.optimizers import batch_counter, restrict_averages, scale_rates
 from sparse_lib._utils import distribute
 from sparse_lib.optimizer.growth import Growth, GrowthSource
 from sparse_lib.optimizer.packed import PackedKernels
+from sparse_lib.optimizer.supar import rate_factor
 from sparse_lib.optimizer.tracked import TrackedKernel
 from sparse_lib.updaters import State, UpdateContext, Updater
 
@@ -31,10 +32,12 @@ class Steps:
         tracked: list[TrackedKernel],
         growth: GrowthSource,
         seed: int,
+        multipliers: list[float] | None = None,
     ) -> None:
         self._inner, self._variables = inner, variables
         self._updater, self._tracked = updater, tracked
         self._growth, self._seed = growth, seed
+        self._multipliers = dict(zip(tracked, multipliers, strict=True)) if multipliers else {}
 
     def apply(self, strategy: tf.distribute.Strategy, grads: list[Any]) -> None:
         """Takes an optimizer step, a mask update, or both, by the schedule of the updater.
@@ -91,7 +94,8 @@ class Steps:
                     tracked.join_reserve(strategy)
             # The inner optimizer averages (EMA) variables without gradients, too.
             averaged = [i for i in range(len(self._variables)) if i not in resting]
-            with restrict_averages(self._inner, averaged):
+            rates = {t.position: self._rate_factor(t, t.count_active()) for t in moving if self._multipliers}
+            with restrict_averages(self._inner, averaged), scale_rates(self._inner, rates):
                 self._per_replica(strategy, step, grads)
             for tracked in moving:
                 if self._updater.has_reserve:
@@ -113,7 +117,10 @@ class Steps:
                 tracked.join_reserve(strategy)
             masked = packed.training_gradients(self._updater, grads)
             masked |= {t.position: t.training_gradient(self._updater, grads[t.position]) for t in dense}
-            self._inner.apply([masked.get(i, grads[i]) for i in present], [self._variables[i] for i in present])
+            counts = [*zip(packed.tracked, packed.count_active(), strict=True), *((t, t.count_active()) for t in dense)]
+            rates = {t.position: self._rate_factor(t, count) for t, count in counts if self._multipliers}
+            with scale_rates(self._inner, rates):
+                self._inner.apply([masked.get(i, grads[i]) for i in present], [self._variables[i] for i in present])
             packed.project()
             for tracked in dense:
                 if self._updater.has_reserve:
@@ -171,6 +178,9 @@ class Steps:
                 return function(gradients)
 
         return distribute.per_replica(strategy, call, grads)
+
+    def _rate_factor(self, tracked: TrackedKernel, active: tf.Tensor) -> tf.Tensor:
+        return rate_factor(self._multipliers[tracked], active, tracked.mask.shape.num_elements())
 
     def _count(self) -> tf.Tensor:
         return tf.convert_to_tensor(batch_counter(self._inner).value)

@@ -85,6 +85,10 @@ class TrackedKernel(tf.Module):
         mask, theta = tf.convert_to_tensor(self.mask), tf.convert_to_tensor(self.kernel.value)
         return updater.training_gradient(gradient, mask, theta, self.state_values())
 
+    def count_active(self) -> tf.Tensor:
+        """Returns the number of active weights, an integer scalar (count)."""
+        return tf.math.count_nonzero(tf.convert_to_tensor(self.mask), dtype=tf.int32)
+
     def trained_mask(self) -> tf.Tensor:
         """Returns the weights that train, boolean: the active ones, and those of the reserve."""
         mask = tf.convert_to_tensor(self.mask)

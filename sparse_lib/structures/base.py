@@ -173,13 +173,28 @@ class Structure(abc.ABC):
         """
         return self.select(scores, self.count(mask))
 
-    def _matrix(self, kernel: tf.Tensor) -> tf.Tensor:
-        """Reshapes a kernel to [inputs, outputs]."""
+    def to_matrix(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Reshapes a kernel to [inputs, outputs].
+
+        Args:
+          kernel: tensor of the kernel's shape.
+
+        Returns:
+          Matrix; a convolution has one input per place of its window and channel.
+        """
         inputs, outputs = self._axes(kernel.shape)
         return tf.reshape(tf.transpose(kernel, [*inputs, *outputs]), self._matrix_shape(kernel.shape))
 
-    def _kernel(self, matrix: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """Reshapes a matrix back to the kernel's shape; the inverse of `_matrix`."""
+    def from_matrix(self, matrix: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+        """Reshapes a matrix back to the kernel's shape; the inverse of `to_matrix`.
+
+        Args:
+          matrix: [inputs, outputs].
+          shape: shape of the kernel.
+
+        Returns:
+          Tensor of that shape.
+        """
         order = [axis for part in self._axes(shape) for axis in part]
         turned = tf.reshape(matrix, [shape[axis] for axis in order])
         return tf.transpose(turned, [int(axis) for axis in np.argsort(order)])

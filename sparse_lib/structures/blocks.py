@@ -32,12 +32,13 @@ class _Tiled(Structure):
         (inputs, outputs), (high, wide) = self._matrix_shape(shape), self._sides(shape)
         return -(-inputs // high), -(-outputs // wide)
 
-    def _tiles(self, kernel: tf.Tensor) -> tf.Tensor:
-        """The kernel as [tile rows, tile height, tile columns, tile width], padded with zeros."""
-        matrix, (high, wide) = self._matrix(kernel), self._sides(kernel.shape)
+    def _tiles(self, kernel: tf.Tensor, padding: float = 0) -> tf.Tensor:
+        """The kernel as [tile rows, tile height, tile columns, tile width], filled up at its edges."""
+        matrix, (high, wide) = self.to_matrix(kernel), self._sides(kernel.shape)
         rows, columns = self._counts(kernel.shape)
         beyond = [[0, rows * high - matrix.shape[0]], [0, columns * wide - matrix.shape[1]]]
-        return tf.reshape(tf.pad(matrix, beyond), [rows, high, columns, wide])
+        padded = tf.pad(matrix, beyond, constant_values=padding)
+        return tf.reshape(padded, [rows, high, columns, wide])
 
     def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
         (inputs, outputs), (high, wide) = self._matrix_shape(scores.shape), self._sides(scores.shape)
@@ -54,40 +55,58 @@ class _Tiled(Structure):
         (inputs, outputs), (high, wide) = self._matrix_shape(shape), self._sides(shape)
         rows, columns = self._counts(shape)
         tiles = tf.broadcast_to(marks[:, None, :, None], [rows, high, columns, wide])
-        return self._kernel(tf.reshape(tiles, [rows * high, columns * wide])[:inputs, :outputs], shape)
+        return self.from_matrix(tf.reshape(tiles, [rows * high, columns * wide])[:inputs, :outputs], shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Block(_Tiled):
     """Block sparsity (Narang et al. 2017): rectangular blocks of the matrix [inputs, outputs] are active or inactive.
 
-    The score of a block is the mean over its weights. Blocks at the lower and right edges are smaller where the block
-    size does not divide the matrix.
+    The score of a block is the mean or the maximum over its weights. Blocks at the lower and right edges are smaller
+    where the block size does not divide the matrix.
 
     Attributes:
       inputs: height of a block, along the inputs (count).
       columns: width of a block, along the outputs (count).
+      pooling: of scores, `mean` or `max` (the poolings AVG and MAX of Graphcore's dynamic sparse MNIST).
+
+    Examples:
+      >>> import tensorflow as tf
+      >>> from sparse_lib import Block
+      >>> scores = tf.constant([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 3.0]])  # means 1 and 0.75, maxima 1 and 3
+      >>> Block(2, 2).select(scores, 1)[0].numpy().tolist()
+      [True, True, False, False]
+      >>> Block(2, 2, pooling="max").select(scores, 1)[0].numpy().tolist()
+      [False, False, True, True]
     """
 
     inputs: int
     columns: int
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
-        """Checks the block size.
+        """Checks the block size and the pooling.
 
         Raises:
-          ValueError: if a side is below 1.
+          ValueError: if a side is below 1, or the pooling is unknown.
         """
+        if self.pooling not in ("mean", "max"):
+            raise InputError(f"The scores of a block are pooled by 'mean' or 'max'; got {self.pooling!r}.")
         if min(self.inputs, self.columns) < 1:
             raise InputError(f"A block has sides of at least 1; got {self}, give for example Block(4, 4).")
 
     def __str__(self) -> str:
         """Name in configurations and mask files."""
-        return f"block:{self.inputs}x{self.columns}"
+        return f"block:{self.inputs}x{self.columns}" + ("" if self.pooling == "mean" else f":{self.pooling}")
 
     def _sides(self, shape: Sequence[int]) -> tuple[int, int]:
         del shape
         return self.inputs, self.columns
+
+    def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
+        if self.pooling == "mean":
+            return super()._to_units(scores)
+        return tf.reduce_max(self._tiles(scores, padding=scores.dtype.min), axis=[1, 3])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Grouped(Structure):
         return bool(self._matrix_shape(shape)[0] % self._groups(shape)[1])
 
     def _to_units(self, scores: tf.Tensor) -> tf.Tensor:
-        matrix, (groups, size, outputs) = self._matrix(scores), self._groups(scores.shape)
+        matrix, (groups, size, outputs) = self.to_matrix(scores), self._groups(scores.shape)
         padded = tf.pad(matrix, [[0, groups * size - matrix.shape[0]], [0, 0]])
         return tf.reshape(padded, [groups, size, outputs])
 
@@ -104,7 +104,7 @@ class Grouped(Structure):
 
     def _expand(self, marks: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         inputs, outputs = self._matrix_shape(shape)
-        return self._kernel(tf.reshape(marks, [-1, outputs])[:inputs], shape)
+        return self.from_matrix(tf.reshape(marks, [-1, outputs])[:inputs], shape)
 
     def _top(
         self,

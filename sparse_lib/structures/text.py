@@ -14,7 +14,8 @@ def parse(text: str) -> Structure:
     """Parses a structure; the inverse of `str(structure)`.
 
     Args:
-      text: `2:4` (any N:M), `block:4x4` (inputs x outputs), `channel`, `constant_fan_in` or `unstructured`.
+      text: `2:4` (any N:M), `block:4x4` or `block:4x4:max` (inputs x outputs), `channel`, `constant_fan_in` or
+        `unstructured`.
 
     Returns:
       The structure.
@@ -26,8 +27,8 @@ def parse(text: str) -> Structure:
         return _PLAIN[text]
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         return NM(int(match[1]), int(match[2]))
-    if match := re.fullmatch(r"block:(\d+)x(\d+)", text):
-        return Block(int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"block:(\d+)x(\d+)(?::(mean|max))?", text):
+        return Block(int(match[1]), int(match[2]), match[3] or "mean")
     raise InputError(
         f"Unknown structure {text!r}: use N:M such as '2:4', 'block:4x4' (inputs x outputs), "
         f"{', '.join(map(repr, _PLAIN))}."

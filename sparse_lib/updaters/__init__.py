@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sparse_lib._utils.errors import InputError
+from sparse_lib.updaters.acdc import ACDC
 from sparse_lib.updaters.base import Kernel, State, Static, Update, UpdateContext, Updater, WeightGradient
+from sparse_lib.updaters.cht import CHT, CHTs
 from sparse_lib.updaters.drop_and_grow import DropAndGrow
 from sparse_lib.updaters.granet import GraNet
 from sparse_lib.updaters.growth_values import GrowthInit, GrowthValue
@@ -22,11 +24,14 @@ from sparse_lib.updaters.static_reinit import StaticReinit
 from sparse_lib.updaters.topkast import DNW, TopKAST
 
 __all__ = [
+    "ACDC",
+    "CHT",
     "DNW",
     "MEST",
     "REGISTRY",
     "SET",
     "SNFS",
+    "CHTs",
     "DropAndGrow",
     "GraNet",
     "GrowthInit",
@@ -65,7 +70,10 @@ REGISTRY: dict[str, type[Updater]] = {
     "srigl": SRigL,
     "snfs": SNFS,
     "mest": MEST,
+    "cht": CHT,
+    "chts": CHTs,
     "granet": GraNet,
+    "acdc": ACDC,
     "topkast": TopKAST,
     "dnw": DNW,
 }

@@ -166,7 +166,7 @@ class Updater:
 
     @property
     def changes_density(self) -> bool:
-        """Whether kernels become sparser in the course of training."""
+        """Whether the number of active weights changes by a schedule."""
         return False
 
     @property

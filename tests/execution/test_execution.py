@@ -19,6 +19,9 @@ UPDATERS = {
     "rigl": sparse_lib.RigL(frequency=FREQUENCY, end_step=STEPS),
     "rigl_inverted": sparse_lib.RigLInverted(frequency=FREQUENCY, end_step=STEPS, replaces_step=True),
     "mest": sparse_lib.MEST(frequency=FREQUENCY, end_step=STEPS, soft_bound=True),
+    "cht": sparse_lib.CHT(frequency=FREQUENCY, end_step=STEPS),
+    # All weights train up to step 19 and from 30 to 39.
+    "acdc": sparse_lib.ACDC(sparsity=lambda step: 0.9, begin_step=20, frequency=FREQUENCY, end_step=40),
     "granet": sparse_lib.GraNet(
         sparsity=sparse_lib.PolynomialSparsity(initial=0.5, final=0.9, begin=0, end=40),
         frequency=FREQUENCY,
@@ -73,7 +76,7 @@ def train(name: str, modes: tuple[str, ...], inner: keras.optimizers.Optimizer, 
     keras.config.set_floatx(dtype)
     try:
         model = build(dtype)
-        masks = sparse_lib.sparsify(model, 0.0 if name == "prune" else 0.5 if name == "granet" else 0.8)
+        masks = sparse_lib.sparsify(model, 0.0 if name in ("prune", "acdc") else 0.5 if name == "granet" else 0.8)
         optimizer = sparse_lib.SparseOptimizer(inner, masks, UPDATERS[name])
         optimizer.build(model.trainable_variables)
         # Once for each mode: their graphs take most of the time.

@@ -154,7 +154,8 @@ def test_masks_do_not_depend_on_the_split_into_batches(method, scope):
     [
         *((name, "global") for name in METHODS),
         *((name, "layer") for name in ("magnitude", "random", "snip")),
-        *(pytest.param(name, "layer", marks=pytest.mark.slow) for name in ("grasp", "synflow")),
+        *(pytest.param(name, "layer", marks=pytest.mark.slow) for name in ("grasp", "synflow", "wanda")),
+        ("magnitude", "output"),
     ],
 )
 def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
@@ -168,6 +169,9 @@ def test_counts_are_exact_and_the_model_is_left_alone(name, scope):
     assert all(m.dtype == tf.bool for m in masks)
     if scope == "global":
         assert sum(counts(masks)) == sum(sizes) - int(sparsity * sum(sizes))
+    elif scope == "output":
+        by_output = [np.reshape(m, (-1, m.shape[-1])) for m in masks]
+        assert all(np.all(m.sum(axis=0) == len(m) - int(sparsity * len(m))) for m in by_output)
     else:
         assert counts(masks) == [n - int(sparsity * n) for n in sizes]
     assert [v.numpy().tobytes() for v in model.variables] == before
@@ -188,7 +192,7 @@ def test_every_kind_of_model(name, make):
     if make is two_inputs:
         x = {"image": x[:, 0, :2].reshape(-1, 4), "context": x[:, 0, 0]}
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(24)
-    masks = masks_of(make_method(name, sparsity=0.5), model, dataset)
+    masks = masks_of(make_method(name, sparsity=0.5, scope="global"), model, dataset)
     sizes = [v.numpy().size for v in sparse_kernels(model).values()]
     assert sum(counts(masks)) == sum(sizes) - sum(sizes) // 2
 

@@ -12,6 +12,7 @@ STRUCTURES = [NM(2, 4), NM(1, 5), NM(3, 4), Block(2, 3), Block(4, 4), Channel(),
 ONE_SHOT = [(s, "global", "magnitude") for s in STRUCTURES] + [
     (NM(2, 4), "layer", "magnitude"),
     (Block(2, 3), "layer", "magnitude"),
+    (NM(2, 4), "output", "wanda"),
     *((NM(2, 4), "global", method) for method in ("random", "snip", "grasp", "synflow")),
 ]
 ONE_SHOT_LAYER = [(s, "layer", "magnitude") for s in STRUCTURES if s not in (NM(2, 4), Block(2, 3))]

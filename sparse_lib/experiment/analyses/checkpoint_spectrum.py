@@ -62,6 +62,7 @@ class Spectrometer:
         self._settings, self._folder = settings, folder
         self._rate = experiment.optimizer.rate(experiment.training.total_steps)
         self._inner = experiment.optimizer.build(self._rate)
+        self._has_one_rate = experiment.optimizer.rate_scaling is None
         self._model = build_model(experiment)
         self._kernels = experiment.network.kernels(self._model)
         self._masks = Masks(list(self._kernels.values()), names=list(self._kernels))
@@ -140,7 +141,7 @@ class Spectrometer:
     def _stability(self, step: int) -> dict[str, float | None]:
         """Returns the learning rate and the sharpness above which gradient descent with it diverges."""
         rate, inner = float(self._rate(step)), self._inner
-        is_descent = isinstance(inner, keras.optimizers.SGD) and rate > 0
+        is_descent = isinstance(inner, keras.optimizers.SGD) and self._has_one_rate and rate > 0
         limit = curvature.stability_limit(rate, inner.momentum, nesterov=inner.nesterov) if is_descent else None
         return {"learning_rate": rate, "stability_limit": limit}
 

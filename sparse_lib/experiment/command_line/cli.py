@@ -13,10 +13,12 @@ from absl import app, flags, logging
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib._utils.strategy_names import STRATEGIES
+from sparse_lib.experiment.command_line import help_text
 from sparse_lib.experiment.command_line.options import DEFAULT_LOGDIR
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 
 FAILURE, USAGE_ERROR, SIGNALLED = 1, 2, 128
+_HELP = {"--help", "-help", "-h", "--helpshort"}
 _SMALLER = "choose a smaller network, batch or data set"
 
 
@@ -71,14 +73,18 @@ def add_dashes(arguments: Sequence[str]) -> list[str]:
     return [f"--{a}" if re.match(r"\w+=", a) and a.split("=", 1)[0] in flags.FLAGS else a for a in arguments]
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None], more_help: Callable[[], str] | None = None) -> None:
     """Parses the flags, runs an entry point and exits with the status of `exit_status`.
 
     Args:
       main: the entry point.
+      more_help: returns what --help prints after the flags.
     """
 
     def parse(arguments: Sequence[str]) -> Sequence[str]:
+        if _HELP & set(arguments[1:]):
+            _print_help(more_help)
+            sys.exit(0)
         app.define_help_flags()
         try:
             rest = flags.FLAGS(add_dashes(arguments))
@@ -94,9 +100,28 @@ def run(main: Callable[[], int | None]) -> None:
     def log_and_run(_: Sequence[str]) -> int:
         logging.use_absl_handler()
         logging.set_verbosity(max(flags.FLAGS.verbosity, logging.INFO))
+        if sys.stderr.isatty():
+            logging.get_absl_handler().setFormatter(_TerminalFormatter())
         return exit_status(main)
 
     app.run(log_and_run, flags_parser=parse)
+
+
+class _TerminalFormatter(standard_logging.Formatter):
+    """Leaves out time and place, which a log file has."""
+
+    def format(self, record: standard_logging.LogRecord) -> str:
+        """Returns the message, with its level unless it is information."""
+        level = "" if record.levelno <= standard_logging.INFO else f"{record.levelname.lower()}: "
+        return f"{level}{record.getMessage()}"
+
+
+def _print_help(more_help: Callable[[], str] | None) -> None:
+    what = sys.modules["__main__"].__doc__ or ""
+    parts = [help_text.format_help(what, flags.FLAGS.get_key_flags_for_module(sys.argv[0]))]
+    if more_help is not None:
+        parts.append(more_help())
+    sys.stdout.write("\n\n".join(filter(None, parts)) + "\n")
 
 
 def exit_status(main: Callable[[], int | None]) -> int:

@@ -12,13 +12,13 @@ from absl import logging
 from sparse_lib._utils import distribute
 from sparse_lib.experiment.analyses import instability as copies
 from sparse_lib.experiment.analyses import interpolation, spectra, surfaces
-from sparse_lib.experiment.command_line import pruned_run
+from sparse_lib.experiment.command_line import extension, pruned_run, summary
 from sparse_lib.experiment.command_line.options import Options
 from sparse_lib.experiment.config import gin_files, gin_names, mask_updates
 from sparse_lib.experiment.config.analyses import InstabilitySettings
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
-from sparse_lib.experiment.storage import checkpoints, files
+from sparse_lib.experiment.storage import checkpoints, files, run_directory
 from sparse_lib.experiment.training import multi_worker, run
 from sparse_lib.experiment.training.build import plan_run
 
@@ -41,33 +41,73 @@ def parse_gin(options: Options, preload: str = "") -> None:
     gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])
 
 
-def train(options: Options, directory: pathlib.Path, *, overwrite: bool) -> None:
+def train(options: Options, directory: pathlib.Path, *, overwrite: bool, extend: int | None = None) -> None:
     """Trains the configured experiment and logs the result.
 
     Args:
       options: common flags of the command line.
       directory: of the run.
       overwrite: whether to delete an existing run.
+      extend: new length of the run in the directory, whose configuration is taken (step); None is a run of its own.
+
+    Raises:
+      SettingError: if a run is to be both extended and deleted.
     """
-    parse_gin(options)
-    pruned_run.redirect(options, directory, overwrite=overwrite)
-    strategy = distribute.make_strategy(options.strategy, options.tpu)
-    experiment = Experiment.from_gin()
+    experiment, strategy = _prepare_training(options, directory, overwrite=overwrite, extend=extend)
     with strategy.scope():
-        result = run.train(plan_run(experiment), directory, gin_files.operative(), overwrite=overwrite)
-        if not multi_worker.is_writer():
-            return
-    # JSON has null for NaN.
-    numbers = {name: math.nan if value is None else value for name, value in result.items()}
-    logging.info(
-        "%s: test accuracy %.4f, sparsity %.4f, %d active of %d parameters, %.0f steps/s",
-        directory,
-        numbers["test_accuracy"],
-        numbers["sparsity"],
-        numbers["active_parameters"],
-        numbers["total_parameters"],
-        numbers["steps_per_second"],
-    )
+        config, plan = gin_files.operative(), plan_run(experiment)
+        if multi_worker.is_writer():
+            if extend is not None:
+                extension.extend(experiment, directory, config)
+            _log_lines(summary.format_start(experiment, plan.description, directory, overwrite=overwrite))
+        result = run.train(plan, directory, config, overwrite=overwrite)
+        if multi_worker.is_writer():
+            _log_lines(summary.format_end(plan.description, directory, result))
+
+
+def plan_training(options: Options, directory: pathlib.Path, *, overwrite: bool, extend: int | None = None) -> None:
+    """Prints what `train` would do with the same arguments: configuration, network, masks, cost, device and directory.
+
+    Args:
+      options: common flags of the command line.
+      directory: of the run; it is neither made nor changed.
+      overwrite: whether an existing run would be deleted.
+      extend: new length of the run in the directory (step); None is a run of its own.
+
+    Raises:
+      RunError: if `train` would refuse the directory.
+    """
+    experiment, strategy = _prepare_training(options, directory, overwrite=overwrite, extend=extend)
+    with strategy.scope():
+        config, plan = gin_files.operative(), plan_run(experiment)
+        if extend is not None:
+            extension.check(experiment, directory, config)
+        elif directory.is_dir():
+            run_directory.check_claim(directory, config, overwrite=overwrite)
+        print(summary.format_plan(plan.build(fresh=True), config))
+        print(f"\n{summary.format_start(experiment, plan.description, directory, overwrite=overwrite)}")
+
+
+def _prepare_training(
+    options: Options, directory: pathlib.Path, *, overwrite: bool, extend: int | None
+) -> tuple[Experiment, Any]:
+    """Reads the configuration, and returns the experiment and the strategy; changes nothing."""
+    if extend is not None and overwrite:
+        raise SettingError("--extend goes on with a run and --overwrite deletes it; leave one of them out.")
+    if extend is None:
+        parse_gin(options)
+        pruned_run.redirect(options, directory, overwrite=overwrite)
+        if overwrite or not (directory.is_dir() and checkpoints.list_steps(directory)):
+            pruned_run.check_sources(options)
+    else:
+        _parse_with_run(options, directory)
+        gin_files.rebind("training", "total_steps", extend)
+    return Experiment.from_gin(), distribute.make_strategy(options.strategy, options.tpu)
+
+
+def _log_lines(text: str) -> None:
+    for line in text.splitlines():
+        logging.info("%s", line)
 
 
 def _analysis(

@@ -89,8 +89,8 @@ class UpdaterSettings(Settings, name="mask_updater"):
 
     Attributes:
       update_alg: `set`, `rigl`, `rigl_inverted`, `rigl_s`, `rigl_grasp`, `riglauto`, `srigl`, `snfs`, `mest`,
-        `granet`, `topkast`, `dnw`, or a method registered by --updater_module; empty leaves the masks to `pruning.*`.
-        Further fields of a method go in parentheses, such as `srigl(never_ablated=(0, -1))`.
+        `cht`, `chts`, `granet`, `acdc`, `topkast`, `dnw`, or a method registered by --updater_module; empty leaves the
+        masks to `pruning.*`. Further fields of a method go in parentheses, such as `srigl(never_ablated=(0, -1))`.
       schedule_alg: drop fraction proportional to the learning rate (`lr`), `cosine`, `constant`, or inverse `power`;
         `exponential_K` of RigL's TF1 code is `power` with exponent K, from begin_step on.
       update_freq: steps between updates (step); None is the method's default, 1 for `topkast` and `dnw`, else 100.
@@ -238,11 +238,12 @@ class UpdaterSettings(Settings, name="mask_updater"):
                 "off."
             )
         settings: dict[str, Any] = {name: self._own(name) for name in fields} | self._common_fields()
+        end = total_steps if self._end is None else self._end
         if "drop_fraction" in fields:
-            end = total_steps if self._end is None else self._end
             settings["drop_fraction"] = self._drop_fraction(end, learning_rate, peak_rate)
+        settings["annealing_end"] = end
         if prune is not None:
-            settings["sparsity"] = prune.sparsity
+            settings |= {"sparsity": prune.sparsity, "scope": prune.scope}
         given = {name: value for name, value in settings.items() if name in fields and value is not None}
         updater = method(**(given | self._options))
         if dense_start and not prunes and not updater.schedule.never:
@@ -329,6 +330,8 @@ def schedule_warning(updater: updaters.Updater, total_steps: int) -> str:
         return f"Masks never change: their first update, at step {schedule.begin}, comes after the run."
     end = total_steps - 1 if schedule.end is None else min(schedule.end, total_steps - 1)
     last = end - (end - schedule.begin) % schedule.frequency
+    if isinstance(updater, updaters.ACDC) and not bool(updater.is_compressed(last)):
+        return f"The run ends with all weights active: its last phase of AC/DC begins at step {last}, decompressed."
     target = getattr(updater, "sparsity", None)
     if isinstance(target, schedules.PolynomialSparsity) and last < target.end:
         return (

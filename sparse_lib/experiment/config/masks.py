@@ -22,16 +22,18 @@ class OneShotSettings(Settings, name="oneshot"):
     """One-shot pruning, active if training.oneshot_prune_fraction is above 0.
 
     Attributes:
-      method: `snip`, `grasp`, `synflow`, `magnitude` or `random`; None takes what mask_updater.update_alg implies.
-      scope: `global` (the papers) or `layer` (the same sparsity in every layer, as rigl_tf2).
+      method: `snip`, `grasp`, `synflow`, `wanda`, `magnitude` or `random`; None takes what mask_updater.update_alg
+        implies.
+      scope: `global` (the papers), `layer` (the same sparsity in every layer, as rigl_tf2) or `output` (the same fan-in
+        in every unit of a layer, the paper of Wanda).
       rounds: pruning rounds (count); None takes the method's default (100 for SynFlow, else 1).
       temperature: of the logits for GraSP; None takes the method's default.
       examples: training examples that scores are computed from (count); 100 in SNIP's paper. None takes 1000, or
         training.val_batch_size where mask_updater.update_alg implies the method, as in rigl_tf2 (5000 in its files).
     """
 
-    method: Literal["snip", "grasp", "synflow", "magnitude", "random"] | None = None
-    scope: Literal["global", "layer"] = "global"
+    method: Literal["snip", "grasp", "synflow", "wanda", "magnitude", "random"] | None = None
+    scope: Literal["global", "layer", "output"] = "global"
     rounds: Size | None = None
     temperature: Positive | None = None
     examples: Count | None = None

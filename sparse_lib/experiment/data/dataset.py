@@ -1,4 +1,4 @@
-"""An image-classification data set, checked before anything trains on it."""
+"""A classification data set, mostly of images, checked before anything trains on it."""
 
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ class Split:
     """Images with their labels.
 
     Attributes:
-      images: float32 `[n, height, width, channels]`, usually in [0, 1]: a contiguous array, or an object with the same
-        indexing, `images[rows]`, that keeps bytes in memory (`Pixels`) or encoded files on disk (`EncodedImages`).
+      images: float32 `[n, height, width, channels]`, usually in [0, 1], or `[n, length, channels]` of sequences: a
+        contiguous array, or an object with the same indexing, `images[rows]`, that keeps bytes in memory (`Pixels`) or
+        encoded files on disk (`EncodedImages`).
       labels: int32 `[n]`, class indices.
     """
 
@@ -88,10 +89,9 @@ class Dataset:
                 )
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+    def input_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of an image, or length and channels of a sequence."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def reported(self) -> dict[str, Split]:
@@ -193,10 +193,11 @@ def _scale_to_unit(where: str, images: np.ndarray) -> npt.NDArray[np.float32]:
 def _check_split(where: str, split: Split, num_classes: int) -> None:
     images, labels = split.images, split.labels
     array = images if isinstance(images, np.ndarray) else None
-    if images.ndim != 4 or images.dtype != np.float32 or (array is not None and not array.flags.c_contiguous):
+    is_layout = images.ndim in (3, 4) and images.dtype == np.float32
+    if not is_layout or (array is not None and not array.flags.c_contiguous):
         raise InputError(
-            f"The {where} needs contiguous float32 images [n, height, width, channels], "
-            f"not {images.dtype} {list(images.shape)}: convert them first."
+            f"The {where} needs contiguous float32 images [n, height, width, channels] or sequences "
+            f"[n, length, channels], not {images.dtype} {list(images.shape)}: convert them first."
         )
     if labels.ndim != 1 or labels.dtype != np.int32:
         raise InputError(
@@ -205,7 +206,7 @@ def _check_split(where: str, split: Split, num_classes: int) -> None:
     require_equal_lengths(where, images, labels)
     # min and max propagate NaN and infinity without a temporary of the images' size.
     if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         raise InputError(
             f"The {where} has NaN or infinite pixels in {len(bad)} images (the first is image "
             f"{bad[0]}): repair or remove them."

@@ -11,13 +11,14 @@ import dataclasses
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags, logging
 
 from sparse_lib._utils.tables import text_table
 from sparse_lib.experiment.command_line import cli
-from sparse_lib.experiment.jobs import protocol, stages
+from sparse_lib.experiment.jobs import places, protocol, stages
 from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.runtime.progress import duration
 from sparse_lib.experiment.storage import files
@@ -94,19 +95,21 @@ def make_stage(mode: Mode, out: pathlib.Path) -> stages.Stage:
     )
 
 
-def make_job(out: pathlib.Path, jobs: int) -> stages.Job:
+def make_job(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL) -> stages.Job:
     """Returns the runs as a job, not started.
 
     Args:
       out: directory of the demonstration.
       jobs: parallel processes; 0 means one per core (count).
+      place: where the runs are made.
 
     Raises:
       RunError: if this is not a source checkout, or the directory cannot be written.
     """
     protocol.require_checkout("The demonstration", TRAIN)
     by_name = {mode.name: mode for mode in MODES}
-    return stages.Job("demo", [make_stage(by_name[name], out) for name in _ORDER], out / "logs", jobs=jobs)
+    runs = [make_stage(by_name[name], out) for name in _ORDER]
+    return stages.Job("demo", runs, out / "logs", jobs=jobs, place=place)
 
 
 def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
@@ -148,15 +151,16 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return f"{text_table(headers, cells, underline=True)}\n"
 
 
-def demonstrate(out: pathlib.Path, jobs: int) -> None:
+def demonstrate(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL) -> None:
     """Trains missing runs, then writes and prints the table.
 
     Args:
       out: directory of the demonstration.
       jobs: parallel processes; 0 means one per core (count).
+      place: where the runs are made.
     """
     started = time.monotonic()
-    job = make_job(out, jobs)
+    job = make_job(out, jobs, place)
     logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(MODES), f"{STEPS:,}", out)
     job.run()
     rows = [make_row(mode, out) for mode in MODES]
@@ -173,12 +177,26 @@ def demonstrate(out: pathlib.Path, jobs: int) -> None:
     )
 
 
+def define_flags() -> None:
+    """Defines the flags of the command line."""
+    flags.DEFINE_string("out", "runs/demo", "Directory of the runs and of the table.")
+    flags.DEFINE_integer("jobs", 0, "Parallel runs; 0 means one per core.", 0)
+    defining: dict[type, Callable[..., Any]] = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        list: flags.DEFINE_multi_string,
+    }
+    for flag in places.FLAGS:
+        defining[flag.kind](flag.name, flag.default, flag.text)
+
+
 def main() -> int:
     """Runs the demonstration with the flags of the command line."""
-    return protocol.run_until_interrupted(lambda: demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs))
+    values = {flag.name: getattr(flags.FLAGS, flag.name) for flag in places.FLAGS}
+    place = places.make_place(values)
+    return protocol.run_until_interrupted(lambda: demonstrate(pathlib.Path(flags.FLAGS.out), flags.FLAGS.jobs, place))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "runs/demo", "Directory of the runs and of the table.")
-    flags.DEFINE_integer("jobs", 0, "Parallel runs; 0 means one per core.", 0)
+    define_flags()
     cli.run(main)

@@ -1,9 +1,11 @@
-"""Progress with the remaining time: one live line on a terminal, plain log lines elsewhere."""
+"""Progress with the remaining time: a bar on a terminal, plain log lines elsewhere."""
 
 import sys
 import time
+from typing import Any
 
 from absl import logging
+from tqdm import tqdm
 
 # Time between plain log lines (seconds): the log of a day's run stays readable.
 _QUIET_SECONDS = 10.0
@@ -41,7 +43,21 @@ class Progress:
         self._title, self._total, self._first, self._done, self._unit = title, total, done, done, unit
         self._started = time.monotonic()
         self._last_line = self._started
-        self._live = sys.stderr.isatty()
+        self._bar = self._make_bar() if sys.stderr.isatty() else None
+
+    def _make_bar(self) -> Any:
+        counts = "" if self._unit is None else f" {{n:,}}/{{total:,}} {self._unit}s, {{rate_noinv_fmt}},"
+        return tqdm(
+            total=self._total,
+            initial=self._done,
+            desc=self._title,
+            unit=f" {self._unit}s",
+            bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar:20}}|{counts} {{remaining}} left{{postfix}}",
+            file=sys.stderr,
+            dynamic_ncols=True,
+            # A job may report again and again that nothing is new, and its time left falls meanwhile.
+            miniters=0,
+        )
 
     def update(self, done: float, note: str = "") -> None:
         """Reports the units completed so far.
@@ -51,18 +67,17 @@ class Progress:
           note: appended to the line, such as the last accuracy.
         """
         self._done = done
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+            if done >= self._total:
+                self._bar.close()
+            return
         now = time.monotonic()
-        if not self._live and now - self._last_line < _QUIET_SECONDS and done < self._total:
+        if now - self._last_line < _QUIET_SECONDS and done < self._total:
             return
         self._last_line = now
-        line = self._format_line(now, note)
-        if self._live:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            if done >= self._total:
-                sys.stderr.write("\n")
-            sys.stderr.flush()
-        else:
-            logging.info("%s", line)
+        logging.info("%s", self._format_line(now, note))
 
     def advance(self, count: float) -> None:
         """Reports further completed units.
@@ -87,6 +102,6 @@ class Progress:
         return f"{line}, {note}" if note else line
 
     def close(self) -> None:
-        """Ends the live line of a job that stopped early."""
-        if self._live and self._done < self._total:
-            sys.stderr.write("\n")
+        """Ends the bar of a job that stopped early."""
+        if self._bar is not None:
+            self._bar.close()

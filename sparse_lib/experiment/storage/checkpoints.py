@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -182,7 +182,15 @@ class Reader:
 class Checkpoints:
     """Saves and restores the state of a run in its directory."""
 
-    def __init__(self, directory: pathlib.Path, state: State, *, keep: int | None, network: str) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        state: State,
+        *,
+        keep: int | None,
+        network: str,
+        keep_steps: Collection[int] = (),
+    ) -> None:
         """Prepares saving; nothing is written yet.
 
         Args:
@@ -190,10 +198,11 @@ class Checkpoints:
           state: variables by group and name.
           keep: number of checkpoints to keep beside the first one (count); None keeps all.
           network: name of the network, for messages.
+          keep_steps: steps of checkpoints that are kept beside these (step).
         """
         self.directory = directory
         self._state = {g: {checkpoint_key(n): v for n, v in vs.items()} for g, vs in state.items()}
-        self._keep = keep
+        self._keep, self._keep_steps = keep, keep_steps
         self._network = network
         self._saver = tf.train.Checkpoint(**self._state)
 
@@ -228,7 +237,7 @@ class Checkpoints:
         if self._keep is None:
             return
         # The first one holds the initial weights, which lottery tickets and distances need.
-        for step in [s for s in list_steps(self.directory) if s > 0][: -self._keep]:
+        for step in [s for s in list_steps(self.directory) if s > 0 and s not in self._keep_steps][: -self._keep]:
             (self.directory / f"ckpt-{step}.index").unlink()
             for file in self.directory.glob(f"ckpt-{step}.data-*"):
                 file.unlink()

@@ -221,6 +221,10 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise RunError(f"TensorFlow cannot read checkpoints below {shown}, for {bad} in the name; choose another.")
 
 
+# Read at once from the end of a file (bytes).
+_BLOCK = 65_536
+
+
 class JsonLines:
     """Growing file with one JSON object per line; a resumed run truncates it to its checkpoint."""
 
@@ -263,6 +267,23 @@ class JsonLines:
                     where = f"{self.path} cannot be read (line {number}: "
                     problem = problem or str(error).replace(f"{self.path} cannot be read (", where)
         return records, problem
+
+    def last(self) -> dict[str, Any]:
+        """Reads the last intact line, from the end of the file; empty without one."""
+        try:
+            with self.path.open("rb") as file:
+                size, kept = file.seek(0, os.SEEK_END), b""
+                while size > 0:
+                    start = max(0, size - _BLOCK)
+                    file.seek(start)
+                    first, *lines = (file.read(size - start) + kept).split(b"\n")
+                    kept, size = first, start
+                    for line in reversed(lines if start else [first, *lines]):
+                        with contextlib.suppress(*DAMAGE):
+                            return _parse_record(line.decode("utf8"))
+        except OSError:
+            pass
+        return {}
 
     def read(self) -> list[dict[str, Any]]:
         """Reads all complete lines; a truncated last line, from a killed process, is skipped.

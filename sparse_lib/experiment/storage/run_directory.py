@@ -3,13 +3,39 @@
 import fcntl
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from sparse_lib._utils.atomic import TEMPORARY
 from sparse_lib.experiment.runtime.errors import RunError
-from sparse_lib.experiment.storage import files
+from sparse_lib.experiment.storage import files, gin_text
+
+# Subdirectories of runs, and copies trained by an instability analysis; not runs in their own right.
+_NO_RUNS = re.compile(rf"{files.TENSORBOARD}|{files.HESSIAN}|data-seed-\d+")
+
+# Decides how fast a run is, and not what it computes.
+_FREE = "training.execution"
+# Bindings that a message names (count).
+_SHOWN = 8
+
+
+def find_runs(top: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Finds the run directories below a directory, itself included.
+
+    Args:
+      top: directory to search.
+
+    Yields:
+      Directories with an operative configuration.
+    """
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(n for n in subfolders if not _NO_RUNS.fullmatch(n))
+        if files.OPERATIVE_CONFIG in names:
+            yield pathlib.Path(folder)
 
 
 @contextmanager
@@ -35,7 +61,7 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
         raise RunError(f"--logdir={directory} cannot be written ({error.strerror}); choose another.") from error
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(handle)
     except OSError as error:
         os.close(handle)
         raise RunError(f"Another process works in {directory}; wait for it or choose another --logdir.") from error
@@ -43,6 +69,33 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _take_lock(handle: int) -> None:
+    for seconds in (0.01, 0.1, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            # `is_locked` holds a lock for a moment.
+            if seconds is None:
+                raise
+            time.sleep(seconds)
+
+
+def is_locked(directory: pathlib.Path) -> bool:
+    """Returns whether a process works in a run directory; one that cannot be opened has none."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> None:
@@ -63,7 +116,7 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
         stored = files.read_text(path, "choose another --logdir, or --overwrite to start again")
         if _find_identity(stored) != _find_identity(config):
             raise RunError(
-                f"{directory} holds a run of another configuration ({_describe_difference(stored, config)}); choose "
+                f"{directory} holds a run of another configuration ({_describe_differences(stored, config)}); choose "
                 "another --logdir, or --overwrite to start again."
             )
         return
@@ -77,17 +130,21 @@ def check_claim(directory: pathlib.Path, config: str, *, overwrite: bool) -> Non
 
 def _find_identity(config: str) -> list[str]:
     """Returns the lines of a configuration that decide what a run computes, and not how fast."""
-    return [line for line in config.splitlines() if not line.startswith("training.execution ")]
+    return [line for line in config.splitlines() if not line.startswith(f"{_FREE} ")]
 
 
-def _describe_difference(stored: str, wanted: str) -> str:
-    def lines(text: str) -> list[str]:
-        return [line for line in text.splitlines() if line and not line.startswith("#")]
+def _describe_differences(stored: str, wanted: str) -> str:
+    """Names the bindings that differ, with both values, up to a number that a reader can take in."""
+    old, new = gin_text.parse(stored), gin_text.parse(wanted)
+    names = [name for name in dict.fromkeys([*old, *new]) if repr(old.get(name)) != repr(new.get(name))]
+    names = [name for name in names if name != _FREE]
+    shown = [f"{name} is {_show(old, name)} there and {_show(new, name)} here" for name in names[:_SHOWN]]
+    more = [f"and {len(names) - _SHOWN} others"] if len(names) > _SHOWN else []
+    return "; ".join([*shown, *more]) or "its lines are not those of this command"
 
-    old, new = lines(stored), lines(wanted)
-    only_old = [line for line in old if line not in new] or ["less"]
-    only_new = [line for line in new if line not in old] or ["less"]
-    return f"it has {only_old[0]!r}, this command {only_new[0]!r}"
+
+def _show(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not set"
 
 
 def clear(directory: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from sparse_lib.experiment.training.steps import Steps, wants_xla
 from sparse_lib.masks import Masks
 from sparse_lib.objective import Scope
 from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.updaters import Updater
 
 
 class Built(NamedTuple):
@@ -95,6 +96,27 @@ def build_evaluation_scope(experiment: Experiment, model: keras.Model) -> Scope:
     return Execution(model, masks, experiment.training.execution).at_weights
 
 
+def build_updater(experiment: Experiment) -> Updater:
+    """Builds the updater of the masks.
+
+    Args:
+      experiment: names method and schedules.
+
+    Returns:
+      The updater.
+
+    Raises:
+      SettingError: for settings that contradict each other.
+    """
+    return experiment.mask_updater.build(
+        experiment.pruning.build(),
+        experiment.optimizer.rate(experiment.training.total_steps),
+        peak_rate=experiment.optimizer.learning_rate,
+        total_steps=experiment.training.total_steps,
+        dense_start=experiment.starts_dense,
+    )
+
+
 def build_run(experiment: Experiment, *, fresh: bool) -> Built:
     """Builds network, masks, weights, optimizer and compiled steps, under the current strategy.
 
@@ -111,14 +133,7 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
       RunError: if a checkpoint of masks or weights is missing, or does not fit.
     """
     training, seed = experiment.training, experiment.training.seed
-    rate = experiment.optimizer.rate(training.total_steps)
-    updater = experiment.mask_updater.build(
-        experiment.pruning.build(),
-        rate,
-        peak_rate=experiment.optimizer.learning_rate,
-        total_steps=training.total_steps,
-        dense_start=experiment.starts_dense,
-    )
+    updater = build_updater(experiment)
     model = build_model(experiment)
     # Before the masks: growth may return to these weights, and one-shot pruning scores them.
     if fresh and experiment.network.weight_init_path:
@@ -131,7 +146,15 @@ def build_run(experiment: Experiment, *, fresh: bool) -> Built:
         growth = modes.held_out_growth(
             model, masks, select_held_out(experiment.dataset), training.val_batch_size, updater
         )
-    optimizer = SparseOptimizer(experiment.optimizer.build(rate), masks, updater, growth_gradient=growth, seed=seed)
+    rate = experiment.optimizer.rate(training.total_steps)
+    optimizer = SparseOptimizer(
+        experiment.optimizer.build(rate),
+        masks,
+        updater,
+        growth_gradient=growth,
+        rate_scaling=experiment.optimizer.rate_scaling,
+        seed=seed,
+    )
     optimizer.build(model.trainable_variables)
     execution = Execution(model, masks, training.execution, jit_compile=bool(training.jit_compile))
     optimizer.lead(execution, xla=wants_xla(model) if training.jit_compile is None else training.jit_compile)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,11 @@ def test_help_answers_without_tensorflow():
     assert said.returncode == 0
     for flag in ("logdir", "seed", "gin_config", "gin_bindings", "preload_gin_config", "mode", "strategy", "overwrite"):
         assert f"--{flag}" in said.stdout or f"--[no]{flag}" in said.stdout
+    for path in (ROOT / "configs").rglob("*.gin"):
+        if path.stem not in ("base", "hessian", "instability", "interpolate", "surface"):
+            assert re.search(rf"\b{path.stem}\b", said.stdout), path
+    assert "  set_from_prune        SET from the masks of a pruned run.\n" in said.stdout
+    assert max(map(len, said.stdout.splitlines())) <= 120
 
 
 def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
@@ -92,7 +98,11 @@ def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
     )
     assert said.returncode == 0 and said.stdout == ""
     lines = said.stderr.splitlines()
-    assert len(lines) == 2 and "step 4 of 4" in lines[0] and "test accuracy" in lines[1]
+    starts = ("Train: dense, MLP on digits, sparsity 0, 4 steps of 16 examples, seed 8", "On:    CPU:0, ", "In:    ")
+    *start, progress, result, paths, command = (line.partition("] ")[2] for line in lines)
+    assert len(start) == 3 and all(map(str.startswith, start, starts)) and start[2].endswith(", a new run")
+    assert "step 4 of 4" in progress and "test accuracy" in result and str(tmp_path / "run" / files.RESULT) in paths
+    assert command == f"Next:  python hessian.py --logdir={tmp_path / 'run'} --gin_config=mlp_configs/hessian.gin"
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
 
 
@@ -202,7 +212,7 @@ def test_a_directory_of_somebody_else(call, tmp_path):
 def test_another_configuration_in_the_same_directory(call, copied):
     status, _, error = call(f"--logdir={copied}", training__batch_size="32")
     assert status == 1
-    assert "(it has 'training.batch_size = 16', this command 'training.batch_size = 32')" in error
+    assert "(training.batch_size is 16 there and 32 here)" in error
     assert json.loads((copied / files.RESULT).read_text())["steps"] == 4
 
 
@@ -253,7 +263,7 @@ def test_the_configuration_is_complete(call, tmp_path):
     assert call(f"--logdir={tmp_path}", **arguments)[0] == 0
     assert "unit_scaled_init.scale = 2.0" in (tmp_path / files.OPERATIVE_CONFIG).read_text()
     status, _, error = call(f"--logdir={tmp_path}", **{**arguments, "unit_scaled_init__scale": "1.0"})
-    assert status == 1 and "(it has 'unit_scaled_init.scale = 2.0'" in error
+    assert status == 1 and "(unit_scaled_init.scale is 2.0 there and 1.0 here)" in error
 
 
 def test_the_seed_of_the_command_line_wins_over_files(call, tmp_path):

@@ -36,8 +36,12 @@ SHORT = [
     "UPDATE_FREQ = 5",
 ]
 PRUNING = ["pruning.begin_step = 4", "pruning.end_step = 16", "pruning.frequency = 4"]
+ACDC = {"begin_step": 4, "update_freq": 4, "last_update_step": 20}
 SMALL = {"lenet5": "lenet5.hidden_sizes = (2, 4, 12, 8)", "mlp": "mlp.hidden_sizes = (20, 12)"}
 UPDATERS = {
+    "acdc": updaters.ACDC,
+    "cht": updaters.CHT,
+    "chts": updaters.CHTs,
     "dnw": updaters.DNW,
     "granet": updaters.GraNet,
     "mest": updaters.MEST,
@@ -75,6 +79,8 @@ def experiment(path: pathlib.Path, bindings=()) -> Experiment:
 def shortened(path: pathlib.Path, pruned: pathlib.Path | None) -> Experiment:
     """The experiment of a file, on a schedule of 24 steps and, unless its sizes are the point, a small network."""
     bindings = list(SHORT)
+    if path.stem == "acdc":
+        bindings += [f"mask_updater.{name} = {step}" for name, step in ACDC.items()]
     if path.stem in ("prune", "prune_global", "granet"):
         bindings += PRUNING if path.stem != "granet" else [*PRUNING[:2], "mask_updater.last_update_step = 20"]
     if path.stem != "small_dense":
@@ -176,11 +182,21 @@ SETTINGS = {
         "pruning.end_step": 7000,
         **updated_by("granet", schedule_alg="cosine", init_drop_fraction=0.5, last_update_step=7000),
     },
+    "cht": {**RANDOM, **updated_by("cht")},
+    "chts": {**RANDOM, **updated_by("chts")},
+    "acdc": {
+        "pruning.mode": "constant",
+        "pruning.final_sparsity": 0.95,
+        "pruning.scope": "global",
+        **updated_by("acdc", begin_step=1100, last_update_step=10_100),
+        "mask_updater.update_freq": 600,
+    },
     "dnw": {"masks.sparsity": 0.95, "masks.distribution": "uniform", "mask_updater.update_alg": "dnw"},
     "topkast": {"masks.sparsity": 0.95, "masks.distribution": "uniform", "mask_updater.update_alg": "topkast"},
     "snip": one_shot("snip"),
     "grasp": one_shot("grasp"),
     "synflow": one_shot("synflow"),
+    "wanda": {**one_shot("wanda"), "oneshot.scope": "output"},
     "oneshot_magnitude": one_shot("magnitude"),
     "oneshot_random": one_shot("random"),
 }
@@ -227,7 +243,7 @@ def test_settings_of_every_mode(path):
     if network == "mlp":
         expected = {name: INSTEAD.get(value, value) for name, value in expected.items()}
         expected = {name.replace("lenet5.", "mlp."): value for name, value in expected.items()}
-        if expected.get("mask_updater.update_freq"):
+        if expected.get("mask_updater.update_freq") == 100:
             expected["mask_updater.update_freq"] = 500
     defaults = {f"{kind}.{f}": v for kind, made in default.items() for f, v in dataclasses.asdict(made).items()}
     assert bound == {name: value for name, value in expected.items() if value != defaults[name]}

@@ -24,11 +24,14 @@ NETWORKS = sorted(path.stem for path in (CONFIGS / "networks").glob("*.gin") if 
 METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.gin"))
 FROM_PRUNING = ("lottery", "prune_restart", "rigl_from_prune", "scratch", "scratch_plus", "scratch_shuffled")
 FROM_PRUNING += ("set_from_prune",)
-ONE_SHOT = ("snip", "grasp", "synflow", "oneshot_magnitude", "oneshot_random")
-FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", *ONE_SHOT)
+ONE_SHOT = ("snip", "grasp", "synflow", "wanda", "oneshot_magnitude", "oneshot_random")
+FROM_DENSE = ("dense", "small_dense", "prune", "prune_global", "acdc", *ONE_SHOT)
 FROM_RANDOM = tuple(method for method in METHODS if method not in (*FROM_PRUNING, *FROM_DENSE))
 PUBLISHED = ("dense", "lottery", "prune", "rigl", "scratch", "set", "small_dense", "snfs", "snip", "static")
 UPDATERS = {
+    "acdc": updaters.ACDC,
+    "cht": updaters.CHT,
+    "chts": updaters.CHTs,
     "dnw": updaters.DNW,
     "granet": updaters.GraNet,
     "mest": updaters.MEST,
@@ -80,7 +83,8 @@ def settings(network, method="dense", *bindings):
 def test_every_network_and_method_has_its_file():
     assert {*UPDATERS, *FROM_PRUNING, *FROM_DENSE, "static"} == set(METHODS)
     named = {settings(network)["network"].network_name for network in NETWORKS}
-    assert named == {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
+    large = {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
+    assert named == large | {"mlp", "conv_n", "convnet1d", "bidirectional_gru"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -107,7 +111,12 @@ def test_methods_differ_in_what_they_are_about_alone(network):
         assert bool(made["small_dense"].sparsity) == (method == "small_dense")
 
 
-SHAPES = {"wrn_22_2": ((32, 32, 3), 10), "resnet20": ((32, 32, 3), 10), "gru": ((128, 1, 1), 256)}
+SHAPES = {
+    **dict.fromkeys(["wrn_22_2", "resnet20", "conv2", "conv4", "conv6"], ((32, 32, 3), 10)),
+    **dict.fromkeys(["mnist1d_mlp", "mnist1d_conv", "mnist1d_gru"], ((40, 1), 10)),
+    "lenet300": ((28, 28, 1), 10),
+    "gru": ((128, 1, 1), 256),
+}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -147,6 +156,13 @@ def test_protocols_that_are_read_last():
         assert (updater.replaces_step, updater.growth_gradient) == (False, "held_out")
         assert (oneshot.scope, oneshot.count_examples(1000)) == ("layer", 5000)
         assert (training.save_update_pairs, training.keep_checkpoints) == (True, None)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "rigl.gin"), str(CONFIGS / "protocols" / "supar.gin")], ["BASE_DENSITY = 0.1"])
+    network, optimizer = gin_names.network(), gin_names.optimizer()
+    assert (network.weight_init_method, optimizer.supar_base_density) == ("layer_scaled", 0.1)
+    gin.clear_config()
+    gin_files.parse([str(CONFIGS / "static.gin"), str(CONFIGS / "protocols" / "sign_in.gin")], ["RESET_FREQ = 7"])
+    assert gin_names.optimizer().build(0.1).get_config()["reset_every"] == 7
 
 
 def test_published_settings_of_methods():
@@ -168,6 +184,11 @@ def test_published_settings_of_methods():
         ("resnet50_cifar100", {880: 0.05, 1760: 0.1, 20_000: 0.02, 87_890: 0.00016}),
         ("resnet20", {31_999: 0.1, 32_000: 0.01, 48_000: 0.001}),
         ("gru", {0: 7e-4, 199_999: 7e-4}),
+        ("lenet300", {0: 1.2e-3, 49_999: 1.2e-3}),
+        ("conv2", {0: 2e-4, 19_999: 2e-4}),
+        ("conv4", {0: 3e-4, 24_999: 3e-4}),
+        ("conv6", {0: 3e-4, 29_999: 3e-4}),
+        ("mnist1d_conv", {0: 0.01, 5_999: 0.01}),
     ],
 )
 def test_published_learning_rates(network, rates):
@@ -188,6 +209,20 @@ def test_published_learning_rates(network, rates):
 def test_published_lengths(network, epochs, images):
     training = settings(network)["training"]
     assert training.total_steps * training.batch_size / images == pytest.approx(epochs, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("network", "steps"), {"lenet300": 50_000, "conv2": 20_000, "conv4": 25_000, "conv6": 30_000}.items()
+)
+def test_trainings_of_the_lottery_ticket_paper(network, steps):
+    made = settings(network)
+    assert (made["training"].total_steps, made["training"].batch_size) == (steps, 60)
+    assert made["optimizer"].name == "adam" and made["network"].weight_decay == 0
+    # Read explicitly, the protocol changes nothing.
+    gin.clear_config()
+    named = [f"networks/{network}", "methods/dense", f"protocols/lth_{network}"]
+    gin_files.parse([str(CONFIGS / f"{name}.gin") for name in named], [])
+    assert gin_names.training() == made["training"] and gin_names.optimizer() == made["optimizer"]
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -1,4 +1,4 @@
-"""`digits_large` and the cache that keeps it."""
+"""`digits_large`, how it is distorted, and the cache that keeps it."""
 
 import dataclasses
 import hashlib
@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from sparse_lib.experiment.data.cache import cache_directory, cached_arrays
-from sparse_lib.experiment.data.sources import digits_large
-from sparse_lib.experiment.data.sources.digits import digit_originals, render_digits, split_originals
-from sparse_lib.experiment.data.sources.digits_large import Recipe, load_digits_large, make_arrays
+from sparse_lib.experiment.data.sources import distortion
+from sparse_lib.experiment.data.sources.digits import DIGIT_SIZE, digit_originals, render_digits, split_originals
+from sparse_lib.experiment.data.sources.digits_large import RECIPE, load_digits_large, read_originals
+from sparse_lib.experiment.data.sources.distortion import Recipe
 from tests.experiment.data.loading import load
 
-SMALL = Recipe(train=400, validation=50, test=100)
+SMALL = dataclasses.replace(RECIPE, train=400, validation=50, test=100)
+
+
+def make_arrays(recipe: Recipe):
+    return distortion.make_arrays(read_originals(), recipe)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def test_images_come_from_disjoint_originals_in_equal_parts(small):
 
 
 def test_making_is_a_function_of_the_recipe_alone(small, monkeypatch):
-    monkeypatch.setattr(digits_large, "BLOCK", 17)
+    monkeypatch.setattr(distortion, "BLOCK", 17)
     again = make_arrays(SMALL)
     for key, array in small.items():
         np.testing.assert_array_equal(again[key], array)
@@ -52,7 +57,7 @@ def test_images_are_about_as_bright_as_mnist(small):
 def test_without_jitter_the_originals_come_back():
     still = dataclasses.replace(SMALL, rotation=0, scale=0, shear=0, shift=0, elastic=0)
     arrays = make_arrays(still)
-    canvas = render_digits(digit_originals()[0], SMALL.digit_size)
+    canvas = render_digits(digit_originals()[0], DIGIT_SIZE)
     np.testing.assert_array_equal(arrays["x_test"], np.rint(255 * canvas[arrays["original_test"]].astype(np.float64)))
 
 
@@ -87,7 +92,7 @@ def test_scale_changes_the_spread_of_the_ink_as_much():
 
 
 def test_elastic_displacements_have_the_stated_size():
-    smooth = digits_large.smoothing_matrix(SMALL.control_points)
+    smooth = distortion.smoothing_matrix(SMALL.control_points, 28)
     bumps = np.random.default_rng(0).standard_normal((4_000, 6, 6))
     fields = smooth @ bumps @ smooth.T
     np.testing.assert_allclose(fields.std(axis=0), 1, rtol=0.05)
@@ -95,7 +100,7 @@ def test_elastic_displacements_have_the_stated_size():
 
 def test_loading_makes_once_and_reads_after(tmp_path, monkeypatch, small):
     first = load_digits_large(cache_dir=tmp_path, recipe=SMALL)
-    monkeypatch.setattr(digits_large, "make_arrays", lambda recipe: pytest.fail("made again"))
+    monkeypatch.setattr(distortion, "make_arrays", lambda originals, recipe: pytest.fail("made again"))
     second = load_digits_large(cache_dir=tmp_path, recipe=SMALL, validation_size=20)
     assert [len(first.train), len(first.validation), len(first.test)] == [400, 50, 100]
     assert [len(second.train), len(second.validation), len(second.test)] == [400, 20, 100]

@@ -88,7 +88,7 @@ def test_every_stage_runs_once_and_masks_come_first(fake, tmp_path, jobs):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_so_many_at_a_time_and_no_more(fake, tmp_path, monkeypatch, jobs):
-    monkeypatch.setenv("SECONDS_OF_WORK", "0.1")
+    monkeypatch.setenv("SECONDS_OF_WORK", "0.3")
     demo.make_job(tmp_path / "out", jobs).run()
     at_work, most = 0, 0
     for line in fake.read_text().splitlines():
@@ -194,15 +194,14 @@ import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 from sparse_lib.experiment.jobs import demo
 demo.TRAIN = pathlib.Path(sys.argv.pop(1))
-demo.flags.DEFINE_string("out", "", "")
-demo.flags.DEFINE_integer("jobs", 2, "")
+demo.define_flags()
 demo.cli.run(demo.main)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number):
-    command = [sys.executable, "-c", DRIVER, str(demo.TRAIN), f"--out={tmp_path / 'out'}"]
+    command = [sys.executable, "-c", DRIVER, str(demo.TRAIN), f"--out={tmp_path / 'out'}", "--jobs=2"]
     environment = {**os.environ, "PYTHONPATH": str(demo.ROOT), "SECONDS_OF_WORK": "60"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

@@ -113,3 +113,16 @@ def test_keeping_lines_leaves_bytes_as_they_are(log):
 def test_nothing_to_forget(tmp_path):
     files.JsonLines(tmp_path / "none.jsonl").keep_until(3, inclusive=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [0, 3, 70_000])
+def test_the_last_record_is_found_from_the_end(length, tmp_path):
+    lines = files.JsonLines(tmp_path / "log.jsonl")
+    assert lines.last() == {}
+    for step in range(3):
+        lines.append({"step": step, "text": "é" * length})
+    assert lines.last() == lines.read()[-1]
+    # From a killed process.
+    with lines.path.open("ab") as file:
+        file.write(b'{"step": 9, "text": "\xc3')
+    assert lines.last()["step"] == 2

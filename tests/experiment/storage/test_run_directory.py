@@ -72,12 +72,18 @@ def test_an_empty_directory_or_one_of_runs_is_free(run, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_another_configuration_is_refused_by_its_first_difference(run):
+def test_another_configuration_is_refused_by_what_differs(run):
     with pytest.raises(RunError) as caught:
         run_directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=False)
-    assert "(it has 'training.total_steps = 10', this command 'training.total_steps = 20')" in str(caught.value)
-    with pytest.raises(RunError, match=r"it has 'less', this command 'mlp\.hidden_sizes = \(3,\)'"):
-        run_directory.check_claim(run, CONFIG + "mlp.hidden_sizes = (3,)\n", overwrite=False)
+    assert "(training.total_steps is 10 there and 20 here)" in str(caught.value)
+    several = CONFIG.replace("= 10", "= 20") + "mlp.hidden_sizes = \\\n    (3,)\ntraining.execution = 'dense'\n"
+    with pytest.raises(RunError) as caught:
+        run_directory.check_claim(run, several, overwrite=False)
+    both = "(training.total_steps is 10 there and 20 here; mlp.hidden_sizes is not set there and (3,) here)"
+    assert both in str(caught.value)
+    many = CONFIG + "".join(f"masks.a{number} = 1\n" for number in range(10))
+    with pytest.raises(RunError, match=r"masks\.a7 is not set there and 1 here; and 2 others\)"):
+        run_directory.check_claim(run, many, overwrite=False)
     run_directory.check_claim(run, CONFIG.replace("= 10", "= 20"), overwrite=True)
 
 
@@ -99,3 +105,10 @@ def test_clear_leaves_what_is_no_run(tmp_path):
     (tmp_path / "ckpt-0.index").touch()
     run_directory.clear(tmp_path)
     assert (tmp_path / "ckpt-0.index").exists()
+
+
+def test_a_lock_is_seen_and_not_disturbed(tmp_path):
+    assert not run_directory.is_locked(tmp_path / "none") and not run_directory.is_locked(tmp_path)
+    with run_directory.lock(tmp_path):
+        assert run_directory.is_locked(tmp_path)
+    assert not run_directory.is_locked(tmp_path)

@@ -30,11 +30,38 @@ MODES = {
     "snfs": [*LENGTH, *DYNAMIC, "mask_updater.update_alg='snfs'"],
     "rigl_averaged": [*LENGTH, *DYNAMIC, "mask_updater.update_alg='rigl'", "mask_updater.growth_gradient=4"],
     "mest": [*LENGTH, *DYNAMIC, "mask_updater.update_alg='mest'", "mask_updater.mest_soft_bound=True"],
+    "chts": [*LENGTH, *DYNAMIC, "mask_updater.update_alg='chts'"],
+    "acdc": [
+        *LENGTH[:-1],
+        *DYNAMIC,
+        "pruning.mode='constant'",
+        "mask_updater.update_alg='acdc'",
+        "mask_updater.last_update_step=54",
+    ],
     "granet": [*LENGTH[:-1], *PRUNING, *DYNAMIC, "mask_updater.update_alg='granet'"],
+    # Steps of recycling are neither those of saves nor of logs.
+    "recycling": [
+        *LENGTH,
+        *DYNAMIC,
+        "mask_updater.update_alg='rigl'",
+        "training.recycle_freq=9",
+        "training.dormant_threshold=0.5",
+    ],
     "topkast": [*LENGTH, "mask_updater.update_alg='topkast'"],
     "dnw": [*LENGTH, "mask_updater.update_alg='dnw'"],
     "snip": [*LENGTH[:-1], "training.oneshot_prune_fraction=0.8", "oneshot.method='snip'"],
     "dense_adam": [*LENGTH[:-1], "optimizer.name='adam'"],
+    # Rates by densities that a resumed run has to find again.
+    "granet_supar_sign_in": [
+        *LENGTH[:-1],
+        *PRUNING,
+        *DYNAMIC,
+        "mask_updater.update_alg='granet'",
+        "optimizer.name='sign_in'",
+        "optimizer.sign_in_reset=7",
+        "optimizer.learning_rate=0.01",
+        "optimizer.supar_base_density=0.5",
+    ],
 }
 DRIVER = """
 import sys

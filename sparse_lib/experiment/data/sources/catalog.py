@@ -1,19 +1,36 @@
 """Finds the source of a data set by its name: embedded, an `.npz` file, a text, or TensorFlow Datasets."""
 
 import dataclasses
+import functools
+import os
 import re
+from collections.abc import Callable
 
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing as preprocessing_named
-from sparse_lib.experiment.data.settings import AUTO, DataSettings
+from sparse_lib.experiment.data.settings import AUTO, SEQUENCES, DataSettings
 from sparse_lib.experiment.data.sources.digits import load_digits
 from sparse_lib.experiment.data.sources.digits_large import load_digits_large
+from sparse_lib.experiment.data.sources.mnist1d import load_mnist1d
+from sparse_lib.experiment.data.sources.mnist_5k import load_mnist_5k
+from sparse_lib.experiment.data.sources.mnist_large import load_mnist_large
 from sparse_lib.experiment.data.sources.npz import load_npz
 from sparse_lib.experiment.data.sources.text import load_text
 from sparse_lib.experiment.data.sources.tfds import load_tfds
 
 AUGMENTATIONS = ("crop_flip", "inception")
+
+_CacheDir = str | os.PathLike[str] | None
+# By name, (validation size, cache directory) -> data set.
+LOADERS: dict[str, Callable[[int | None, _CacheDir], Dataset]] = {
+    "digits": lambda validation_size, cache_dir: load_digits(validation_size),
+    "digits_large": load_digits_large,
+    "mnist_5k": load_mnist_5k,
+    "mnist_large": load_mnist_large,
+    "mnist1d": load_mnist1d,
+    "mnist1d_shuffled": functools.partial(load_mnist1d, is_shuffled=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +79,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
             f"preprocessing='{settings.preprocessing}' does not apply to '{settings.name}', which is in [0, 1]: leave "
             "it out."
         )
-    if chosen.name == "digits":
-        made = load_digits(chosen.validation_size)
-    else:
-        made = load_digits_large(chosen.validation_size, chosen.cache_dir)
+    made = LOADERS[chosen.name](chosen.validation_size, chosen.cache_dir)
     return dataclasses.replace(made, augmentation=chosen.augmentation) if chosen.augmentation else made
 
 
@@ -80,10 +94,8 @@ def _check(settings: DataSettings) -> None:
     if settings.on_disk and not settings.is_from_tfds:
         raise InputError(f"on_disk applies to TFDS sets, not to '{settings.name}': leave it out.")
     is_plain = settings.preprocessing == AUTO and settings.augmentation in (AUTO, None)
-    if settings.name.endswith(".txt") and not is_plain:
-        raise InputError(
-            f"preprocessing and augmentation are for images, not for the text '{settings.name}': leave them out."
-        )
+    if not is_plain and (settings.name.endswith(".txt") or settings.name in SEQUENCES):
+        raise InputError(f"preprocessing and augmentation are for images, not for '{settings.name}': leave them out.")
 
 
 def _resolve(settings: DataSettings, usual: _Convention) -> DataSettings:

@@ -1,10 +1,10 @@
-"""The embedded data set: scikit-learn's 1,797 real handwritten digits, available offline."""
+"""`digits`: scikit-learn's 1,797 real handwritten digits, available offline."""
 
 import numpy as np
 import numpy.typing as npt
 
-from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset, Split
+from sparse_lib.experiment.data.holdout import split_stratified
 
 SIZE = 28
 # MNIST's digits are 20 of 28 pixels wide; so are these, so that the mean square of an image, which sets the scale of
@@ -14,7 +14,6 @@ TEST_SIZE = 360
 VALIDATION_SIZE = 180
 
 _GREY_LEVELS = 16
-_SPLIT_SEED = 0
 
 
 def load_digits(validation_size: int | None = None) -> Dataset:
@@ -68,14 +67,7 @@ def split_originals(
     Raises:
       InputError: if no training image would be left.
     """
-    order = _stratified_order(labels)
-    test, rest = order[:TEST_SIZE], order[TEST_SIZE:]
-    if not 0 <= validation_size < len(rest):
-        raise InputError(
-            f"validation_size is {validation_size}, and 'digits' has {len(rest)} images beside "
-            f"the test images: choose 0 to {len(rest) - 1}."
-        )
-    return rest[validation_size:], rest[:validation_size], test
+    return split_stratified(labels, test_size=TEST_SIZE, validation_size=validation_size, name="digits")
 
 
 def render_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
@@ -97,13 +89,3 @@ def render_digits(images: np.ndarray, size: int) -> npt.NDArray[np.float32]:
     before = (SIZE - size) // 2
     margin = (before, SIZE - size - before)
     return np.pad(np.clip(enlarged, 0, 1), ((0, 0), margin, margin)).astype(np.float32)
-
-
-def _stratified_order(labels: np.ndarray) -> np.ndarray:
-    """A fixed order in which every contiguous piece is stratified by class."""
-    shuffled = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    counts = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place_within_class = (rank + 0.5) / np.repeat(counts, counts)
-    return by_class[np.argsort(place_within_class, kind="stable")]

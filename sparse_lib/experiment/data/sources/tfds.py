@@ -15,7 +15,7 @@ from sparse_lib.experiment.data.cache import Arrays, cache_directory, cached_arr
 from sparse_lib.experiment.data.dataset import SPLITS, Dataset, Split, dataset_from_arrays
 from sparse_lib.experiment.data.feeding.preprocessing import Preprocessing
 from sparse_lib.experiment.data.holdout import hold_out
-from sparse_lib.experiment.data.settings import DataSettings
+from sparse_lib.experiment.data.settings import EMBEDDED, DataSettings
 from sparse_lib.experiment.data.sources.tfrecords import EncodedImages, index_records
 
 _LOG = logging.getLogger(__name__)
@@ -81,27 +81,27 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
                 return builder
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
-            f"There is no data set '{name}': use the embedded 'digits' or 'digits_large', a name "
+            f"There is no data set '{name}': use an embedded one ({', '.join(EMBEDDED)}), a name "
             "from the TFDS catalog (mnist, fashion_mnist, cifar10, ...), or the path of an .npz."
         ) from error
     except Exception as error:
         raise InputError(
             f"TFDS cannot open the data set '{name}': {_first_line(error)} Correct the name or "
-            "use the embedded 'digits'."
+            "use the embedded 'mnist_5k'."
         ) from error
     if not download:
         where = "" if directory is None else f", data_dir='{directory}'"
         raise InputError(
             f"The data set '{name}' is not prepared in {builder.data_path}: run "
             f"`python -c \"import tensorflow_datasets as tfds; tfds.load('{name}'{where})\"`, "
-            "or set data.download=True, or use the embedded 'digits'."
+            "or set data.download=True, or use the embedded 'mnist_5k'."
         )
     try:
         builder.download_and_prepare()
     except Exception as error:
         raise InputError(
             f"Cannot download the data set '{name}': {_first_line(error)} Try again with a "
-            "network, or use the embedded 'digits'."
+            "network, or use the embedded 'mnist_5k'."
         ) from error
     return builder
 

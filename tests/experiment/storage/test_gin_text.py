@@ -3,9 +3,10 @@
 import gin
 import pytest
 
-from analysis.records import gin_text, methods
+from analysis.records import methods
 from sparse_lib.experiment.config import gin_files
 from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.storage import gin_text
 
 TEXT = """
 # Macros:
