@@ -11,7 +11,7 @@ from analysis.figures import palette
 from analysis.records.runs import IDENTITY, Runs
 
 # Numbers in a page; with about seven characters each, two megabytes.
-_BUDGET = 280_000
+BUDGET = 280_000
 _MOST_POINTS, _FEWEST_POINTS = 250, 40
 # Settings that name places, and those that a label or a column of its own tells already.
 _TOLD = ("mask_init_path", "weight_init_path", "data_dir", "cache_dir", "training.seed", "training.total_steps")
@@ -60,11 +60,12 @@ class Column(NamedTuple):
     kind: str
 
 
-def gather(runs: Runs) -> dict[str, Any]:
+def gather(runs: Runs, budget: int = BUDGET) -> dict[str, Any]:
     """Gathers what a reader may sort, filter and plot.
 
     Args:
       runs: all runs of the report.
+      budget: numbers in all series together, about (count).
 
     Returns:
       `columns` and, in their order, `rows`, one per run; `groups` of measurements with the same steps, each with its
@@ -78,7 +79,7 @@ def gather(runs: Runs) -> dict[str, Any]:
     if by_layer is not None:
         frames.append((by_layer, None))
     measures = [_measures_of(frame) for frame, _ in frames]
-    points, keep = _share_budget(len(names), [len(own) for own in measures])
+    points, keep = _share_budget(budget, len(names), [len(own) for own in measures])
     groups = [
         _gather_group(frame, own, names, points, suffix)
         for (frame, suffix), own in list(zip(frames, measures, strict=True))[:keep]
@@ -157,10 +158,10 @@ def _measures_of(frame: pd.DataFrame) -> list[str]:
     return [name for name in columns if pd.api.types.is_numeric_dtype(frame[name]) and frame[name].notna().any()]
 
 
-def _share_budget(runs: int, measures: Sequence[int]) -> tuple[int, int]:
+def _share_budget(budget: int, runs: int, measures: Sequence[int]) -> tuple[int, int]:
     """Returns the points of each series, and how many of the groups have room; the first two always have."""
     for keep in range(len(measures), 1, -1):
-        points = _BUDGET // max(1, runs * (sum(measures[:keep]) + keep))
+        points = budget // max(1, runs * (sum(measures[:keep]) + keep))
         if points >= _FEWEST_POINTS or keep == 2:
             return int(np.clip(points, 2, _MOST_POINTS)), keep
     return _FEWEST_POINTS, len(measures)

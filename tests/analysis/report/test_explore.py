@@ -53,14 +53,13 @@ def test_series_are_those_of_the_records_and_what_is_missing_is_null(runs):
     json.dumps(found, allow_nan=False)
 
 
-def test_long_series_are_thinned_with_their_ends_and_many_runs_fit(write_run, tmp_path, monkeypatch):
+def test_long_series_are_thinned_with_their_ends_and_many_runs_fit(write_run, tmp_path):
     write_run("scratch", 0, gradient_norm=[float(n) for n in range(1000)])
     found = explore.gather(load_runs(tmp_path / "runs"))
     steps = found["groups"][0]["series"][0][0]
     assert (steps[0], steps[-1], len(steps)) == (0, 5 * 999, 250)
     assert set(pd.Series(steps).diff().dropna()) <= {20.0, 25.0}
-    monkeypatch.setattr(explore, "_BUDGET", 300)
-    found = explore.gather(load_runs(tmp_path / "runs"))
+    found = explore.gather(load_runs(tmp_path / "runs"), budget=300)
     assert len(found["groups"]) == 1 and "layers are left out" in found["note"]
     assert sum(len(series or []) for series in found["groups"][0]["series"][0]) <= 300
 
