@@ -30,6 +30,7 @@ def fit(model, *callbacks, epochs=3):
     return model.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
+@pytest.mark.slow
 def test_largest_eigenvalue_at_the_end_and_in_the_history():
     model = build()
     follow = TopEigenvalue((X, Y), batch_size=24, share=1.0, steps=12)

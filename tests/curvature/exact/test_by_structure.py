@@ -315,6 +315,7 @@ def test_float32_is_as_exact_as_float32():
     assert np.abs(found - true).max() > 1e-12 * np.abs(true).max()
 
 
+@pytest.mark.slow
 def test_pieces_of_batches_add_up(monkeypatch):
     model = _fill(CHAINS["lenet"]())
     x, y = _data(model)

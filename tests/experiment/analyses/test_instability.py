@@ -210,6 +210,7 @@ def test_what_is_done_is_not_done_again(measured, parents, monkeypatch):
     assert measure(parents(), directory) == first
 
 
+@pytest.mark.slow
 def test_a_stopped_analysis_goes_on(measured, parents, tmp_path, monkeypatch):
     directory, _ = measured
     original, calls = Steps.run, []
@@ -318,6 +319,7 @@ BINDINGS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_command_line(call, train_by_command, tmp_path):
     parent, out = tmp_path / "parent", tmp_path / "out"
     train_by_command(parent, BINDINGS, seed=4)

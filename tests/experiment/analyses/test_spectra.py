@@ -172,6 +172,7 @@ def test_a_hessian_that_is_not_symmetric_is_said(of_run, finished, caplog, monke
     assert "is symmetric to 2.0e-03 only" in caplog.text
 
 
+@pytest.mark.slow
 def test_blocks_masked_weights_and_other_matrices(of_run, finished):
     def values(folder, **chosen):
         spectra.compute(of_run, finished, settings(ckpt_ids=[24], folder=folder, **chosen))
@@ -211,6 +212,7 @@ def test_estimates_agree_with_the_exact_spectrum(of_run, finished):
     assert np.trapezoid(arrays["density"], arrays["grid"]) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kept",
     [
@@ -257,6 +259,7 @@ def test_stability_limit_is_of_the_learning_rate_and_momentum(of_run, finished):
     assert found[24]["stability_limit"] is None
 
 
+@pytest.mark.slow
 def test_both_command_lines_do_it(tmp_path, monkeypatch, capsys, caplog):
     run = ["--seed=1", "--gin_config=mlp_configs/rigl.gin"]
     bindings = (

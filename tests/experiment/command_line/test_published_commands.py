@@ -60,6 +60,7 @@ def masks_of(checkpoint):
     return {name: reader.read("masks", name) for name in reader.names("masks")}
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_work_one_after_the_other(call):
     pruned = pathlib.Path(DEFAULT_LOGDIR)
     assert call(train, f"--gin_config={CONFIGS}/prune.gin", bindings=SHORT | PRUNING) == (0, "")

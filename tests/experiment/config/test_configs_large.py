@@ -283,6 +283,7 @@ def rigl_run(images, tmp_path_factory):
     return directory, trained(images, directory, "rigl")
 
 
+@pytest.mark.slow
 def test_a_wide_resnet_trains_with_rigl(rigl_run):
     directory, result = rigl_run
     assert result["steps"] == 6 and np.isfinite(result["test_loss"])
