@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,6 @@ from analysis.claims.effects import (
     decide,
     format_effect,
 )
-from analysis.claims.quantities import Evidence
 
 # Methods by preference: the paper's, then its nearest relatives, for studies without it.
 _RIGL = ("rigl.plus", "rigl", "rigl.plus.erk", "rigl.erk")
@@ -275,11 +275,11 @@ CLAIMS = (
 )
 
 
-def judge(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+def judge(evidence: Any, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Tests all claims on a case.
 
     Args:
-      evidence: frames of the case.
+      evidence: frames of the case, as the claims' measures take them.
       claims: claims to test.
 
     Returns:

@@ -9,6 +9,7 @@ from typing import Any
 from sparse_lib import updaters
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.config import description
+from sparse_lib.experiment.config.iterative_pruning import IterativePruningSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import NetworkSettings
@@ -51,6 +52,11 @@ SUFFIXES = {
     "plus": "+",
     "liu": " (Liu init)",
     "metainit": " (MetaInit)",
+    "constant_signs": " (signs, one magnitude)",
+    "random_signs": " (random signs)",
+    "flip_signs": " (signs flipped)",
+    "inverted": " (inverted masks)",
+    "shuffled": " (shuffled masks)",
     "ticket": " (ticket weights)",
     "erk": " (ERK)",
     "er": " (ER)",
@@ -65,7 +71,7 @@ SUFFIXES = {
     "random": " (random masks)",
 }
 # Suffixes for the origin of the weights; the others are for that of the masks.
-OF_WEIGHTS = ("plus", "liu", "metainit", "ticket")
+OF_WEIGHTS = ("plus", "liu", "metainit", "ticket", "constant_signs", "random_signs", "flip_signs")
 
 
 def identify(values: Mapping[str, Any], directory: pathlib.Path | None = None) -> Description:
@@ -96,6 +102,7 @@ def _guess(values: Mapping[str, Any]) -> Description:
         training=_settings(TrainingSettings, values),
         masks=_settings(MaskSettings, values),
         oneshot=_settings(OneShotSettings, values),
+        iterative_pruning=_settings(IterativePruningSettings, values),
         pruning=_settings(PruningSettings, values),
         mask_updater=_settings(UpdaterSettings, values),
         small_dense=_settings(SmallDenseSettings, values),

@@ -21,8 +21,6 @@ from sparse_lib.experiment.training.outcome import DIVERGED
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
-# Early training (fraction of its steps).
-EARLY = 0.1
 _OF_RESULT = ("outcome", "left_plateau_at")
 _RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", *_OF_RESULT, "path")
 _FINISHED, _UNFINISHED, _EMPTY, _DIVERGED = "finished", "unfinished", "empty", "diverged"
@@ -257,7 +255,10 @@ def _target_sparsities(
         identity, parent, item = by_name[name]
         if not np.isnan(identity.target_sparsity):
             return identity.target_sparsity
-        if parent and parent not in seen:
+        # These masks have another sparsity than those of the parent.
+        values = item["values"]
+        has_own = values.get("iterative_pruning.fraction") or values.get("network.invert_mask")
+        if not has_own and parent and parent not in seen:
             return find(parent, (*seen, name))
         measured = [record["sparsity"] for record in item["metrics"] if "sparsity" in record]
         return round(measured[-1], 3) if measured else float("nan")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sparse_lib import api, gradient_flow, initializers
+from sparse_lib import api, gradient_flow, initializers, signs
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.data import Split, batch_indices
 from sparse_lib.experiment.storage import sources
@@ -42,17 +42,24 @@ def build_masks(experiment: Experiment, model: keras.Model, *, fresh: bool) -> M
     masks = Masks(list(kernels.values()), values, names=list(kernels), structures=structures)
     if fresh and experiment.network.shuffle_mask:
         masks.assign(masks.shuffled(experiment.training.seed))
+    if fresh and experiment.network.invert_mask:
+        masks.assign([~mask for mask in masks.values()])
     return masks
 
 
 def _initial_masks(
     experiment: Experiment, model: keras.Model, kernels: Mapping[str, keras.Variable], structures: Sequence[Structure]
 ) -> list[tf.Tensor] | None:
-    """Masks of a checkpoint, of one-shot pruning or at random places, in the order of the kernels; None if dense."""
+    """Masks of a checkpoint, of its largest weights, of one-shot pruning or at random places; None if dense."""
     seed, shapes = experiment.training.seed, [tuple(kernel.shape) for kernel in kernels.values()]
     if path := experiment.network.mask_init_path:
         stored = sources.masks(path, model, kernels)
-        return [tf.constant(stored[name]) for name in kernels]
+        masks = [tf.constant(stored[name]) for name in kernels]
+        if not experiment.iterative_pruning.fraction:
+            return masks
+        trained = sources.weights(path, model, kernels)
+        parts = zip((tf.constant(trained[name]) for name in kernels), masks, structures, strict=True)
+        return experiment.iterative_pruning.prune(dict(zip(kernels, parts, strict=True)))
     if sparsity := experiment.training.oneshot_prune_fraction:
         oneshot = experiment.oneshot.build(sparsity, experiment.mask_updater.update_alg)
         examples = experiment.oneshot.count_examples(experiment.training.val_batch_size)
@@ -72,16 +79,24 @@ def _oneshot_batches(train: Split, size: int, seed: int) -> list[tuple[tf.Tensor
 
 
 def initialize_weights(experiment: Experiment, model: keras.Model, masks: Masks) -> None:
-    """Draws the kernels for their masks, adds noise, runs MetaInit, each if configured; masked weights stay zero.
+    """Draws the kernels for their masks, changes signs, adds noise, runs MetaInit, each if configured.
+
+    Masked weights stay zero.
 
     Args:
-      experiment: names initialisation, noise and MetaInit.
+      experiment: names initialisation, signs, noise and MetaInit.
       model: the network; its trainable variables are assigned.
       masks: of its kernels.
     """
     seed, variables = experiment.training.seed * 1_000, model.trainable_variables
     if experiment.initializer is not None:
         api.draw_kernels(model, masks, experiment.initializer, seed=seed)
+    if text := experiment.network.weight_init_signs:
+        # The initial values before masking, unless the kernels are drawn for their masks.
+        is_drawn = experiment.initializer is not None
+        for index, (kernel, _) in enumerate(masks):
+            source = kernel.numpy() if is_drawn else masks.initial[index]
+            kernel.assign(signs.change(text, kernel.numpy(), source, seed=experiment.training.seed, index=index))
     if stddev := experiment.network.noise_stddev:
         # The seeds after those of the kernels.
         for index, variable in enumerate(variables, start=seed + len(variables)):

@@ -62,6 +62,7 @@ def write_run(tmp_path: pathlib.Path) -> Write:
         pruned: str = "{seed}/prune",
         gradient_norm: Sequence[float] = (1.0, 1.0, 1.0),
         changes: Sequence[float] = (),
+        first_update: int = 5,
         accuracy: float = 0.9,
         wrong: Sequence[int] | None = None,
         bindings: Sequence[str] = (),
@@ -97,7 +98,7 @@ def write_run(tmp_path: pathlib.Path) -> Write:
         (directory / "metrics.jsonl").write_text(jsonl(records))
         updates = [
             {
-                "step": 5 * place,
+                "step": first_update * place,
                 "grown": 3,
                 "dropped": 3,
                 "gradient_norm_before": 1.0,

@@ -340,3 +340,52 @@ ACDC = {
 def test_a_schedule_that_outlasts_the_run_is_foreseen(settings, total_steps, sentence):
     found = schedule_warning(built(**settings).optimizer.updater, total_steps)
     assert re.search(sentence, found) if sentence else not found
+
+
+def test_a_level_keeps_the_largest_trained_weights_of_the_level_before(pruned):
+    made = built(
+        network={"mask_init_path": str(pruned), "weight_init_path": str(pruned / "ckpt-0")},
+        iterative_pruning={"fraction": 0.2},
+    )
+    start = stored(pruned / "ckpt-0", "model")
+    trained = [value for name, value in stored(pruned, "model").items() if name.endswith("kernel")]
+    before = list(stored(pruned, "masks").values())
+    masks = masks_of(made)
+    for mask, old, weight, fraction in zip(masks, before, trained, (0.2, 0.2, 0.1), strict=True):
+        assert mask.sum() == old.sum() - int(fraction * old.sum()) and not (mask & ~old).any()
+        assert abs(weight[mask]).min() >= abs(weight[old & ~mask]).max()
+    # The weights are those of the start, the trained ones only rank.
+    assert_equal([weights_of(made)[name] for name in start], masked(start, masks))
+
+
+def test_rounds_remove_as_many_weights_as_so_many_levels(pruned):
+    settings = {"fraction": 0.2, "rounds": 3, "output_rate": 1.0, "custom": {"dense2": 0.5}}
+    masks = masks_of(built(network={"mask_init_path": str(pruned / "ckpt-0")}, iterative_pruning=settings))
+    counts = list(SIZES)
+    for _ in range(3):
+        counts = [n - int(f * n) for n, f in zip(counts, (0.2, 0.5, 0.2), strict=True)]
+    assert [int(mask.sum()) for mask in masks] == counts
+
+
+def test_iterative_pruning_needs_a_checkpoint_to_prune():
+    with pytest.raises(SettingError, match="mask_init_path"):
+        built(iterative_pruning={"fraction": 0.2})
+
+
+def test_inverted_masks_are_the_complement(pruned):
+    masks = masks_of(built(network={"mask_init_path": str(pruned), "invert_mask": True}))
+    assert_equal(masks, [~mask for mask in stored(pruned, "masks").values()])
+
+
+def test_signs_change_on_the_masks_of_the_ticket(pruned):
+    network = {"mask_init_path": str(pruned), "weight_init_path": str(pruned / "ckpt-0")}
+    tickets, flipped, constant = (
+        [kernel.numpy() for kernel, _ in built(network={**network, "weight_init_signs": how}).optimizer.masks]
+        for how in (None, "flip:0.25", "constant")
+    )
+    start = [value for name, value in stored(pruned / "ckpt-0", "model").items() if name.endswith("kernel")]
+    for ticket, other, one, dense in zip(tickets, flipped, constant, start, strict=True):
+        np.testing.assert_array_equal(abs(ticket), abs(other))
+        assert (ticket != other).sum() == int(0.25 * np.count_nonzero(ticket))
+        np.testing.assert_array_equal(np.sign(one), np.sign(ticket))
+        np.testing.assert_allclose(abs(one[ticket != 0]), dense.std(), rtol=1e-6)

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from sparse_lib.experiment.config.experiment import Experiment
+from sparse_lib.experiment.config.iterative_pruning import IterativePruningSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MetaInitSettings, NetworkSettings
@@ -57,6 +58,7 @@ def experiment(name: str = "mlp", *, initializer: Any = None, sizes: Any = None,
         masks=of(MaskSettings, "masks"),
         oneshot=of(OneShotSettings, "oneshot", {"examples": 64}),
         pruning=of(PruningSettings, "pruning"),
+        iterative_pruning=of(IterativePruningSettings, "iterative_pruning"),
         mask_updater=of(UpdaterSettings, "mask_updater"),
         optimizer=of(OptimizerSettings, "optimizer", OPTIMIZER),
         metainit=of(MetaInitSettings, "metainit", {"steps": 3}),

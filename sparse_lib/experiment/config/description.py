@@ -20,8 +20,8 @@ def describe(experiment: Any, data: str) -> Description:
     """Describes a run from its settings.
 
     Args:
-      experiment: has the settings as attributes: training, network, sizes, masks, oneshot, pruning, mask_updater and
-        small_dense.
+      experiment: has the settings as attributes: training, network, sizes, masks, oneshot, iterative_pruning, pruning,
+        mask_updater and small_dense.
       data: name of the data set.
 
     Returns:
@@ -51,7 +51,7 @@ def _name_method(experiment: Any) -> str:
         once = pruning.mode == "constant"
         return "prune_once" if once else "prune_global" if pruning.scope == "global" else "prune"
     if experiment.network.mask_init_path:
-        return _name_of_ticket(experiment.network)
+        return _name_of_ticket(experiment.network, experiment.iterative_pruning)
     if score := _oneshot_score(experiment):
         return score
     if experiment.masks.sparsity:
@@ -63,11 +63,13 @@ def _prunes(pruning: Any) -> bool:
     return pruning.mode != "off" and bool(pruning.final_sparsity)
 
 
-def _name_of_ticket(network: Any) -> str:
+def _name_of_ticket(network: Any, iterative_pruning: Any) -> str:
     """Names a method that trains under the masks of another run, which stay."""
+    mask_run, mask_step = split_checkpoint(network.mask_init_path)
+    if mask_step == 0 and iterative_pruning.fraction:
+        return "magnitude"
     if not network.weight_init_path:
         return "scratch_shuffled" if network.shuffle_mask else "scratch"
-    mask_run, mask_step = split_checkpoint(network.mask_init_path)
     weight_run, weight_step = split_checkpoint(network.weight_init_path)
     if weight_step == 0:
         return "lottery"
@@ -97,7 +99,13 @@ def _suffixes(experiment: Any, base: str) -> list[str]:
     if experiment.training.use_metainit:
         suffixes.append("metainit")
     is_moving = base not in (*DENSE, *PRUNING, *STATIC)
+    if network.weight_init_signs:
+        suffixes.append(f"{network.weight_init_signs.partition(':')[0]}_signs")
     if network.mask_init_path:
+        if network.invert_mask:
+            suffixes.append("inverted")
+        if network.shuffle_mask and base in TICKETS:
+            suffixes.append("shuffled")
         return [*suffixes, "ticket"] if is_moving and network.weight_init_path else suffixes
     if score := _oneshot_score(experiment):
         return [*suffixes, score] if is_moving else suffixes

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Self
 
 from sparse_lib.experiment.config import gin_names
+from sparse_lib.experiment.config.iterative_pruning import IterativePruningSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import MaskInit, MetaInitSettings, NetworkSettings
@@ -31,6 +32,7 @@ class Experiment:
       optimizer: the inner optimizer.
       metainit: MetaInit, used if training.use_metainit.
       initializer: (mask, seed, inputs, outputs) -> kernel, or None for the dense initialisation.
+      iterative_pruning: a step of magnitude pruning of the checkpoint that the masks are read from.
       small_dense: the sparse network whose cost a dense one has; `sizes` are those found for it.
     """
 
@@ -45,14 +47,19 @@ class Experiment:
     optimizer: OptimizerSettings
     metainit: MetaInitSettings
     initializer: MaskInit | None = None
+    iterative_pruning: IterativePruningSettings = IterativePruningSettings()
     small_dense: SmallDenseSettings = SmallDenseSettings()
 
     def __post_init__(self) -> None:
         """Checks that the masks have one source.
 
         Raises:
-          SettingError: if one-shot pruning would overwrite other masks.
+          SettingError: if one-shot pruning would overwrite other masks, or there is nothing to prune.
         """
+        if self.iterative_pruning.fraction and not self.network.mask_init_path:
+            raise SettingError(
+                "iterative_pruning.fraction prunes the checkpoint of network.mask_init_path; set that too."
+            )
         others = {"network.mask_init_path": self.network.mask_init_path, "masks.sparsity": self.masks.sparsity}
         overwritten = [name for name, value in others.items() if value and self.training.oneshot_prune_fraction]
         if overwritten:
@@ -94,6 +101,7 @@ class Experiment:
             metainit=gin_names.metainit(),
             initializer=gin_names.INITIALIZERS[method]() if method else None,
             dataset=load_dataset(gin_names.data()),
+            iterative_pruning=gin_names.iterative_pruning(),
             small_dense=gin_names.small_dense(),
         )
         data = experiment.dataset

@@ -16,6 +16,7 @@ from sparse_lib.experiment.config.analyses import (
     InterpolateSettings,
     SurfaceSettings,
 )
+from sparse_lib.experiment.config.iterative_pruning import IterativePruningSettings
 from sparse_lib.experiment.config.mask_updates import PruningSettings, UpdaterSettings
 from sparse_lib.experiment.config.masks import MaskSettings, OneShotSettings
 from sparse_lib.experiment.config.network import (
@@ -51,6 +52,7 @@ layer_scaled_init = _register(LayerScaledSettings)
 metainit = _register(MetaInitSettings)
 masks = _register(MaskSettings)
 oneshot = _register(OneShotSettings)
+iterative_pruning = _register(IterativePruningSettings)
 pruning = _register(PruningSettings)
 mask_updater = _register(UpdaterSettings)
 optimizer = _register(OptimizerSettings)

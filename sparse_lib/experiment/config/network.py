@@ -7,9 +7,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from sparse_lib import api, initializers
+from sparse_lib import api, initializers, signs
 from sparse_lib._utils.did_you_mean import closest_names, suggest
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks import NETWORKS, Network, Style
+from sparse_lib.experiment.runtime.errors import SettingError
 from sparse_lib.experiment.settings import BatchSize, NonNegative, Positive, Settings, Share, Size, Step
 
 MaskInit = Callable[..., tf.Tensor]
@@ -73,15 +75,20 @@ class NetworkSettings(Settings, name="network"):
     """The network, and the checkpoints that its masks and weights are read from.
 
     Attributes:
-      network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg11`, `vgg16`, `vgg19`, `mobilenet`, `vit`, `gru` or
-        `keras_model`; its sizes are parameters under that name, such as `resnet.depth`.
+      network_name: `lenet5`, `mlp`, `conv_n`, `wide_resnet`, `resnet`, `vgg11`, `vgg16`, `vgg19`, `mobilenet`, `vit`,
+        `gru`, `convnet1d`, `bidirectional_gru` or `keras_model`; its sizes are parameters under that name, such as
+        `resnet.depth`.
       activation: of the hidden layers.
       mask_init_path: checkpoint that the masks are read from.
       shuffle_mask: whether to shuffle those masks within each layer.
+      invert_mask: whether to take the complement of those masks.
       weight_init_path: checkpoint that the weights are read from, of any step (rewinding); a checkpoint of the
         published code of the RigL paper; or weights of a Keras model with the same layers in the same order,
         `.weights.h5`.
       weight_init_method: `unit_scaled`, `layer_scaled`, or None for the dense initialisation.
+      weight_init_signs: what happens to signs and magnitudes of the active initial weights: `constant` keeps the signs
+        and gives the weights of a layer one magnitude, `random` draws the signs, `flip:0.1` negates a tenth of the
+        weights; None changes nothing. See `sparse_lib.signs`.
       weight_decay: L2 coefficient: weight_decay * sum(w^2) of every kernel is added to the loss.
       weight_decay_warmup: steps over which the L2 coefficient rises linearly from 0 (step).
       noise_stddev: standard deviation of normal noise added to the initial weights.
@@ -97,8 +104,10 @@ class NetworkSettings(Settings, name="network"):
     activation: str = "relu"
     mask_init_path: str | None = None
     shuffle_mask: bool = False
+    invert_mask: bool = False
     weight_init_path: str | None = None
     weight_init_method: Literal["unit_scaled", "layer_scaled"] | None = None
+    weight_init_signs: str | None = None
     weight_decay: NonNegative = 0.0
     weight_decay_warmup: Step = 0
     noise_stddev: NonNegative = 0.0
@@ -110,16 +119,22 @@ class NetworkSettings(Settings, name="network"):
         """Checks the name of the network, and that no setting would be ignored.
 
         Raises:
-          SettingError: for an unknown network or activation, a shuffle without masks, a warm-up without weight decay,
-            or two sources of weights.
+          SettingError: for an unknown network, activation or change of signs, a shuffle without masks, a warm-up
+            without weight decay, or two sources of weights.
         """
         super().__post_init__()
         known = f"is not known; use one of {', '.join(NETWORKS)}{suggest(self.network_name, NETWORKS)}"
         self.require(self.network_name in NETWORKS, "network_name", known)
         known = f"is not known; use one of {closest_names(self.activation, _ACTIVATIONS)}"
         self.require(_is_activation(self.activation), "activation", known)
-        has_masks = not self.shuffle_mask or bool(self.mask_init_path)
-        self.require(has_masks, "shuffle_mask", "shuffles the masks of network.mask_init_path; set that too")
+        for name, verb in (("shuffle_mask", "shuffles"), ("invert_mask", "inverts")):
+            has_masks = not getattr(self, name) or bool(self.mask_init_path)
+            self.require(has_masks, name, f"{verb} the masks of network.mask_init_path; set that too")
+        if self.weight_init_signs is not None:
+            try:
+                signs.parse_change(self.weight_init_signs)
+            except InputError as error:
+                raise SettingError(f"network.weight_init_signs: {error}") from error
         decays = bool(self.weight_decay) or not self.weight_decay_warmup
         self.require(decays, "weight_decay_warmup", "warms up network.weight_decay; set that too")
         one_source = not (self.weight_init_path and self.weight_init_method)
@@ -131,14 +146,18 @@ class NetworkSettings(Settings, name="network"):
         """Builds the network with its dense initial weights.
 
         Args:
-          input_shape: height, width, channels (pixels).
+          input_shape: height, width, channels (pixels), or length and channels.
           num_classes: number of logits (count).
           seed: of the initial weights.
           sizes: of that network.
 
         Returns:
           The network.
+
+        Raises:
+          InputError: if there is no such network for these examples.
         """
+        sizes.check_input(input_shape)
         style = Style(
             activation=self.activation,
             weight_decay=self.weight_decay,

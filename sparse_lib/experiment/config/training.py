@@ -1,9 +1,10 @@
 """What `training.*` configures: length of a run, seeds, batches, log steps and checkpoints."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from sparse_lib.execution import Mode
-from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share
+from sparse_lib.experiment.settings import BatchSize, Count, Length, NonNegative, Seed, Settings, Share, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class TrainingSettings(Settings, name="training"):
       val_batch_size: validation examples that gradient norms are measured on, at most (count); 1000 in the paper's
         code.
       save_freq: steps between checkpoints (step).
+      save_steps: more steps whose checkpoints are saved, and kept whatever keep_checkpoints is, such as those that
+        weights are rewound to (step).
       log_freq: steps between measurements (step), which never change the run.
       use_metainit: whether MetaInit rescales the initial weights (Dauphin & Schoenholz 2019).
       oneshot_prune_fraction: sparsity of one-shot pruning before the first step (fraction); 0 prunes nothing.
@@ -35,6 +38,10 @@ class TrainingSettings(Settings, name="training"):
         input pixel where the first sparse layer reads pixels.
       log_mask_symmetry: whether a log step counts the permutations of neurons that leave the masks as they are, and the
         unique and the zeroed neurons; for networks whose layers form a chain.
+      dormant_threshold: tau of the units that are dormant (Sokar et al. 2023), 0.025 or 0.1 in their paper; above 0,
+        log steps count them beside the dead ones.
+      recycle_freq: steps between recyclings of the dormant units by ReDo (step), 1000 in its paper; None never does so.
+        For networks whose layers form a chain.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
       execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
         such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
@@ -47,6 +54,7 @@ class TrainingSettings(Settings, name="training"):
     batch_size: BatchSize = 128
     val_batch_size: Count = 1000
     save_freq: Count = 500
+    save_steps: Sequence[Step] = ()
     log_freq: Count = 250
     use_metainit: bool = False
     oneshot_prune_fraction: Share = 0.0
@@ -57,5 +65,7 @@ class TrainingSettings(Settings, name="training"):
     save_update_pairs: bool | None = None
     log_mask_images: bool = False
     log_mask_symmetry: bool = False
+    dormant_threshold: NonNegative = 0.0
+    recycle_freq: Count | None = None
     jit_compile: bool | None = None
     execution: Mode = "auto"

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -193,7 +193,15 @@ class Reader:
 class Checkpoints:
     """Saves and restores the state of a run in its directory."""
 
-    def __init__(self, directory: pathlib.Path, state: State, *, keep: int | None, network: str) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        state: State,
+        *,
+        keep: int | None,
+        network: str,
+        keep_steps: Collection[int] = (),
+    ) -> None:
         """Prepares saving; nothing is written yet.
 
         Args:
@@ -201,10 +209,11 @@ class Checkpoints:
           state: variables by group and name.
           keep: number of checkpoints to keep beside the first and the spared one (count); None keeps all.
           network: name of the network, for messages.
+          keep_steps: steps of checkpoints that are kept beside these (step).
         """
         self.directory = directory
         self._state = {g: {checkpoint_key(n): v for n, v in vs.items()} for g, vs in state.items()}
-        self._keep = keep
+        self._keep, self._keep_steps = keep, keep_steps
         self._network = network
         self._saver = tf.train.Checkpoint(**self._state)
 
@@ -236,7 +245,8 @@ class Checkpoints:
             scratch.rmdir()
         if self._keep is not None:
             # The first one holds the initial weights, which lottery tickets and distances need.
-            for old in [s for s in list_steps(self.directory) if s > 0 and s != spared][: -self._keep]:
+            kept = {spared, *self._keep_steps}
+            for old in [s for s in list_steps(self.directory) if s > 0 and s not in kept][: -self._keep]:
                 self.delete(old)
 
     def delete(self, step: int) -> None:

@@ -65,6 +65,28 @@ def masks(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]
     return Reader(path).read_group("masks", shapes, f"the kernels of {model.name}")
 
 
+def weights(path: _Path, model: keras.Model, kernels: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
+    """Reads the kernels of a checkpoint; the network keeps its own weights.
+
+    Args:
+      path: anything that `load` accepts.
+      model: the network.
+      kernels: of the network, by name.
+
+    Returns:
+      Value by name.
+
+    Raises:
+      RunError: if there is no such file, or it does not fit the network.
+    """
+    kept = [(variable, variable.numpy()) for variable in model.variables]
+    load(path, model)
+    found = {name: kernel.numpy() for name, kernel in kernels.items()}
+    for variable, value in kept:
+        variable.assign(value)
+    return found
+
+
 def _load_keras_file(path: pathlib.Path, model: keras.Model) -> None:
     if not path.is_file():
         raise RunError(f"There is no file {path}; give the weights of a Keras model.")

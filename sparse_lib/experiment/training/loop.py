@@ -23,12 +23,13 @@ from sparse_lib.experiment.tracking.tracker import NO_TRACKERS, Trackers
 from sparse_lib.experiment.training import outcome
 from sparse_lib.experiment.training.cost import Cost
 from sparse_lib.experiment.training.kept_best import KeptBest
-from sparse_lib.experiment.training.mask_logs import MaskLogs
+from sparse_lib.experiment.training.mask_logs import MaskLogs, check_chain
 from sparse_lib.experiment.training.metrics import SPLITS, Measurements
 from sparse_lib.experiment.training.steps import CHUNK, ChunkResult, Steps
 from sparse_lib.experiment.training.tally import Tally
 from sparse_lib.experiment.training.tensorboard import ScalarWriter
 from sparse_lib.optimizer import SparseOptimizer
+from sparse_lib.recycling import recycle_dormant
 
 
 def _count(mask: np.ndarray) -> int:
@@ -85,13 +86,22 @@ class Loop:
                 "training.keep_best=True needs validation images, and the data set has none; leave it out."
             )
         self._logged = [tf.Variable(m, trainable=False) for m in self._masks.values()]
-        self._checkpoints = Checkpoints(directory, self._state(), keep=settings.keep_checkpoints, network=model.name)
+        self._save_steps = frozenset(settings.save_steps)
+        self._checkpoints = Checkpoints(
+            directory,
+            self._state(),
+            keep=settings.keep_checkpoints,
+            keep_steps=self._save_steps,
+            network=model.name,
+        )
         self._metrics = files.JsonLines(directory / files.METRICS)
         self._updates = files.JsonLines(directory / files.MASK_UPDATES)
         self._schedule = optimizer.updater.schedule
         # A record with two gradient norms at every step would take most of the time of the run.
         self._is_continuous = optimizer.updater.changes_every_step
         self._cost = Cost(model, optimizer)
+        if settings.recycle_freq:
+            check_chain(model, f"training.recycle_freq={settings.recycle_freq}")
         self._mask_logs = MaskLogs(model, optimizer.masks, settings)
         self._measurements: Measurements
         self._scalars: ScalarWriter
@@ -128,6 +138,7 @@ class Loop:
             held_size=self._settings.val_batch_size,
             initial=self._initial_weights(),
             scope=self._steps.evaluation_scope,
+            dormant_threshold=self._settings.dormant_threshold,
         )
         step = restored or 0
         self._scalars = ScalarWriter(self._directory / files.TENSORBOARD, 0 if restored is None else step + 1)
@@ -195,7 +206,7 @@ class Loop:
             values = self._log(step)
             note = _format_note(values)
             is_best = self._best is not None and self._best.takes({"step": step, **values})
-        if step and (step % self._settings.save_freq == 0 or last or is_best):
+        if step and (step % self._settings.save_freq == 0 or step in self._save_steps or last or is_best):
             self._save(step)
         if is_best:
             self._delete_superseded()
@@ -205,17 +216,21 @@ class Loop:
         """Deletes the checkpoints before the best log step that were saved for being the best so far."""
         best = self._best.step if self._best else 0
         for step in list_steps(self._directory):
-            if 0 < step < best and step % self._settings.save_freq:
+            if 0 < step < best and step % self._settings.save_freq and step not in self._save_steps:
                 self._checkpoints.delete(step)
 
     def _advance(self, step: int) -> int:
         """Trains up to the next event and returns its step."""
+        freq = self._settings.recycle_freq
+        if freq and step and step % freq == 0:
+            self._recycle(step)
         if not self._is_continuous and self._schedule.is_update_step(step):
             self._update_masks(step)
             return step + 1
         stop = min(
             self._settings.total_steps,
-            *(n - step % n + step for n in (self._settings.log_freq, self._settings.save_freq, CHUNK)),
+            *(n - step % n + step for n in (self._settings.log_freq, self._settings.save_freq, CHUNK, freq or CHUNK)),
+            *(save for save in self._save_steps if save > step),
         )
         if not self._is_continuous:
             stop = min([stop, *self._schedule.steps(step, stop)[:1]])
@@ -223,6 +238,12 @@ class Loop:
         self._check_finite(step, result)
         self._tally.add(result, self._cost.training_flops(stop - step, self._settings.batch_size))
         return stop
+
+    def _recycle(self, step: int) -> None:
+        """Recycles dormant units, by their activity on the first training images."""
+        images = self._dataset.train.images[: self._settings.val_batch_size]
+        seed = self._settings.seed * 1_000_003 + step
+        recycle_dormant(self._model, self._optimizer, images, tau=self._settings.dormant_threshold, seed=seed)
 
     def _check_finite(self, step: int, result: ChunkResult) -> None:
         bad = np.flatnonzero(~np.isfinite(result.losses))

@@ -29,7 +29,7 @@ class MaskLogs:
         """
         self._masks, self._input_shape, self._settings = masks, tuple(model.input_shape[1:]), settings
         if settings.log_mask_symmetry:
-            _check_chain(model)
+            check_chain(model, "training.log_mask_symmetry=True")
 
     def scalars(self) -> dict[str, float]:
         """Counts permutations, unique and zeroed neurons, in total and per kernel.
@@ -71,11 +71,20 @@ class MaskLogs:
         return drawn
 
 
-def _check_chain(model: keras.Model) -> None:
+def check_chain(model: keras.Model, setting: str) -> None:
+    """Checks that the layers of a network form a chain.
+
+    Args:
+      model: the network.
+      setting: that needs it, with its value.
+
+    Raises:
+      SettingError: if they do not.
+    """
     try:
         hidden_units(model)
     except InputError as error:
-        raise SettingError(f"training.log_mask_symmetry=True does not apply to this network: {error}") from error
+        raise SettingError(f"{setting} does not apply to this network: {error}") from error
 
 
 def _draw_pixels(mask: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:

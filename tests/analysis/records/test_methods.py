@@ -16,6 +16,7 @@ from sparse_lib.oneshot import METHODS
 
 ROOT = pathlib.Path(__file__).parents[3]
 MASKS = {"network.mask_init_path": "runs/prune"}
+TICKET = {**MASKS, "network.weight_init_path": "runs/prune/ckpt-0"}
 # What is shared, and what belongs to the other entry points.
 NO_TRAINING = ("base", "hessian", "instability", "interpolate", "surface")
 RIGL = {"mask_updater.update_alg": "rigl"}
@@ -38,6 +39,22 @@ RIGL = {"mask_updater.update_alg": "rigl"}
         ({**MASKS, "network.weight_init_method": "unit_scaled"}, "scratch.plus", "Scratch+"),
         ({**MASKS, "network.weight_init_method": "layer_scaled"}, "scratch.liu", "Scratch (Liu init)"),
         ({**MASKS, "network.shuffle_mask": True}, "scratch_shuffled", "Shuffled scratch"),
+        (
+            {**TICKET, "network.shuffle_mask": True},
+            "lottery.shuffled",
+            "Lottery (shuffled masks)",
+        ),
+        ({**MASKS, "network.invert_mask": True}, "scratch.inverted", "Scratch (inverted masks)"),
+        (
+            {**TICKET, "network.weight_init_signs": "flip:0.1"},
+            "lottery.flip_signs",
+            "Lottery (signs flipped)",
+        ),
+        (
+            {**TICKET, "network.mask_init_path": "runs/dense/ckpt-0", "iterative_pruning.fraction": 0.2},
+            "magnitude",
+            "Magnitude at init",
+        ),
         ({**MASKS, **RIGL}, "rigl", "RigL"),
         ({**MASKS, **RIGL, "mask_updater.last_update_step": 0}, "scratch", "Scratch"),
         ({**MASKS, **RIGL, "network.weight_init_path": "runs/prune/ckpt-0"}, "rigl.ticket", "RigL (ticket weights)"),

@@ -75,6 +75,14 @@ def test_parents_and_the_sparsity_of_their_masks(write_run):
     assert loaded["target_sparsity"].to_dict() == {"3/dense": 0.0, "3/lottery": 0.9, "3/prune": 0.9}
 
 
+def test_levels_of_iterative_pruning_have_a_sparsity_of_their_own(write_run):
+    write_run("dense", 0)
+    directory = write_run("lottery", 0, pruned="{seed}/dense", bindings=["iterative_pruning.fraction = 0.2"])
+    loaded = load_runs(top(directory)).runs.set_index("run")
+    assert loaded["target_sparsity"].to_dict() == {"0/dense": 0.0, "0/lottery": 0.9}
+    assert loaded.loc["0/lottery", "parent"] == "0/dense"
+
+
 def test_parents_of_runs_that_have_been_moved(write_run, tmp_path):
     for seed in (0, 1):
         for mode in ("prune", "lottery"):

@@ -270,13 +270,14 @@ def test_measuring_does_not_move_a_convolutional_run(tmp_path):
 )
 def test_sums_do_not_depend_on_how_steps_are_chunked(settings, tmp_path):
     results, records = [], []
-    for name, save_freq in (("a", 12), ("b", 5)):
-        of = tiny.experiment(**settings, training={"save_freq": save_freq, "total_steps": 16})
+    for name, saves in (("a", {"save_freq": 12}), ("b", {"save_freq": 5, "save_steps": (3,), "keep_checkpoints": 1})):
+        of = tiny.experiment(**settings, training={**saves, "total_steps": 16})
         results.append(tiny.train(of, tmp_path / name))
         records.append(tiny.lines(tmp_path / name))
     assert records[0] == records[1]
     assert results[0]["training_flops"] == results[1]["training_flops"] > 0
     assert_same(tmp_path / "a", tmp_path / "b")
+    assert list_steps(tmp_path / "b") == [0, 3, 16]
 
 
 def test_methods_that_update_at_every_step_leave_no_records(tmp_path):
@@ -509,3 +510,19 @@ def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
     assert values["train_loss"] == pytest.approx(result["train_loss"])
     assert values["sparsity"] == pytest.approx(result["sparsity"])
     assert run.evaluate(of, directory / "ckpt-0")["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"])
+
+
+def test_dormant_units_are_recycled_between_steps(tmp_path):
+    made = tiny.experiment(
+        masks={"sparsity": 0.6},
+        training={**tiny.TRAINING, "recycle_freq": 10, "dormant_threshold": 0.7, "log_freq": 10, "save_freq": 10},
+    )
+    tiny.train(made, tmp_path / "run")
+    plain = dataclasses.replace(made, training=dataclasses.replace(made.training, recycle_freq=None))
+    tiny.train(plain, tmp_path / "plain")
+    # The checkpoint of a step is from before its recycling, after which the runs part.
+    assert_same(tmp_path / "run" / "ckpt-10", tmp_path / "plain" / "ckpt-10")
+    run, other = (Reader(tmp_path / name / "ckpt-20") for name in ("run", "plain"))
+    assert any(np.any(run.read("model", n) != other.read("model", n)) for n in run.names("model"))
+    for line in tiny.lines(tmp_path / "run", files.METRICS):
+        assert 0 < line["dormant_units"] < 1
