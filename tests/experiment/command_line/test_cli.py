@@ -99,8 +99,9 @@ def test_a_process_says_what_it_did_and_nothing_else(tmp_path):
     assert said.returncode == 0 and said.stdout == ""
     lines = said.stderr.splitlines()
     starts = ("Train: dense, MLP on digits, sparsity 0, 4 steps of 16 examples, seed 8", "On:    CPU:0, ", "In:    ")
-    *start, progress, result, paths, command = (line.partition("] ")[2] for line in lines)
+    *start, progress, chance, result, paths, command = (line.partition("] ")[2] for line in lines)
     assert len(start) == 3 and all(map(str.startswith, start, starts)) and start[2].endswith(", a new run")
+    assert "The run ends at chance" in chance
     assert "step 4 of 4" in progress and "test accuracy" in result and str(tmp_path / "run" / files.RESULT) in paths
     assert command == f"Next:  python hessian.py --logdir={tmp_path / 'run'} --gin_config=mlp_configs/hessian.gin"
     assert json.loads((tmp_path / "run" / files.RESULT).read_text())["seed"] == 8
