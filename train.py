@@ -16,6 +16,7 @@ from sparse_lib.experiment.command_line.options import Options
 cli.define_common_flags()
 cli.define_overwrite_flag()
 flags.DEFINE_bool("dry_run", False, "Print configuration, network, masks, cost and place of the run; start nothing.")
+flags.DEFINE_multi_string("tracker", [], "Follows the run: wandb, mlflow, or MODULE.CLASS of your own")
 flags.DEFINE_integer(
     "extend", None, "Go on with the run of --logdir, finished or not, up to this step; takes its configuration.", 1
 )
@@ -40,8 +41,11 @@ def main() -> None:
     elif flags.FLAGS.mode == "hessian":
         commands.hessian(options, directory)
     else:
-        work = commands.plan_training if flags.FLAGS.dry_run else commands.train
-        work(options, directory, overwrite=flags.FLAGS.overwrite, extend=flags.FLAGS.extend)
+        choice = {"overwrite": flags.FLAGS.overwrite, "extend": flags.FLAGS.extend}
+        if flags.FLAGS.dry_run:
+            commands.plan_training(options, directory, **choice)
+        else:
+            commands.train(options, directory, **choice, trackers=flags.FLAGS.tracker)
 
 
 if __name__ == "__main__":

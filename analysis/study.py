@@ -8,14 +8,11 @@ finished stage is not repeated, and an interrupted one resumes.
 
 import argparse
 import functools
-import logging
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from absl import logging as absl_logging
 
 from sparse_lib.experiment.jobs import places, protocol
 from sparse_lib.experiment.jobs.protocol import ROOT
@@ -76,6 +73,8 @@ METHODS = {
     "rigl_inverted_plus": Method("rigl_from_prune", (*_PLUS, "mask_updater.update_alg='rigl_inverted'")),
 }
 _PRUNED = "prune"
+# Between the seeds of pruned networks, so that no run has the start and the data order of one whose masks it takes.
+_PRUNED_APART = 1000
 # Methods that do not take those masks, also trained with every seed.
 APART = (_PRUNED, "dense", "small_dense")
 # Methods whose Hessian spectra are computed around mask updates, for the first seed.
@@ -100,6 +99,7 @@ class Plan(NamedTuple):
       data: gin name of the data set.
       seeds: runs of each method (count).
       steps: length of each run (step).
+      pruned_networks: pruned networks whose masks the methods take, each with every seed (count).
     """
 
     out: pathlib.Path
@@ -107,6 +107,7 @@ class Plan(NamedTuple):
     data: str
     seeds: int
     steps: int
+    pruned_networks: int = 1
 
 
 def make_stages(plan: Plan) -> list[Stage]:
@@ -125,6 +126,8 @@ def make_stages(plan: Plan) -> list[Stage]:
         for seed in range(1, plan.seeds + 1):
             stages += [_make_training(plan, network, method, seed, masks_of=pruned) for method in METHODS]
             stages += [_make_training(plan, network, method, seed) for method in APART]
+        for place in range(1, plan.pruned_networks):
+            stages += _make_trainings_from(plan, network, place * _PRUNED_APART)
         stages += [_make_spectra(plan, network, method) for method in SPECTRA]
         for seed in range(1, plan.seeds + 1):
             stages += [_make_path(plan, network, method, seed, end) for method, end in PATHS]
@@ -138,7 +141,22 @@ def _run_name(network: str, method: str, seed: int) -> str:
     return f"{network}/{method}_{seed}"
 
 
-def _make_training(plan: Plan, network: str, method: str, seed: int, masks_of: str | None = None) -> Stage:
+def _make_trainings_from(plan: Plan, network: str, pruned_seed: int) -> list[Stage]:
+    """Returns a further pruned network, and every method and seed from its masks."""
+    pruned = _run_name(network, _PRUNED, pruned_seed)
+    return [
+        _make_training(plan, network, _PRUNED, pruned_seed),
+        *(
+            _make_training(plan, network, method, seed, masks_of=pruned, suffix=f"_from_{pruned_seed}")
+            for seed in range(1, plan.seeds + 1)
+            for method in METHODS
+        ),
+    ]
+
+
+def _make_training(
+    plan: Plan, network: str, method: str, seed: int, masks_of: str | None = None, suffix: str = ""
+) -> Stage:
     config, bindings = METHODS.get(method, Method(method))
     shared = [
         f"training.total_steps={plan.steps}",
@@ -148,10 +166,10 @@ def _make_training(plan: Plan, network: str, method: str, seed: int, masks_of: s
     ]
     if method == _PRUNED:
         shared += [f"pruning.{name}={_scale_steps(plan, value)}" for name, value in PRUNING.items()]
-    save_pairs = ("training.save_update_pairs=True",) if method in SPECTRA and seed == 1 else ()
+    save_pairs = ("training.save_update_pairs=True",) if method in SPECTRA and seed == 1 and not suffix else ()
     return protocol.make_training(
         plan.out,
-        _run_name(network, method, seed),
+        f"{_run_name(network, method, seed)}{suffix}",
         f"{NETWORKS[network].configs}/{config}.gin",
         (*save_pairs, *bindings),
         shared=shared,
@@ -229,6 +247,9 @@ def _parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.study", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/study"), help="directory of the study")
     parser.add_argument("--seeds", type=int, help="runs of each method; 5, as in the paper, or 2 with --quick")
+    parser.add_argument(
+        "--pruned_networks", type=int, default=1, help="pruned networks, crossed with the seeds; intervals count both"
+    )
     parser.add_argument("--quick", action="store_true", help=f"runs of {QUICK_STEPS:,} steps: minutes, not hours")
     parser.add_argument("--steps", type=int, help=f"length of each run; {PAPER_STEPS:,}, as in the paper")
     parser.add_argument("--data", default="digits", help="data set, such as digits_large or mnist")
@@ -237,7 +258,7 @@ def _parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     places.add_arguments(parser)
     arguments = parser.parse_args(words)
-    for name, least in (("seeds", 1), ("steps", 40), ("jobs", 0)):
+    for name, least in (("seeds", 1), ("pruned_networks", 1), ("steps", 40), ("jobs", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"--{name}={value} must be at least {least}")
@@ -265,13 +286,13 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments.data,
         arguments.seeds or (QUICK_SEEDS if arguments.quick else 5),
         arguments.steps or (QUICK_STEPS if arguments.quick else PAPER_STEPS),
+        arguments.pruned_networks,
     )
     if arguments.list:
         for stage in make_stages(plan):
             sys.stdout.write(f"python {shlex.join(stage.command)}\n")
         return 0
-    absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(logging.INFO)
+    protocol.start_logging()
     try:
         status = protocol.run_until_interrupted(lambda: run_study(plan, arguments.jobs, arguments.place))
     except RunError as error:

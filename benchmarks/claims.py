@@ -78,7 +78,7 @@ def summarize(directory: pathlib.Path, pruned: pathlib.Path) -> dict[str, Any]:
     return {
         "test_accuracy": json.loads((directory / files.RESULT).read_text())["test_accuracy"],
         "disagreement": float(np.mean(predicted[0] != predicted[1])),
-        "early_gradient_norm": early_gradient_norm(metrics, EARLY),
+        "early_gradient_norm": early_gradient_norm(metrics),
         "gradient_norm_change": float(np.mean(changes)) if changes else None,
     }
 

@@ -164,9 +164,8 @@ def flow() -> Figure:
         medians = [np.median([_gradient_norm(sparsity, draw, seed) for seed in range(7)]) for sparsity in sparsities]
         # Two digits: sums in another order on another processor give the same picture.
         rounded = [float(f"{median:.2g}") for median in medians]
-        ax.plot(range(len(sparsities)), rounded, color=colour, linestyle=line, marker=marker, label=name)
-    ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}%" for sparsity in sparsities])
-    ax.set_xlabel("sparsity")
+        ax.plot(sparsities, rounded, color=colour, linestyle=line, marker=marker, label=name)
+    style.set_sparsity_axis(ax, sparsities)
     style.set_log_axis(ax.yaxis, "gradient norm of the\nactive weights")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
@@ -259,7 +258,7 @@ def save(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
     Returns:
       The file.
     """
-    (path,) = style.save(PICTURES[name](), folder / name, formats=("svg",), opaque=("svg",))
+    (path,) = style.save(PICTURES[name](), folder / name, formats=("svg",), opaque=("svg",), outlines=True)
     return path
 
 

@@ -54,8 +54,7 @@ _PLAIN = (
     "Nothing keeps {} sparse under this optimizer, which moves the zeros: wrap it, SparseOptimizer(optimizer, masks)."
 )
 
-MaskMethod: TypeAlias = Literal["random", "magnitude", "snip", "grasp", "synflow", "wanda"]
-MaskSource: TypeAlias = MaskMethod | str | os.PathLike[str] | Masks
+MaskSource: TypeAlias = mask_sources.Method | str | os.PathLike[str] | Masks
 
 
 def sparsify(
@@ -87,14 +86,12 @@ def sparsify(
         ranking of the weights of all kernels together. None means `erk` for random masks and `global` for scores, as
         in the papers of these, but `uniform` for `wanda`; always uniform where the structure fixes the sparsity.
       masks: which weights are active. `random` suits a new model. `magnitude` keeps the largest weights, for a trained
-        one, and `wanda` those that are large in proportion to their inputs, as many in every output. `snip`, `grasp`
-        and `synflow` score the weights of a new model, see `sparse_lib.oneshot`. A path is a file from `Masks.save` or
-        a checkpoint (`runs/prune`, `runs/prune/ckpt-500`, `model.weights.h5`); `Masks` are those of a model of the same
-        architecture. None means `random`, with a warning if the model looks trained.
-      data: examples for `snip`, `grasp` and `wanda`: a tuple (x, y) of arrays, a `tf.data.Dataset` of batches, or other
-        batches.
-      loss: for `snip` and `grasp`, a Keras loss or a function (y_true, outputs) -> one loss per example; None means
-        cross-entropy of integer labels and logits.
+        one, `wanda` the largest products with the inputs. `snip`, `grasp` and `synflow` score the weights of a new
+        model, see `sparse_lib.oneshot`. A path is a file from `Masks.save` or a checkpoint (`runs/prune/ckpt-500`,
+        `runs/prune`, `model.weights.h5`); `Masks` are those of a model of the same architecture. None means `random`,
+        with a warning if the model looks trained.
+      data: examples for `snip`, `grasp` and `wanda`: arrays (x, y), a `tf.data.Dataset` of batches, or other batches.
+      loss: for these, a Keras loss or (y_true, outputs) -> losses; None means cross-entropy of labels and logits.
       keep: earlier masks of this model. Their kernels keep their masks, and all else is about kernels that are not
         among them, such as those of a layer that was frozen until now. Kernels that do not train now are left out.
       structure: constraint on the masks, such as `NM(2, 4)`, `Block(4, 4)`, `Channel()` or `ConstantFanIn()`; each
@@ -221,9 +218,7 @@ def _default_distribution(distribution: str | None, masks: Any, structure: Struc
         return "uniform"
     if distribution is not None:
         return distribution
-    if masks in (None, "random"):
-        return "erk"
-    return mask_sources.GLOBAL if mask_sources.ranks_globally(masks) else "uniform"
+    return "erk" if masks in (None, "random") else mask_sources.distribution_of(masks)
 
 
 def _is_sparse_optimizer(optimizer: Any) -> bool:

@@ -145,11 +145,26 @@ def dormant_fraction(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
       >>> float(dead_neurons.dormant_fraction(tf.constant([0.0, 1.0, 3.0, 0.0])))
       0.5
     """
+    return tf.reduce_mean(tf.cast(is_dormant(mean_absolute, tau), tf.float32))
+
+
+def is_dormant(mean_absolute: tf.Tensor, tau: float = 0.0) -> tf.Tensor:
+    """Marks the tau-dormant units of a layer, see `dormant_fraction`.
+
+    Args:
+      mean_absolute: E|h_i| of each unit, shape [units].
+      tau: threshold of the score; 0 marks units that are inactive on all data.
+
+    Returns:
+      Booleans of shape [units].
+
+    Raises:
+      ValueError: if tau is negative.
+    """
     if tau < 0:
         raise InputError(f"tau must be at least 0, got {tau}.")
     # Not as a quotient, which would be 0 / 0 for an inactive layer.
-    dormant = mean_absolute <= tau * tf.reduce_mean(mean_absolute)
-    return tf.reduce_mean(tf.cast(dormant, tf.float32))
+    return mean_absolute <= tau * tf.reduce_mean(mean_absolute)
 
 
 def _mean_over_units(layer: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:

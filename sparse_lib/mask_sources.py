@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from sparse_lib.objective import Objective
 from sparse_lib.structures import UNSTRUCTURED, Structure, parse
 
 GLOBAL = "global"
+Method: TypeAlias = Literal["random", "magnitude", "snip", "grasp", "synflow", "wanda"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +82,16 @@ def is_method(source: Any) -> bool:
     )
 
 
-def ranks_globally(source: Any) -> bool:
-    """Whether a method ranks the weights of all kernels together unless it is told otherwise.
+def distribution_of(method: str) -> str:
+    """The distribution of the sparsity over kernels that the paper of a score has.
 
     Args:
-      source: of a user.
+      method: a name of `oneshot.METHODS`.
+
+    Returns:
+      `global`, or `uniform` where outputs are ranked by themselves.
     """
-    return isinstance(source, str) and source in oneshot.METHODS and oneshot.METHODS[source].scope == GLOBAL
+    return GLOBAL if oneshot.METHODS[method].scope == GLOBAL else "uniform"
 
 
 def select(

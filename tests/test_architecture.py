@@ -31,7 +31,7 @@ CORE = (
 EXPERIMENT = (
     "runtime",
     "settings storage",
-    "data networks",
+    "data networks tracking",
     "config",
     "modes",
     "training",
@@ -43,7 +43,7 @@ ANALYSIS = (
     "records",
     "similarity figures",
     "claims propagation",
-    "flops report runs study tickets",
+    "flops report runs study sweep tickets",
 )
 # The parts of the house, each with its prefix; a part may import whole parts before it.
 PARTS = {
@@ -64,6 +64,7 @@ BESIDE_CORE = {
         "masks",
         "objective",
     },
+    "recycling": {"_keras", "_utils", "dead_neurons", "initializers", "landscape", "optimizer"},
     "deployment": {"_keras", "_utils"},
     "curvature": {"_keras", "_utils", "batches", "masks", "objective"},
     "landscape": {"_keras", "_utils", "batches", "masks", "objective", "selection"},
@@ -83,6 +84,8 @@ HOMES = {
     "matplotlib": {"analysis"},
     "pandas": {"analysis"},
     "seaborn": {"analysis"},
+    "altair": {"analysis"},
+    "vl_convert": {"analysis"},
 }
 IMPORTED_LATE = "tensorflow_datasets"
 

@@ -43,6 +43,7 @@ FIRST_CALLS = (
     "curvature.exact.matrix.hessian",
     "counting.cost_model.layer_costs",
     "dead_neurons.dormant_fraction",
+    "recycling.recycle_dormant",
     "deployment.channels.remove_dead_channels",
     "landscape.barrier.barrier",
     "landscape.evaluation.ModelEvaluator",

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.claims import statistics
-from analysis.claims.quantities import Evidence, Quantity, by_seed
-from analysis.claims.statistics import Interval
+from analysis.claims.quantities import Evidence, Quantity, by_cell, name_failures, select_plain
+from analysis.claims.statistics import Cells, Interval
 from analysis.records import methods
 from analysis.similarity import function
 
@@ -24,6 +24,8 @@ Unit = Literal["points", "times", "nats", "count", "eigenvalue", "rank correlati
 # Lower bound of quantities in ratios (nats, or units of weights).
 _NEXT_TO_NOTHING = 1e-12
 _RESAMPLES = 2000
+# Runs with the same numbers are one run: such an interval says nothing about others.
+_IDENTICAL = "runs that differ: all of these have the same numbers (identical runs)"
 
 
 class Measured(NamedTuple):
@@ -32,7 +34,7 @@ class Measured(NamedTuple):
     Attributes:
       interval: estimate and confidence interval, in the unit; fractions for `points`.
       unit: `points` are percentage points, `times` is a ratio.
-      sides: the methods compared, with means, as text.
+      sides: the methods compared, with means and the number of runs that have not trained, as text.
       missing: data needed for an interval; empty if there is one.
     """
 
@@ -49,7 +51,7 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "")
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """A quantity of one method relative to that of another, over seeds.
+    """A quantity of one method relative to that of another, over pruned networks and seeds.
 
     Attributes:
       quantity: one number per run.
@@ -62,27 +64,31 @@ class Contrast:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures difference or ratio, paired by seed if seeds are common."""
-        frame = self.quantity(evidence)
-        known = [(pair, by_seed(frame, pair[0]), by_seed(frame, pair[1])) for pair in self.pairs]
+        """Measures difference or ratio, paired by pruned network and seed if these are common."""
+        # Early training begins after the first mask update of the two.
+        frames = [(pair, self.quantity(evidence.of_methods(pair))) for pair in self.pairs]
+        known = [(pair, *(by_cell(evidence, frame, side) for side in pair), frame) for pair, frame in frames]
         complete = [item for item in known if item[1] and item[2]]
         if not complete:
             wanted = " and ".join(map(methods.label, self.pairs[0]))
             return Measured(NOTHING, self.unit, "", f"runs of {wanted} with this measurement")
         # Two seeds rather than one come before the order of preference.
-        pair, first, second = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
-        sides = f"{_format_side(pair[0], first, self.unit)}, {_format_side(pair[1], second, self.unit)}"
+        pair, first, second, frame = max(complete, key=lambda c: min(len(c[1]), len(c[2]), 2))
+        sides = ", ".join(
+            _format_side(method, values, self.unit) + name_failures(evidence, select_plain(frame, method)["run"])
+            for method, values in zip(pair, (first, second), strict=True)
+        )
         if self.unit == "times":
-            found = statistics.paired_difference(_logarithms(first), _logarithms(second))
+            found = statistics.crossed_difference(_logarithms(first), _logarithms(second))
             found = found._replace(mean=math.exp(found.mean), low=_exp(found.low), high=_exp(found.high))
         else:
-            found = statistics.paired_difference(first, second)
-        return Measured(found, self.unit, sides, "" if found.n > 1 else "a second seed")
+            found = statistics.crossed_difference(first, second)
+        return _conclude(found, self.unit, sides, "" if found.n > 1 else "a second seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """Mean of a quantity of one method, over seeds.
+    """Mean of a quantity of one method, over pruned networks and seeds.
 
     Attributes:
       quantity: one number per run.
@@ -95,14 +101,15 @@ class Single:
     unit: Unit
 
     def __call__(self, evidence: Evidence) -> Measured:
-        """Measures the mean over seeds."""
+        """Measures the mean."""
         frame = self.quantity(evidence)
-        known = [(method, values) for method in self.choices if (values := by_seed(frame, method))]
+        known = [(method, values) for method in self.choices if (values := by_cell(evidence, frame, method))]
         if not known:
             return Measured(NOTHING, self.unit, "", f"runs of {methods.label(self.choices[0])} with this measurement")
         method, values = max(known, key=lambda item: min(len(item[1]), 2))
-        found = statistics.t_interval(list(values.values()))
-        return Measured(found, self.unit, methods.label(method), "" if found.n > 1 else "a second seed")
+        found = statistics.crossed_interval(values)
+        sides = methods.label(method) + name_failures(evidence, select_plain(frame, method)["run"])
+        return _conclude(found, self.unit, sides, "" if found.n > 1 else "a second seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,14 +138,14 @@ class PairContrast:
             return Measured(NOTHING, self.unit, "", wanted)
         matrices = [self._matrix_of_largest_family(pairs) for pairs in (first, second)]
         one, other = map(statistics.pseudo_values, matrices)
-        names = ((self.first, one), (self.second, other))
         sides = ", ".join(
             f"{methods.label(name)} {format_effect(float(np.mean(values)), self.unit, sign=False)}"
-            for name, values in names
+            + name_failures(evidence, [*pairs["first"], *pairs["second"]])
+            for name, values, pairs in ((self.first, one, first), (self.second, other, second))
         )
         n = min(map(len, matrices))
         found = statistics.welch(one, other)._replace(n=n, kind="jackknife over runs, Welch")
-        return Measured(found, self.unit, sides, "" if n > 2 else "a third run of each")
+        return _conclude(found, self.unit, sides, "" if n > 2 else "a third run of each")
 
     def _matrix_of_largest_family(self, pairs: pd.DataFrame) -> np.ndarray:
         largest = max(_families(pairs), key=len)
@@ -167,7 +174,8 @@ class RankCorrelation:
         groups = [own[["value_x", "value_y"]].to_numpy().T for _, own in sparse.groupby("label")]
         if len(groups) < self.fewest:
             return Measured(NOTHING, "rank correlation", "", f"at least {self.fewest} sparse methods")
-        sides, n = f"{len(groups)} methods", min(group.shape[1] for group in groups)
+        sides = f"{len(groups)} methods{name_failures(evidence, sparse['run'])}"
+        n = min(group.shape[1] for group in groups)
         rho = float(_spearman_of_means(*groups))
         if n < 2:
             missing = "a second seed of every method"
@@ -225,12 +233,18 @@ def format_effect(value: float, unit: Unit, *, sign: bool = True) -> str:
     return f"{value:{plus}.3g}{' nats' if unit == 'nats' else ''}"
 
 
-def _format_side(method: str, values: dict[int, float], unit: Unit) -> str:
+def _conclude(found: Interval, unit: Unit, sides: str, missing: str) -> Measured:
+    """Returns an effect; an interval of no width is no evidence."""
+    is_point = found.high - found.low <= 1e-9 * abs(found.mean) + _NEXT_TO_NOTHING
+    return Measured(found, unit, sides, missing or (_IDENTICAL if is_point else ""))
+
+
+def _format_side(method: str, values: Cells, unit: Unit) -> str:
     return f"{methods.label(method)} {format_effect(float(np.mean(list(values.values()))), unit, sign=False)}"
 
 
-def _logarithms(values: dict[int, float]) -> dict[int, float]:
-    return {seed: math.log(max(value, _NEXT_TO_NOTHING)) for seed, value in values.items()}
+def _logarithms(values: Cells) -> dict[tuple[str, int], float]:
+    return {cell: math.log(max(value, _NEXT_TO_NOTHING)) for cell, value in values.items()}
 
 
 def _exp(value: float) -> float:

@@ -1,7 +1,7 @@
 """Quantities that claims are about: one number per run, from the frames of a case."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,10 @@ import pandas as pd
 from analysis.records import methods
 from analysis.records.checkpoints import CheckpointReader
 from analysis.records.landscapes import Paths
-from analysis.records.runs import EARLY, Runs
+from analysis.records.runs import Runs
 from analysis.records.spectra import Spectra
 from analysis.similarity import tables
+from sparse_lib.experiment.jobs.early_gradient import find_early_window
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,6 +34,13 @@ class Evidence:
     distances: pd.DataFrame
     barriers: pd.DataFrame
     curvature_changes: pd.DataFrame
+
+    def of_methods(self, names: Collection[str]) -> "Evidence":
+        """Selects the runs of some methods, variants included; the frames of measurements stay."""
+        about = self.runs.runs
+        if about.empty:
+            return self
+        return dataclasses.replace(self, runs=self.runs.only(about.loc[about["method"].isin(names), "run"]))
 
 
 # Returns one row per run: method, seed, value.
@@ -65,18 +73,41 @@ def gather(
     )
 
 
-def by_seed(frame: pd.DataFrame, method: str) -> dict[int, float]:
-    """Selects the values of a method, averaged over runs of one seed.
+def select_plain(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Selects the rows of a method, without those of its variants, which have other labels."""
+    return frame[(frame["method"] == method) & (frame["label"] == methods.label(method))]
+
+
+def by_cell(evidence: Evidence, frame: pd.DataFrame, method: str) -> dict[tuple[str, int], float]:
+    """Selects the values of a method, averaged over runs of one pruned network and seed.
 
     Args:
-      frame: columns method, label, seed, value.
-      method: name of the method; its variants, which have other labels, are excluded.
+      evidence: knows the pruned networks whose masks the runs take.
+      frame: columns run, method, label, seed, value.
+      method: name of the method; its variants are excluded.
 
     Returns:
-      Value by seed, without NaN.
+      Value by pruned network, empty for runs without one, and seed; without NaN.
     """
-    own = frame[(frame["method"] == method) & (frame["label"] == methods.label(method))].dropna(subset="value")
-    return {int(seed): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
+    own = select_plain(frame, method).dropna(subset="value")
+    parents = _look_up(evidence, "parent")
+    network = own["run"].map(lambda run: parents.get(run) or "")
+    means = own["value"].groupby([network, own["seed"]]).mean()
+    return {(str(parent), int(seed)): float(value) for (parent, seed), value in means.items()}
+
+
+def name_failures(evidence: Evidence, runs: Collection[str]) -> str:
+    """Names in brackets how many of some runs have not trained; empty if none or if it is not known."""
+    outcomes = _look_up(evidence, "outcome")
+    found = [outcomes.get(run) for run in dict.fromkeys(runs)]
+    counts = {text: found.count(outcome) for outcome, text in methods.FAILURES.items() if outcome in found}
+    return f" ({', '.join(f'{n} of {len(found)} {text}' for text, n in counts.items())})" if counts else ""
+
+
+def _look_up(evidence: Evidence, column: str) -> dict[str, str | None]:
+    """Returns a column of the frame of runs by run."""
+    about = evidence.runs.runs
+    return dict(zip(about["run"], about[column], strict=True)) if column in about else {}
 
 
 def accuracy(evidence: Evidence) -> pd.DataFrame:
@@ -100,13 +131,22 @@ def initial_gradient_norm(evidence: Evidence) -> pd.DataFrame:
 
 
 def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
-    """Mean gradient norm over the first tenth of training, without step 0 (nats)."""
-    return _early_mean(evidence, evidence.runs.metrics, "gradient_norm")
+    """Mean gradient norm over the tenth of training after the first mask update of all methods (nats).
+
+    Before it, methods that move their masks are what they are compared with. Without such methods, the first tenth.
+    """
+    frame, first = evidence.runs.metrics, _first_updates(evidence)
+    begin = first.max() if len(first) else 0.0
+    until = begin + _length_of_early(evidence, frame)
+    return _mean_where(evidence, frame, "gradient_norm", frame["step"] > begin, until)
 
 
 def update_change(evidence: Evidence) -> pd.DataFrame:
-    """Mean change of the gradient norm by the mask updates of the first tenth of training (nats)."""
-    return _early_mean(evidence, evidence.runs.mask_updates, "gradient_norm_change")
+    """Mean change of the gradient norm by the mask updates of a tenth of training, from the first of the run (nats)."""
+    frame = evidence.runs.mask_updates
+    begin = frame["run"].map(_first_updates(evidence)).astype(float)
+    until = begin + _length_of_early(evidence, frame)
+    return _mean_where(evidence, frame, "gradient_norm_change", frame["step"] >= begin, until)
 
 
 def negative_change(evidence: Evidence) -> pd.DataFrame:
@@ -159,12 +199,29 @@ def _barrier(evidence: Evidence, quantity: str, measure: str) -> pd.DataFrame:
     return _mean_of_runs(_select_value(frame[is_meant], measure))
 
 
-def _early_mean(evidence: Evidence, frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _first_updates(evidence: Evidence) -> pd.Series:
+    """Returns the step of the first mask update that grew a weight, by run; variants of methods left out."""
+    updates = evidence.runs.mask_updates
+    if "grown" not in updates:
+        return pd.Series(dtype=float)
+    is_plain = updates["label"] == updates["method"].map(methods.label)
+    return updates[(updates["grown"] > 0) & is_plain].groupby("run")["step"].min()
+
+
+def _length_of_early(evidence: Evidence, frame: pd.DataFrame) -> pd.Series:
+    total = frame["run"].map(evidence.runs.runs.set_index("run")["total_steps"]).astype(float)
+    begin, end = find_early_window(total)
+    return end - begin
+
+
+def _mean_where(
+    evidence: Evidence, frame: pd.DataFrame, column: str, has_begun: pd.Series, until: pd.Series
+) -> pd.DataFrame:
     about = evidence.runs.runs.set_index("run")
-    until = frame["run"].map(about["total_steps"]).astype(float) * EARLY
     # An unfinished run that is not past early training would enter with its first steps alone.
     is_beyond = frame["run"].map(about["step"]).astype(float) >= until
-    return _mean_of_runs(_select_value(frame[is_beyond & (frame["step"] > 0) & (frame["step"] <= until)], column))
+    is_beyond |= frame["run"].map(about["state"]) == "finished"
+    return _mean_of_runs(_select_value(frame[is_beyond & has_begun & (frame["step"] <= until)], column))
 
 
 def _select_value(frame: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def surface(
         _draw_marks(ax, marks)
     bar = figure.colorbar(filled, ax=ax, pad=0.02, ticks=levels[::2])
     bar.set_label("loss (nats)")
-    bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::2]])
+    bar.ax.set_yticklabels(style.format_apart([float(level) for level in levels[::2]]))
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
     ax.set_title(title)
@@ -153,7 +153,8 @@ def instability(frame: pd.DataFrame, split: str = "test") -> Figure:
         ax.plot(own["step"], own["error_barrier"], **{**look.of_point(), "alpha": 0.5, "markersize": 4})
         ax.plot(own.groupby("step")["error_barrier"].mean(), **look.of_line())
     ax.axhline(STABLE, color=style.MUTED, linewidth=1)
-    style.set_percent_axis(ax.yaxis, f"error barrier, {split}")
+    style.set_percent_axis(ax.yaxis, f"error barrier, {split}", within=False)
+    ax.set_title("Error barrier between copies of a run")
     style.set_steps_axis(ax, "step at which the copies part")
     palette.add_legend_beside(ax, drawn)
     return figure

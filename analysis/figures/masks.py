@@ -41,6 +41,7 @@ def layer_sparsity(layers: pd.DataFrame) -> Figure:
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     style.set_percent_axis(ax.xaxis, "sparsity of the layer")
+    ax.set_title("Sparsity of each layer at the last log step")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -76,9 +77,9 @@ def evolution(metrics: pd.DataFrame) -> Figure:
     """
     missing = "No run has changed its masks yet."
     columns = {
-        "sparsity": "sparsity",
-        "mask_churn": "active weights gone\nsince the last log step",
-        "exploration_rate": "weights active\nat any step so far",
+        "sparsity": "Sparsity",
+        "mask_churn": "Active weights gone\nsince the last log step",
+        "exploration_rate": "Weights active\nat any step so far",
     }
     frame = style.require(metrics, list(columns), missing)
     changing = frame.groupby("label")["mask_churn"].transform("max") > 0
@@ -88,7 +89,8 @@ def evolution(metrics: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
             palette.draw_over_seeds(ax, frame[frame["label"] == label], "step", column, look)
-        style.set_percent_axis(ax.yaxis, title)
+        style.set_percent_axis(ax.yaxis, "")
+        ax.set_title(title)
         style.set_steps_axis(ax)
     palette.add_legend(figure, drawn)
     return figure
@@ -115,8 +117,9 @@ def survival(frame: pd.DataFrame) -> Figure:
         for _, own in rows[rows["label"] == label].groupby("run"):
             x, y = [0, *own["age"]], [1.0, *own["survival"]]
             ax.step(x, y, where="post", alpha=0.8, **{**look.of_line(), "linewidth": 1.3})
-    ax.set_ylim(0, 1.03)
     style.set_percent_axis(ax.yaxis, "grown weights still active")
+    ax.set_ylim(0, 1)
+    ax.set_title("Survival of grown weights")
     style.set_steps_axis(ax, "steps since they grew")
     palette.add_legend_beside(ax, drawn)
     return figure

@@ -65,6 +65,8 @@ _OTHER_LOOKS = [
     for marker in "DpPXd"
     if (colour, marker) not in _LOOKS.values()
 ]
+# Share of white in the shade of a variant.
+_PALER = 0.3
 # Initialisations other than the dense and the sparsity-aware one; their lines are dash-dotted.
 _INIT_MARKERS = {"liu": "8", "metainit": "H"}
 
@@ -73,7 +75,8 @@ class Look(NamedTuple):
     """Colour, marker and line of a method.
 
     Attributes:
-      colour: colour of the base method.
+      colour: of the base method; paler for masks that do not come from pruning, and for initialisations other than the
+        sparsity-aware one.
       marker: marker of the base method; a diamond for masks that do not come from pruning.
       line: solid; dashed for the dense initialisation under a mask; dotted for masks that do not come from pruning;
         dash-dotted for other initialisations and for variants of a method.
@@ -119,6 +122,7 @@ def look(method: str) -> Look:
     marker = next((_INIT_MARKERS[suffix] for suffix in suffixes if suffix in _INIT_MARKERS), marker)
     line: Any = (0, (4, 1.6)) if is_plain else (0, (1.2, 1.2)) if random_masks else "-"
     line = (0, (6, 1.4, 1.2, 1.4)) if marker in _INIT_MARKERS.values() else line
+    colour = _lighten(colour, _PALER) if suffixes and line != "-" else colour
     return Look(colour, marker, line, "none" if is_plain else colour)
 
 

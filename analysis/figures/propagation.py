@@ -1,7 +1,6 @@
 """Signal propagation through untrained sparse networks."""
 
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,40 +35,24 @@ def signal(frame: pd.DataFrame) -> Figure:
     rows = style.require(frame, ["logit_std"], "Signal propagation was not computed.")
     networks = list(dict.fromkeys(rows["network"]))
     figure, axes = style.grid(len(networks), 2, 2.6)
-    titles = {"logit_std": "logits", "unit_std": "hidden dense units, mean"}
+    titles = {"logit_std": "signal at the logits", "unit_std": "in hidden dense units"}
     for network, pair in zip(networks, axes, strict=True):
         own = rows[rows["network"] == network]
         for ax, (column, title) in zip(pair, titles.items(), strict=True):
             _draw_lines(ax, own, column)
             ax.set_title(f"{network}: {title}")
         pair[0].set_ylabel("standard deviation")
-    for ax in axes[-1]:
-        ax.set_xlabel("sparsity")
     palette.add_legend(figure, dict(_INITS.values()), kind="both")
     return figure
 
 
 def _draw_lines(ax: Axes, rows: pd.DataFrame, column: str) -> None:
-    looks = {init: look for init, (_, look) in _INITS.items()}
-    ordered = rows.sort_values("sparsity")
-    seaborn.lineplot(
-        ordered.assign(sparsity=[f"{100 * sparsity:.4g}%" for sparsity in ordered["sparsity"]]),
-        x="sparsity",
-        y=column,
-        hue="init",
-        hue_order=list(looks),
-        style="init",
-        palette={init: look.colour for init, look in looks.items()},
-        markers={init: look.marker for init, look in looks.items()},
-        dashes={init: "" if look.line == "-" else look.line[1] for init, look in looks.items()},
-        markersize=6,
-        markeredgecolor="none",
-        # The whole range of the draws.
-        errorbar=("pi", 100),
-        err_kws={"alpha": 0.15, "linewidth": 0},
-        legend=False,
-        ax=ax,
-    )
+    for init, (_, look) in _INITS.items():
+        by_sparsity = rows[rows["init"] == init].groupby("sparsity")[column]
+        means = by_sparsity.mean()
+        ax.plot(means.index, means, **{**look.of_point(), **look.of_line(), "markersize": 6})
+        ax.fill_between(means.index, by_sparsity.min(), by_sparsity.max(), color=look.colour, alpha=0.15, linewidth=0)
     style.set_log_axis(ax.yaxis, "")
+    style.set_sparsity_axis(ax, rows["sparsity"])
     # Zeros of dead layers have no place on a logarithmic axis.
     ax.set_ylim(bottom=max(1e-6, 0.5 * float(rows.loc[rows[column] > 0, column].min())))

@@ -39,7 +39,7 @@ def embedding(points: pd.DataFrame, stress: float) -> Figure:
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xlabel("L2 distance of weights")
     ax.set_ylabel("L2 distance of weights")
-    ax.set_title(f"stress {stress:.3f}; dots: start of training", fontweight="normal")
+    ax.set_title(f"Distances of solutions in the plane (stress {stress:.3f}); dots: start of training")
     palette.add_legend_beside(ax, drawn, kind="point")
     return figure
 
@@ -100,6 +100,6 @@ def matrix(
     ax.tick_params(length=0)
     ax.grid(visible=False)
     if percent:
-        style.set_percent_axis(ax.collections[0].colorbar.ax.yaxis, "")
+        style.set_percent_axis(ax.collections[0].colorbar.ax.yaxis, "", within=False)
     ax.set_title(title)
     return figure

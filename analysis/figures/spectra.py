@@ -1,6 +1,7 @@
 """Hessian spectra around mask updates and over training."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,36 @@ _LINEAR = 0.003
 _FLOOR = 1e-6
 
 
+class Pair(NamedTuple):
+    """Spectra before and after a mask update.
+
+    Attributes:
+      run: run of the update.
+      seed: of the run.
+      step: of the update.
+      before: spectrum before it.
+      after: spectrum after it.
+    """
+
+    run: str
+    seed: int
+    step: int
+    before: Spectrum
+    after: Spectrum
+
+
 @style.use_style
-def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
-    """Spectra before and after a mask update (Figure 4 of arXiv 2010.03533, right).
+def before_and_after(pairs: Sequence[Pair], *, title: str = "") -> Figure:
+    """Spectra before and after the mask updates of a method (Figure 4 of arXiv 2010.03533, right).
 
     Args:
-      pairs: spectra before and after, by title.
+      pairs: spectra on both sides of updates.
+      title: of the figure, such as the method.
 
     Returns:
-      One panel per pair: histogram of the eigenvalues, or their estimated density. The axis of eigenvalues is linear
-      around zero and logarithmic beyond, which makes negative ones visible beside the largest. The legend gives the
-      ends of the spectra.
+      One row of panels per run, one column per update: histograms of the eigenvalues, or their estimated densities. The
+      axis of eigenvalues is linear around zero and logarithmic beyond, which makes negative ones visible beside the
+      largest. The legends give the ends of the spectra.
 
     Raises:
       NoData: if there is no pair.
@@ -38,28 +58,38 @@ def before_and_after(pairs: Mapping[str, tuple[Spectrum, Spectrum]]) -> Figure:
         raise style.NoData(
             "No spectra beside a mask update: train with training.save_update_pairs = True, then run hessian.py."
         )
-    columns = min(len(pairs), 3)
-    figure, axes = style.grid(-(-len(pairs) // columns), columns, 2.6)
-    for ax, (title, (before, after)) in zip(axes.flat, pairs.items(), strict=False):
-        edges, width = _bin_edges(before, after)
-        _draw_side(ax, before, edges, palette.GREY, "before", filled=True)
-        _draw_side(ax, after, edges, palette.RED, "after", filled=False)
-        ax.set_title(title)
-        ax.set_yscale("log")
-        ax.set_xscale("asinh", linear_width=width)
-        ax.set_xticks(_ticks(edges, width), [f"{tick:g}" for tick in _ticks(edges, width)])
-        ax.set_xticks([], minor=True)
-        ax.axvline(0, color=style.MUTED, linewidth=0.8)
-        ax.set_xlabel("eigenvalue of the Hessian")
-        # Room for the legend.
-        bottom, top = ax.get_ylim()
-        ax.set_ylim(bottom, top * (top / bottom) ** 0.35)
-        ax.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
-    for ax in axes.flat[len(pairs) :]:
+    runs, steps = list(dict.fromkeys(p.run for p in pairs)), sorted({p.step for p in pairs})
+    figure, axes = style.grid(len(runs), len(steps), 2.3, width=max(style.WIDTH, 2.3 * len(steps)))
+    for ax in axes.flat:
         ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("density" if _is_density(next(iter(pairs.values()))[0]) else "eigenvalues")
+    for pair in pairs:
+        ax = axes[runs.index(pair.run), steps.index(pair.step)]
+        ax.set_visible(True)
+        _draw_pair(ax, pair)
+        ax.set_title(f"step {pair.step:,}, seed {pair.seed}")
+    for row in axes:
+        first = next(ax for ax in row if ax.get_visible())
+        first.set_ylabel("density" if _is_density(pairs[0].before) else "eigenvalues (count)")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
     return figure
+
+
+def _draw_pair(ax: Axes, pair: Pair) -> None:
+    edges, width = _bin_edges(pair.before, pair.after)
+    _draw_side(ax, pair.before, edges, palette.GREY, "before", filled=True)
+    _draw_side(ax, pair.after, edges, palette.RED, "after", filled=False)
+    ax.set_yscale("log")
+    ax.set_xscale("asinh", linear_width=width)
+    ticks = _ticks(edges, width)
+    ax.set_xticks(ticks, [style.format_tick(tick) for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.axvline(0, color=style.MUTED, linewidth=0.8)
+    ax.set_xlabel("eigenvalue of the Hessian")
+    # Room for the legend.
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top * (top / bottom) ** 0.35)
+    ax.legend(loc="upper right", fontsize=7, handlelength=1.2)
 
 
 def _is_density(spectrum: Spectrum) -> bool:
@@ -92,7 +122,10 @@ def _bin_edges(*spectra: Spectrum) -> tuple[np.ndarray, float]:
 def _ticks(edges: np.ndarray, width: float) -> list[float]:
     """Returns zero and the powers of ten on the logarithmic parts of the axis."""
     largest = max(abs(edges[0]), abs(edges[-1]))
-    powers = 10.0 ** np.arange(np.ceil(np.log10(3 * width)), np.floor(np.log10(largest)) + 1)
+    last = np.floor(np.log10(largest))
+    # At most three powers a side, or their labels would run into each other.
+    first = max(np.ceil(np.log10(3 * width)), last - 2)
+    powers = 10.0 ** np.arange(first, last + 1)
     return [float(t) for t in (*-powers[::-1], 0.0, *powers) if edges[0] <= t <= edges[-1]]
 
 
@@ -120,9 +153,9 @@ def extremes(summaries: pd.DataFrame) -> Figure:
     figure, axes = style.grid(1, 3, 2.5)
     drawn = palette.looks(frame)
     columns = {
-        "lambda_max": "largest eigenvalue",
-        "lambda_min": "smallest eigenvalue",
-        "negative": "negative eigenvalues",
+        "lambda_max": "Largest eigenvalue",
+        "lambda_min": "Smallest eigenvalue",
+        "negative": "Number of negative eigenvalues",
     }
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
         for label, look in drawn.items():
@@ -135,7 +168,7 @@ def extremes(summaries: pd.DataFrame) -> Figure:
 
 
 def _format_axes(ax: Axes, title: str, width: float) -> None:
-    ax.set_ylabel(title)
+    ax.set_title(title)
     if width > 0:
         ax.set_xscale("asinh", linear_width=width)
     style.set_steps_axis(ax)

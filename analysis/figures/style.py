@@ -1,6 +1,7 @@
 """Style of all figures: theme, panels, axes, files."""
 
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
@@ -11,7 +12,8 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
+from matplotlib.scale import LinearScale, register_scale
+from matplotlib.ticker import EngFormatter, FuncFormatter, Locator, LogLocator, MaxNLocator
 
 from sparse_lib.experiment.storage import files
 
@@ -33,16 +35,22 @@ RC: Any = {
     "axes.titleweight": "bold",
     "figure.dpi": 100,
     "figure.facecolor": "none",
-    "font.family": "DejaVu Sans",
+    # The generic name is the last choice of readers that lack this font.
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
     "grid.color": GRID,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
     "patch.force_edgecolor": False,
+    # Text that can be selected and searched; publishers reject the default, Type 3.
+    "pdf.fonttype": 42,
     "savefig.facecolor": "none",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "sparse_lib",
     "text.color": INK,
+    # Names of settings and directories are no formulas.
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.color": MUTED,
@@ -75,6 +83,7 @@ def save(
     *,
     formats: Sequence[str] = ("svg", "pdf", "png"),
     opaque: Sequence[str] = ("png",),
+    outlines: bool = False,
 ) -> list[pathlib.Path]:
     """Writes a figure; equal figures give equal bytes.
 
@@ -83,6 +92,7 @@ def save(
       path: path without a suffix, in an existing directory.
       formats: suffixes.
       opaque: suffixes of files on white; the others are transparent, for pages with a background of their own.
+      outlines: whether an SVG has letters as shapes, which look the same where the font is missing.
 
     Returns:
       Paths of the files.
@@ -96,7 +106,10 @@ def save(
         target = path.with_name(f"{path.name}.{ending}")
         stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
         face = "white" if ending in opaque else "none"
-        with mpl.rc_context(RC), files.atomic_path(target) as temporary:
+        with (
+            mpl.rc_context({**RC, "svg.fonttype": "path" if outlines else "none"}),
+            files.atomic_path(target) as temporary,
+        ):
             figure.savefig(temporary, dpi=200, metadata=stamp, facecolor=face)
         written.append(target)
     return written
@@ -148,22 +161,128 @@ def set_steps_axis(ax: Axes, label: str = "training step") -> None:
 
 
 def set_log_axis(axis: Any, label: str) -> None:
-    """Makes an axis logarithmic, with a label and ticks such as 0.01, 0.1, 1, 10."""
+    """Makes an axis logarithmic, with a label and ticks that differ however short it is."""
     axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
     axis.set_label_text(label)
-    axis.set_major_locator(LogLocator(10, numticks=7))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-    def format_minor(value: float, _: object) -> str:
-        low, high = axis.get_view_interval()
-        # Powers of ten are too few ticks below one and a half decades.
-        is_short = 0 < low < high < 32 * low
-        return f"{value:g}" if is_short and f"{value:e}"[0] in "25" else ""
-
-    axis.set_minor_formatter(format_minor)
+    axis.set_major_locator(_LogTicks())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
+    axis.set_minor_formatter(lambda *_: "")
 
 
-def set_percent_axis(axis: Any, label: str) -> None:
-    """Labels an axis of fractions, with ticks in percent."""
+def set_percent_axis(axis: Any, label: str, *, within: bool = True) -> None:
+    """Labels an axis of fractions, with ticks in percent.
+
+    Args:
+      axis: axis of a panel, or of a colour bar.
+      label: of the axis.
+      within: whether the axis ends at 0% and 100%; False for differences.
+    """
+    if within:
+        axis.axes.set_xscale(_FROM_0_TO_1) if axis.axis_name == "x" else axis.axes.set_yscale(_FROM_0_TO_1)
+        # Limits that are known already would stay as they are.
+        axis.axes.autoscale_view()
+        for line in axis.axes.lines:
+            # Points at 100% are whole. Empty lines would have a place, outside of the axes.
+            if line.get_marker() != "None" and len(line.get_xdata()):
+                line.set_clip_on(False)
     axis.set_label_text(label)
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+    axis.set_major_formatter(_PercentTicks())
+
+
+def set_sparsity_axis(ax: Axes, sparsities: Iterable[float]) -> None:
+    """Makes the horizontal axis that of sparsity, logarithmic in the weights that remain, with ticks at the given ones.
+
+    Args:
+      ax: axes with their data.
+      sparsities: those of the data (fraction).
+    """
+    given = sorted(set(sparsities))
+    ax.set_xscale("function", functions=(_to_orders, lambda orders: 1 - 10.0**-orders))
+    places = [float(_to_orders(s)) for s in given]
+    margin = 0.06 * (places[-1] - places[0]) or 0.15
+    ax.set_xlim(1 - 10 ** -(places[0] - margin), 1 - 10 ** -(places[-1] + margin))
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if not kept or place - places[kept[-1]] > margin:
+            kept.append(number)
+    ticks = [given[number] for number in kept]
+    ax.set_xticks(ticks, [f"{100 * tick:.4g}%" for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("sparsity")
+
+
+def format_tick(value: float) -> str:
+    """Formats the number at a tick: 0.05, 1, 2000, 1e-5."""
+    text = f"{value:.6g}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def format_apart(values: Sequence[float]) -> list[str]:
+    """Formats numbers with the fewest digits, two at least, by which they differ."""
+    for digits in range(2, 12):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            return texts
+    return [repr(value) for value in values]
+
+
+def _to_orders(sparsity: Any) -> Any:
+    """Returns the orders of magnitude by which the weights are fewer."""
+    return -np.log10(np.maximum(1 - np.asarray(sparsity, float), 1e-9))
+
+
+_FROM_0_TO_1 = "from_0_to_1"
+
+
+class _FractionScale(LinearScale):
+    """A linear scale that never leaves 0 to 1."""
+
+    name = _FROM_0_TO_1
+
+    def __init__(self, *_: object) -> None:
+        # Older versions of matplotlib hand over the axis, newer ones nothing.
+        super().__init__(None)
+
+    def limit_range_for_scale(self, vmin: float, vmax: float, minpos: float) -> tuple[float, float]:
+        """Returns the ends of an axis."""
+        return max(vmin, 0.0), min(vmax, 1.0)
+
+
+register_scale(_FractionScale)
+
+
+class _PercentTicks(FuncFormatter):
+    """Percent with as many digits as the ticks need."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda value, _: f"{100 * value:.{self._digits}f}%")
+        self._digits = 0
+
+    def set_locs(self, locs: Any) -> None:
+        """Takes the ticks."""
+        super().set_locs(locs)
+        exact = [d for d in range(6) if all(abs(round(100 * x, d) - 100 * x) < 1e-7 for x in locs)]
+        self._digits = exact[0] if exact else 6
+
+
+class _LogTicks(Locator):
+    """Powers of ten; with 2 and 5 between them, or at equal distances, where those are too few."""
+
+    def __call__(self) -> Any:
+        """Returns the ticks of the axis."""
+        axis: Any = self.axis
+        return self.tick_values(*axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Returns the ticks from one value to another."""
+        low, high = sorted((vmin, vmax))
+        if not low > 0:
+            return LogLocator(10, numticks=7).tick_values(low, high)
+        if high < 6 * low:
+            ticks = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        else:
+            powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            factors = (1, 2, 5) if high < 150 * low else (1,)
+            step = max(1, len(powers) // 7 + (len(powers) > 7)) if factors == (1,) else 1
+            ticks = np.array([factor * 10.0**power for power in powers if power % step == 0 for factor in factors])
+        return ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]

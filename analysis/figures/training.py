@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import palette, style
 from analysis.records import methods
-from analysis.records.runs import EARLY
+from sparse_lib.experiment.jobs.early_gradient import EARLY
 
 _PANELS_IN_A_ROW = 3
 
@@ -36,7 +36,7 @@ def gradient_norm(metrics: pd.DataFrame) -> Figure:
             palette.draw_over_seeds(early, own[own["step"] <= EARLY * last], "step", "gradient_norm", look)
             palette.draw_over_seeds(whole, own, "step", "gradient_norm", look)
         style.set_log_axis(early.yaxis, "gradient norm")
-        early.set_title(f"{title}: early")
+        early.set_title(f"{title}: first tenth")
         whole.set_title("all of training", fontweight="normal")
         palette.add_legend_beside(whole, drawn)
     _set_steps_axes(axes)
@@ -71,7 +71,7 @@ def mask_update_change(mask_updates: pd.DataFrame) -> Figure:
             own = palette.draw_over_seeds(ax, panel[panel["label"] == label], "step", "gradient_norm_change", look)
             highest, lowest = max(highest, own["mean"].max()), min(lowest, own["mean"].min())
         ax.axhline(0, color=style.MUTED, linewidth=1)
-        ax.set_title(methods.BASES.get(name, name))
+        ax.set_title(f"{methods.BASES.get(name, name)}: what an update adds")
         palette.add_legend(ax, palette.looks(panel), ncols=1, loc="upper right")
     for ax in axes.flat[len(bases) :]:
         ax.set_visible(False)
@@ -106,7 +106,8 @@ def loss(metrics: pd.DataFrame) -> Figure:
             own = rows[rows["label"] == label]
             palette.draw_over_seeds(left, own.dropna(subset="train_loss"), "step", "train_loss", look)
             palette.draw_over_seeds(right, own, "step", "test_accuracy", look)
-        left.set_title(title)
+        left.set_title(f"{title}: training loss")
+        right.set_title("test accuracy", fontweight="normal")
         style.set_log_axis(left.yaxis, "training loss (nats)")
         style.set_percent_axis(right.yaxis, "test accuracy")
         palette.add_legend_beside(right, drawn)

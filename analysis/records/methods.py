@@ -19,9 +19,13 @@ from sparse_lib.experiment.networks import NETWORKS
 from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.description import Description, read_description
+from sparse_lib.experiment.training.outcome import AT_CHANCE, DIVERGED, ON_PLATEAU
 
 # Methods that stay dense, masks that only shrink, masks of another run, masks that stay.
 DENSE, PRUNING, TICKETS, STATIC = description.DENSE, description.PRUNING, description.TICKETS, description.STATIC
+
+# How runs that have not trained ended, in words.
+FAILURES: dict[str, str] = {AT_CHANCE: "at chance", ON_PLATEAU: "on the plateau", DIVERGED: "diverged"}
 
 # Labels of methods by name without suffixes, in the order of the tables.
 BASES = {

@@ -17,13 +17,14 @@ from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.storage import files, gin_text
 from sparse_lib.experiment.storage.checkpoints import split_checkpoint
 from sparse_lib.experiment.storage.run_directory import find_runs
+from sparse_lib.experiment.training.outcome import DIVERGED
 
 # First columns of every frame.
 IDENTITY = ("run", "setting", "method", "label", "seed", "target_sparsity")
-# Early training (fraction of its steps).
-EARLY = 0.1
-_RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", "path")
-_FINISHED, _UNFINISHED, _EMPTY = "finished", "unfinished", "empty"
+_OF_RESULT = ("outcome", "left_plateau_at")
+_RUN_COLUMNS = (*IDENTITY, "network", "data", "parent", "total_steps", "step", "state", *_OF_RESULT, "path")
+_FINISHED, _UNFINISHED, _EMPTY, _DIVERGED = "finished", "unfinished", "empty", "diverged"
+STATES = (_FINISHED, _DIVERGED, _UNFINISHED, _EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,12 +33,13 @@ class Runs:
 
     Attributes:
       runs: one row per run: network, data, `parent` (the run whose masks it takes), `total_steps`, `step` (the last one
-        logged), `state` (finished, unfinished or empty) and `path`.
+        logged), `state` (one of `STATES`), `outcome` and `left_plateau_at` (step) as in result.json, None and NaN for
+        runs without, and `path`.
       configs: one row per run, one column per binding of its operative configuration, indexed by run.
       metrics: one row per log step, one column per scalar of metrics.jsonl.
       layers: one row per log step, layer and metric, from the keys `metric/layer` of metrics.jsonl.
       mask_updates: one row per mask update, with `gradient_norm_change`.
-      results: one row per finished run, from result.json.
+      results: one row per finished or diverged run, from result.json; accuracies of the latter are NaN.
       notes: one sentence per file that could not be read.
     """
 
@@ -171,7 +173,9 @@ def _read_run(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
 def _read_result(path: pathlib.Path) -> dict[str, Any]:
     """Reads the numbers and texts of result.json."""
     values = files.read_json(path, "the report leaves it out")
-    files.require_numbers(values, ["test_accuracy"])
+    files.require_numbers(values, ["test_accuracy", *({"left_plateau_at"} & values.keys())])
+    if not isinstance(values.get("outcome"), str | None):
+        raise InputError("its 'outcome' is no text")
     return {name: value for name, value in values.items() if isinstance(value, int | float | str | dict | None)}
 
 
@@ -189,16 +193,26 @@ def _identify_runs(names: Sequence[str], raw: Sequence[Mapping[str, Any]]) -> tu
     rows = []
     for name, item, identity, parent in zip(names, raw, identities, parents, strict=True):
         steps = [record["step"] for record in item["metrics"]]
-        state = _FINISHED if item["results"] else _UNFINISHED if steps else _EMPTY
+        result = item["results"][0] if item["results"] else {}
+        state = _name_state(result, is_logged=bool(steps))
         kept = {**identity._asdict(), "run": name, "parent": parent, "target_sparsity": sparsities[name]}
         rows.append({**kept, "step": max(steps, default=0), "state": state, "path": item["path"]})
+        rows[-1] |= {column: result.get(column) for column in _OF_RESULT}
     runs = pd.DataFrame(rows, columns=[c for c in _RUN_COLUMNS if c != "label"])
-    runs["parent"] = runs["parent"].astype(object).where(runs["parent"].notna(), None)
+    for column in ("parent", "outcome"):
+        runs[column] = runs[column].astype(object).where(runs[column].notna(), None)
+    runs["left_plateau_at"] = runs["left_plateau_at"].astype(float)
     index = pd.Index(names, name="run", dtype=object)
     configs = pd.DataFrame([item["values"] for item in raw], index=index, dtype=object)
     labels = [methods.label(identity.method, identity.label) for identity in identities]
     runs.insert(3, "label", [label + v for label, v in zip(labels, _variant_suffixes(runs, configs), strict=True)])
     return runs, configs
+
+
+def _name_state(result: Mapping[str, Any], *, is_logged: bool) -> str:
+    if result:
+        return _DIVERGED if result.get("outcome") == DIVERGED else _FINISHED
+    return _UNFINISHED if is_logged else _EMPTY
 
 
 def _find_parents(names: Sequence[str], paths: Sequence[str], sources: Sequence[str]) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Report on a set of runs: results, verdicts on the papers' claims, figures.
+"""Report on a set of runs: results, verdicts on the papers' claims, figures, and charts of whatever was measured.
 
   python -m analysis.report --runs=runs/study --out=runs/report
 
@@ -8,6 +8,7 @@ report.json.
 
 import argparse
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -27,17 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", action="append", required=True, metavar="DIR", help="holds runs; may be repeated")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="directory of the report")
     options = parser.parse_args(arguments)
+    # Before TensorFlow is imported, which takes seconds.
     for top in options.runs:
         if not pathlib.Path(top).is_dir():
-            parser.error(f"--runs={top} is not a directory; name one that holds runs.")
+            sys.stderr.write(f"error: --runs={top} is not a directory; name one that holds runs.\n")
+            return cli.FAILURE
     cli.import_tensorflow()
-    return cli.exit_status(lambda: _write(options.runs, options.out))
+    words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "-m", "analysis.report", *words])
+    return cli.exit_status(lambda: _write(options.runs, options.out, command))
 
 
-def _write(tops: Sequence[str], out: pathlib.Path) -> None:
+def _write(tops: Sequence[str], out: pathlib.Path, command: str) -> None:
     from analysis.report import overview
 
-    sys.stdout.write(f"{overview.write(tops, out)}\n")
+    sys.stdout.write(f"{overview.write(tops, out, command)}\n")
 
 
 if __name__ == "__main__":

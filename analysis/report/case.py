@@ -1,10 +1,12 @@
 """One case of a report: the runs that are compared with each other, their measurements, and the section about them."""
 
 import dataclasses
-import re
+import functools
+import math
 from collections.abc import Sequence
 
 from analysis.claims import paper, quantities
+from analysis.claims.effects import NOT_ENOUGH
 from analysis.figures import masks as mask_figures
 from analysis.figures import palette, training
 from analysis.figures import spectra as spectra_figures
@@ -12,12 +14,13 @@ from analysis.records import landscapes, spectra
 from analysis.records.checkpoints import CheckpointReader
 from analysis.records.runs import Runs
 from analysis.report import formatting, page
+from analysis.report.charts import Chart
 from analysis.report.page import Section
 from analysis.report.writer import ReportWriter
 from analysis.similarity import tables
 
-# Pairs of spectra that are drawn (count).
-_MOST_PAIRS = 3
+# Fewer seeds have no interval that says anything: that of two is 12.7 standard errors wide on either side.
+_FEWEST_SEEDS = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +57,12 @@ class Case:
     @property
     def slug(self) -> str:
         """Folder name, and anchor on the page."""
-        return re.sub(r"[^a-z0-9]+", "-", f"{self.setting} {100 * self.sparsity:.4g}".lower())
+        return page.make_slug(f"{self.setting} {100 * self.sparsity:.4g}")
+
+    @property
+    def names(self) -> list[str]:
+        """Runs of the case."""
+        return list(self.runs.runs["run"])
 
 
 def measure_case(
@@ -78,13 +86,25 @@ def measure_case(
     predicted = tables.load_predictions(runs)
     reader = CheckpointReader()
     evidence = quantities.gather(runs, predicted, own_paths, own_spectra, reader)
-    verdicts = paper.judge(evidence)
+    verdicts = [_limit_interval(verdict) for verdict in paper.judge(evidence)]
     return Case(setting, sparsity, runs, own_paths, own_spectra, predicted, evidence, verdicts, reader)
+
+
+def _limit_interval(verdict: paper.Verdict) -> paper.Verdict:
+    """Ends an interval of percentage points at 100, and takes that of two seeds away, and the verdict with it."""
+    measured, status = verdict.measured, verdict.status
+    interval = measured.interval
+    if interval.n < _FEWEST_SEEDS and not math.isnan(interval.low):
+        interval = interval._replace(low=math.nan, high=math.nan)
+        measured, status = measured._replace(missing="a third seed"), NOT_ENOUGH
+    elif measured.unit == "points":
+        interval = interval._replace(low=max(interval.low, -1.0), high=min(interval.high, 1.0))
+    return dataclasses.replace(verdict, status=status, measured=measured._replace(interval=interval))
 
 
 def claims_section(case: Case, writer: ReportWriter) -> Section:
     """Verdicts on the claims of the papers."""
-    section = Section("The paper's claims")
+    section = Section(case.title)
     section.add(page.claims(case.verdicts))
     writer.write_data(f"{case.slug}/claims", paper.as_frame(case.verdicts))
     return section
@@ -92,9 +112,10 @@ def claims_section(case: Case, writer: ReportWriter) -> Section:
 
 def results_section(case: Case, writer: ReportWriter) -> Section:
     """Accuracy, sparsity and cost of the finished runs, by method."""
-    section = Section("Results")
-    results = case.runs.results
-    writer.write_data(f"{case.slug}/results", results.drop(columns="versions", errors="ignore"))
+    section = Section(case.title)
+    writer.write_data(f"{case.slug}/results", case.runs.results.drop(columns="versions", errors="ignore"))
+    # Those of runs that diverged have no accuracy.
+    results = case.runs.results.dropna(subset="test_accuracy")
     if results.empty:
         section.add(page.paragraph("No run of this case is finished; the sections below show their progress.", "note"))
         return section
@@ -141,18 +162,21 @@ def gradient_section(case: Case, writer: ReportWriter) -> Section:
         f"Norm of the gradient of the active weights on held-out images. {formatting.BAND} Dashed: dense "
         "initialisation under a mask; dotted: masks that do not come from pruning.",
         lambda: training.gradient_norm(metrics),
+        [Chart("step", "gradient_norm", case.names, "y")],
     )
     writer.add_figure(
         section,
         f"{case.slug}/mask_updates",
         f"Change of the gradient norm by each mask update, on the same images. {formatting.BAND}",
         lambda: training.mask_update_change(updates),
+        [Chart("step", "gradient_norm_change at mask updates", case.names)],
     )
     writer.add_figure(
         section,
         f"{case.slug}/loss",
         f"Training loss since the last log step, and test accuracy. {formatting.BAND}",
         lambda: training.loss(metrics),
+        [Chart("step", "train_loss", case.names, "y"), Chart("step", "test_accuracy", case.names)],
     )
     return section
 
@@ -163,13 +187,15 @@ def curvature_section(case: Case, writer: ReportWriter) -> Section:
     summaries, updates = case.spectra
     writer.write_data(f"{case.slug}/spectra", summaries)
     writer.write_data(f"{case.slug}/spectra_at_updates", updates)
-    writer.add_figure(
-        section,
-        f"{case.slug}/spectra_before_and_after",
-        "Hessian spectra before and after mask updates: histograms of eigenvalues, or estimated densities. The axis is "
-        "linear around zero and logarithmic beyond. The legend gives the ends of the spectra.",
-        lambda: spectra_figures.before_and_after(_spectrum_pairs(case)),
-    )
+    pairs = _spectrum_pairs(case)
+    for label, own in pairs.items() or [("", [])]:
+        writer.add_figure(
+            section,
+            f"{case.slug}/spectra_before_and_after_{page.make_slug(label)}",
+            f"Hessian spectra before and after the mask updates of {label}: histograms of eigenvalues, or estimated "
+            "densities. The axis is linear around zero and logarithmic beyond. The legends give the spectra's ends.",
+            functools.partial(spectra_figures.before_and_after, own, title=label),
+        )
     writer.add_figure(
         section,
         f"{case.slug}/curvature",
@@ -180,14 +206,18 @@ def curvature_section(case: Case, writer: ReportWriter) -> Section:
     return section
 
 
-def _spectrum_pairs(case: Case) -> dict[str, tuple[spectra_figures.Spectrum, spectra_figures.Spectrum]]:
-    """Returns the first spectra before and after mask updates, of different methods and steps."""
-    pairs: dict[str, tuple[spectra_figures.Spectrum, spectra_figures.Spectrum]] = {}
-    for row in case.spectra.updates.sort_values("step").to_dict("records"):
-        directory = case.runs.path(row["run"])
-        before, after = (spectra.read_spectrum(directory, -number) for number in (row["step"] - 1, row["step"]))
-        if before is not None and after is not None and len(pairs) < _MOST_PAIRS:
-            pairs.setdefault(f"{row['label']}, step {row['step']}", (before, after))
+def _spectrum_pairs(case: Case) -> dict[str, list[spectra_figures.Pair]]:
+    """Returns the spectra before and after all mask updates that have them, by label."""
+    pairs: dict[str, list[spectra_figures.Pair]] = {}
+    rows = case.spectra.updates.sort_values(["seed", "run", "step"])
+    for label in palette.looks(rows):
+        for row in rows[rows["label"] == label].to_dict("records"):
+            directory = case.runs.path(row["run"])
+            # The checkpoints around the update at step t are numbered -(t - 1) and -t.
+            before, after = (spectra.read_spectrum(directory, -number) for number in (row["step"] - 1, row["step"]))
+            if before is not None and after is not None:
+                pair = spectra_figures.Pair(row["run"], row["seed"], row["step"], before, after)
+                pairs.setdefault(label, []).append(pair)
     return pairs
 
 
@@ -205,6 +235,7 @@ def mask_section(case: Case, writer: ReportWriter) -> Section:
         f"{case.slug}/mask_evolution",
         f"Change of masks over training. {formatting.BAND}",
         lambda: mask_figures.evolution(case.runs.metrics),
+        [Chart("step", measure, case.names) for measure in ("sparsity", "mask_churn", "exploration_rate")],
     )
     survivals = tables.survivals(case.runs, case.reader)
     writer.write_data(f"{case.slug}/mask_survival", survivals)

@@ -1,6 +1,5 @@
-"""The whole report: a summary, one section per case, and sections about all runs."""
+"""The whole report: results, claims, what a reader may explore, one section per case, and sections about all runs."""
 
-import datetime
 import functools
 import os
 import pathlib
@@ -15,55 +14,67 @@ from analysis.figures import accuracy, palette
 from analysis.figures import landscape as landscape_figures
 from analysis.figures import propagation as propagation_figures
 from analysis.records import landscapes, spectra
-from analysis.records.runs import Runs, load_runs
+from analysis.records.runs import Runs, find_runs, load_runs
 from analysis.report import case as cases
-from analysis.report import formatting, page, similarity
+from analysis.report import explore, formatting, outcomes, page, provenance, results, similarity
 from analysis.report.case import Case, measure_case
+from analysis.report.charts import Chart
 from analysis.report.page import Section
 from analysis.report.writer import ReportWriter
+from sparse_lib.experiment.runtime.errors import RunError
 
 TITLE = "Sparse training: gradient flow and lottery tickets"
 # Sections of a case, in order.
 _SUBJECTS = (
-    cases.claims_section,
-    cases.results_section,
+    outcomes.outcome_section,
     cases.gradient_section,
     cases.curvature_section,
     similarity.function_section,
     similarity.weight_section,
     cases.mask_section,
 )
-_FOOTER = "Made by python -m analysis.report. The paper is arXiv 2010.03533."
 
 
-def write(tops: Sequence[str | os.PathLike[str]], out: pathlib.Path) -> pathlib.Path:
+def write(tops: Sequence[str | os.PathLike[str]], out: pathlib.Path, command: str = "") -> pathlib.Path:
     """Writes a report.
 
     Args:
       tops: directories with runs and the results of analyses.
       out: directory of the page; created if missing.
+      command: that asked for it, for the foot of the page; empty leaves it out.
 
     Returns:
       Path of the page.
 
     Raises:
       InputError: if a directory does not exist.
-      RunError: if the report cannot be written.
+      RunError: if there is no run, or the report cannot be written.
     """
     runs = load_runs(tops)
+    if runs.runs.empty:
+        places = ", ".join(map(str, tops))
+        raise RunError(
+            f"There is no run in {places}: a run is a directory with an operative_config.gin, as train.py writes it; "
+            "name the --logdir of train.py, or a directory above it."
+        )
     writer = ReportWriter(out)
-    notes = list(runs.notes)
+    notes = [*runs.notes, *(f"There is no run in {top}." for top in tops if not any(find_runs(pathlib.Path(top))))]
     paths, measured = landscapes.load_paths(tops, runs, notes), spectra.load(runs, notes)
     every = [measure_case(*case, paths, measured) for case in runs.cases()]
-    parts = [_summary_section(tops, runs, every)]
+    parts = [results.results_section(runs, every, writer), _claims_section(every, writer)]
+    # Its place is here; what could not be read is known after the other sections.
+    explored = Section("Explore")
+    parts.append(explored)
     parts += [_case_section(case, writer) for case in every]
     parts += [
         _cost_section(runs, writer),
         _propagation_section(runs, writer),
         _landscape_section(tops, runs, writer, notes),
+        _reading_section(),
     ]
-    parts += [_run_section(runs, writer, notes), _reading_section()]
-    text = page.document(TITLE, _lead(runs), parts, f"{_FOOTER} {datetime.date.today().isoformat()}.")
+    _fill_explored(explored, runs, writer, notes)
+    origin = provenance.collect(runs, command)
+    text = page.document(TITLE, _lead(runs), parts, origin, explored=explore.gather(runs))
     about = [
         {
             "setting": case.setting,
@@ -72,51 +83,35 @@ def write(tops: Sequence[str | os.PathLike[str]], out: pathlib.Path) -> pathlib.
         }
         for case in every
     ]
-    return writer.finish(text, {"cases": about})
+    return writer.finish(text, {"cases": about, "origin": origin})
 
 
 def _lead(runs: Runs) -> str:
     n, settings = len(runs.runs), sorted(runs.runs["setting"].unique())
-    return f"{n} run{'s' if n != 1 else ''}: {'; '.join(settings)}." if n else "No runs yet."
+    return f"{n} run{'s' if n != 1 else ''}: {'; '.join(settings)}."
 
 
-def _summary_section(tops: Sequence[str | os.PathLike[str]], runs: Runs, every: Sequence[Case]) -> Section:
-    section = Section("Summary")
-    if runs.runs.empty:
-        places = ", ".join(map(str, tops))
-        section.add(
-            page.paragraph(f"There is no run below {places}: a run is a directory with operative_config.gin.", "note"),
-            page.paragraph("Train one, then write the report again:"),
-            page.command("python train.py --logdir=runs/rigl --gin_config=configs/rigl.gin"),
-        )
+def _claims_section(every: Sequence[Case], writer: ReportWriter) -> Section:
+    section = Section("Claims of the paper")
+    children = [cases.claims_section(case, writer) for case in every]
+    if len(children) == 1:
+        section.add(_verdict_tiles(every[0].verdicts), *children[0].parts)
         return section
-    states = runs.runs["state"].value_counts()
-    section.add(
-        page.tiles([(int(states.get(s, 0)), s, "") for s in ("finished", "unfinished", "empty") if s in states])
-    )
-    if "finished" not in states:
-        section.add(page.paragraph("No run is finished: the report shows curves and no final results.", "note"))
-    elif set(states.index) - {"finished"}:
-        section.add(
-            page.paragraph(
-                "Some runs are not finished. Means over training end where the shortest run of a method ends; runs "
-                "less than half as long as the longest are left out. Tables of final results and similarities cover "
-                "finished runs alone.",
-                "note",
-            )
-        )
     heads = ["Case", *page.STATUSES]
     rows = [
-        [page.link(case.title, case.slug), *(sum(v.status == s for v in case.verdicts) for s in page.STATUSES)]
+        [
+            page.link(case.title, f"{page.make_slug(section.title)}-{page.make_slug(case.title)}"),
+            *(sum(v.status == s for v in case.verdicts) for s in page.STATUSES),
+        ]
         for case in every
     ]
     section.add(page.table(f"Verdicts of these runs on {len(paper.CLAIMS)} claims of the paper.", heads, rows))
+    section.children += children
     return section
 
 
 def _case_section(case: Case, writer: ReportWriter) -> Section:
     whole = Section(case.title, anchor=case.slug)
-    whole.add(_verdict_tiles(case.verdicts))
     whole.children += [subject(case, writer) for subject in _SUBJECTS]
     if lacks := [*writer.missing, *case.reader.notes]:
         lacking = Section("Not shown")
@@ -134,22 +129,21 @@ def _verdict_tiles(verdicts: Sequence[paper.Verdict]) -> Markup:
 
 def _cost_section(runs: Runs, writer: ReportWriter) -> Section:
     section = Section("Accuracy, sparsity and cost")
-    for setting, results in runs.results.groupby("setting"):
-        child, slug = Section(str(setting)), str(setting).lower().replace(" ", "-")
-        sparse = results[results["target_sparsity"] > 0]
-        if sparse["target_sparsity"].nunique() > 1:
-            writer.add_figure(
-                child,
-                f"{slug}/accuracy_sparsity",
-                "Test accuracy against sparsity. Small points are runs, large ones means.",
-                functools.partial(accuracy.against_sparsity, results),
-            )
+    headline = results.headline_setting(runs.results)
+    for setting, own in runs.results.groupby("setting"):
+        child, names = Section(str(setting)), list(own["run"])
+        if setting != headline:
+            results.add_accuracy(child, str(setting), own, writer)
         writer.add_figure(
             child,
-            f"{slug}/accuracy_flops",
+            f"{page.make_slug(str(setting))}/accuracy_flops",
             "Test accuracy against counted FLOPs, the cost on hardware that skips zeros. Small points are runs, "
             "large ones means of a method at a sparsity.",
-            functools.partial(accuracy.against_flops, results),
+            functools.partial(accuracy.against_flops, own),
+            [
+                Chart(f"final {cost}", "final test_accuracy", names, "x")
+                for cost in ("training_flops", "inference_flops")
+            ],
         )
         section.children.append(child)
     writer.missing.clear()
@@ -207,14 +201,12 @@ def _landscape_section(
     return section
 
 
-def _run_section(runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> Section:
-    section = Section("All runs")
-    if runs.runs.empty:
-        return section
+def _fill_explored(section: Section, runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> None:
+    """Adds what a reader may explore, and a plain table for readers without scripts and for print."""
     writer.write_data("runs", runs.runs)
     writer.write_data("configs", runs.configs)
     looks = palette.looks(runs.runs)
-    final = runs.results.set_index("run")["test_accuracy"]
+    final = runs.results.set_index("run")["test_accuracy"].dropna()
     rows = [
         [
             page.method_name(row["label"], looks[row["label"]].colour),
@@ -227,10 +219,9 @@ def _run_section(runs: Runs, writer: ReportWriter, notes: Sequence[str]) -> Sect
         for row in runs.runs.to_dict("records")
     ]
     heads = ["Method", "Run", "Seed", "Sparsity", "State", "Test accuracy"]
-    section.add(page.folded(f"{len(rows)} runs", page.table("", heads, rows, names=2)))
+    section.add(page.explore(page.folded(f"All {len(rows)} runs", page.table("", heads, rows, names=2))))
     if notes:
         section.add(page.paragraph("Files that could not be read:", "note"), page.bullets(tuple(notes)))
-    return section
 
 
 def _reading_section() -> Section:
@@ -246,7 +237,8 @@ def _reading_section() -> Section:
                 "separate only large and consistent effects from chance; with some twenty claims, one may come out "
                 "supported or refuted by chance.",
                 "The gradient norm is that of the active weights for the unregularised loss on a fixed held-out "
-                "batch. Early means the first tenth of training.",
+                "batch. Early means a tenth of training: the first, or the one after the first mask update where the "
+                "masks of a method that is compared move.",
                 "A + marks the sparsity-aware initialisation. Scratch, lottery and prune-restart take the masks of a "
                 "pruning run; so do SET and RigL unless a distribution such as ERK is named.",
                 "A name followed by a setting, such as RigL, total_steps=3000, is a variant: its runs differ in that "

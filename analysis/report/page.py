@@ -5,7 +5,7 @@ import itertools
 import math
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from analysis.claims.effects import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Status
 from analysis.claims.paper import Verdict
 from analysis.figures import style
+from analysis.report import charts
 
 STATUSES: tuple[Status, ...] = (SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_ENOUGH)
 _SIGNS: dict[Status, str] = {SUPPORTED: "\u2713", NOT_SUPPORTED: "\u2717", UNDECIDED: "~", NOT_ENOUGH: "\u2013"}
@@ -27,6 +28,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+_TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
 _PARTS: Any = _TEMPLATES.get_template("parts.html.j2").module
 
 # Macros of parts.html.j2; arguments are text, which is escaped, or markup.
@@ -38,6 +40,7 @@ folded: Callable[..., Markup] = _PARTS.folded
 method_name: Callable[..., Markup] = _PARTS.method_name
 tiles: Callable[..., Markup] = _PARTS.tiles
 table: Callable[..., Markup] = _PARTS.table
+explore: Callable[..., Markup] = _PARTS.explore
 
 
 @dataclasses.dataclass
@@ -46,7 +49,7 @@ class Section:
 
     Attributes:
       title: heading.
-      anchor: target of links; empty takes the section's number.
+      anchor: target of links; empty takes the title.
       parts: HTML, in order.
       children: sections one level below.
     """
@@ -66,7 +69,12 @@ class Section:
         return not self.parts and all(child.is_empty for child in self.children)
 
 
-def figure(svg: str, caption: str, name: str, links: Sequence[str]) -> Markup:
+def make_slug(text: str) -> str:
+    """Returns a name for files and anchors: lower case, with dashes for what is neither letter nor digit."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
+
+
+def figure(svg: str, caption: str, name: str, links: Sequence[str], live: Sequence[charts.Chart] = ()) -> Markup:
     """Embeds a figure in the page's own colours, with its caption.
 
     Args:
@@ -74,6 +82,7 @@ def figure(svg: str, caption: str, name: str, links: Sequence[str]) -> Markup:
       caption: shown below, and read out by screen readers.
       name: unique on the page.
       links: files with the same figure, relative to the page.
+      live: interactive charts that a reader may put in its place.
 
     Returns:
       The figure.
@@ -88,7 +97,8 @@ def figure(svg: str, caption: str, name: str, links: Sequence[str]) -> Markup:
     for colour, variable in _THEMED.items():
         drawn = drawn.replace(colour, variable)
     attributes = _PARTS.svg_attributes(100 * min(width, 1), caption)
-    return Markup(_PARTS.figure(Markup(drawn.replace("<svg ", f"<svg {attributes} ", 1)), caption, name, links))
+    drawn = drawn.replace("<svg ", f"<svg {attributes} ", 1)
+    return Markup(_PARTS.figure(Markup(drawn), caption, name, links, [chart._asdict() for chart in live]))
 
 
 def claims(verdicts: Sequence[Verdict]) -> Markup:
@@ -98,14 +108,14 @@ def claims(verdicts: Sequence[Verdict]) -> Markup:
       verdicts: of one case.
 
     Returns:
-      A table of the judged claims, with a drawing of each interval, and a folded table of those without enough data.
+      A table of the claims with a measured effect, with a drawing of each interval, and a folded table of the others.
     """
-    judged = [v for v in verdicts if v.status != NOT_ENOUGH]
+    judged = [v for v in verdicts if v.effect]
     parts = [
         (part, [(v, _SIGNS[v.status], interval_drawing(v)) for v in group])
         for part, group in itertools.groupby(judged, key=lambda v: v.claim.part)
     ]
-    lacking = [v for v in verdicts if v.status == NOT_ENOUGH]
+    lacking = [v for v in verdicts if not v.effect]
     return Markup(_PARTS.claims(parts, lacking, len(verdicts)).strip())
 
 
@@ -141,24 +151,41 @@ def interval_drawing(verdict: Verdict, width: int = 170, height: int = 20) -> Ma
     return Markup(_PARTS.interval(width, height, start, end, at(0.0), left, right, mean, _COLOURS[verdict.status]))
 
 
-def document(title: str, lead: str, sections: Sequence[Section], footer: str) -> str:
+def document(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    origin: Mapping[str, str],
+    *,
+    explored: Mapping[str, Any] | None = None,
+) -> str:
     """Renders the whole page.
 
     Args:
       title: of the page.
       lead: line below the title.
       sections: in order; empty ones are left out.
-      footer: last line.
+      origin: of the report, text by heading; stands at the foot.
+      explored: data of the interactive parts; None leaves them and their scripts out.
 
     Returns:
       HTML that needs no other file.
     """
     numbered = [
-        _add_anchors(section, section.anchor or f"s{number}")
-        for number, section in enumerate((s for s in sections if not s.is_empty), 1)
+        _add_anchors(section, section.anchor or make_slug(section.title))
+        for section in sections
+        if not section.is_empty
     ]
+    live: dict[str, Any] = {"explored": None}
+    if explored is not None:
+        live = {
+            "explored": explored,
+            "specifications": charts.specifications(),
+            "scripts": [Markup(text) for text in charts.scripts()],
+        }
     page = _TEMPLATES.get_template("page.html.j2")
-    return page.render(title=title, lead=lead, sections=numbered, footer=footer) + "\n"
+    policy = charts.content_policy()
+    return page.render(title=title, lead=lead, sections=numbered, origin=origin, policy=policy, **live) + "\n"
 
 
 def _add_anchors(section: Section, anchor: str) -> Section:
@@ -167,5 +194,8 @@ def _add_anchors(section: Section, anchor: str) -> Section:
     return dataclasses.replace(
         section,
         anchor=anchor,
-        children=[dataclasses.replace(child, anchor=f"{anchor}-{n}") for n, child in enumerate(children, 1)],
+        children=[
+            dataclasses.replace(child, anchor=child.anchor or f"{anchor}-{make_slug(child.title)}")
+            for child in children
+        ],
     )

@@ -2,14 +2,14 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.report import page
+from analysis.report import charts, page
 from sparse_lib.experiment.storage import files
 
 MANIFEST = "report.json"
@@ -36,7 +36,14 @@ class ReportWriter:
         with files.translate_os_error(out):
             out.mkdir(parents=True, exist_ok=True)
 
-    def add_figure(self, section: page.Section, name: str, caption: str, draw: Callable[[], Figure]) -> None:
+    def add_figure(
+        self,
+        section: page.Section,
+        name: str,
+        caption: str,
+        draw: Callable[[], Figure],
+        live: Sequence[charts.Chart] = (),
+    ) -> None:
         """Adds a figure to a section, and writes its files to figures/.
 
         Args:
@@ -44,6 +51,7 @@ class ReportWriter:
           name: path below figures/, without a suffix.
           caption: of the figure.
           draw: returns the figure; the message of a `NoData` is added to `missing`.
+          live: interactive charts of the same data.
         """
         try:
             drawn = draw()
@@ -54,7 +62,7 @@ class ReportWriter:
         links = [path.relative_to(self.out).as_posix() for path in paths]
         self._written += links
         svg = next(path for path in paths if path.suffix == ".svg").read_text(encoding="utf8")
-        section.add(page.figure(svg, caption, name.replace("/", "-").replace(".", "-"), links))
+        section.add(page.figure(svg, caption, page.make_slug(name), links, live))
 
     def write_data(self, name: str, frame: pd.DataFrame) -> None:
         """Writes a frame to data/ unless it is empty.

@@ -23,6 +23,14 @@ class FreshState:
         self._inner = inner
         self._starts = [(variable, initial_value(variable)) for variable in state_variables(inner)]
 
+    def start_of(self, slot: keras.Variable) -> float:
+        """Returns the initial value of a slot.
+
+        Args:
+          slot: of the optimizer.
+        """
+        return next(start for variable, start in self._starts if variable is slot)
+
     def restore(self, kernels: Sequence[TrackedKernel], step: int) -> None:
         """Gives all variables their initial values; the learning rate stays.
 

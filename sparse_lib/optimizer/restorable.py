@@ -16,7 +16,7 @@ from sparse_lib.optimizer.tracked import TrackedKernel
 class RestorableOptimizer(DelegatingOptimizer):
     """The variables of masked kernels, and what takes them back to an earlier state.
 
-    A subclass sets `_kernels` and `_fresh` when it is built.
+    A subclass sets `_kernels`, `_slots_by_name` and `_fresh` when it is built.
 
     Attributes:
       masks: of the sparse kernels.
@@ -34,6 +34,7 @@ class RestorableOptimizer(DelegatingOptimizer):
         self.masks = masks
         self._unbuilt_size = len(inner.variables) + 2 * len(masks)
         self._kernels: list[TrackedKernel] = []
+        self._slots_by_name: dict[str, list[keras.Variable | None]]
         self._fresh: FreshState
 
     @property
@@ -60,6 +61,24 @@ class RestorableOptimizer(DelegatingOptimizer):
         """
         self._check_built("optimizer.restart")
         self._fresh.restore(self._kernels, step)
+
+    def reset_slots(self, changed: Sequence[np.ndarray]) -> None:
+        """Gives the slots of some weights their initial values, after these weights were assigned.
+
+        Averages (EMA) take the weights themselves. Slots of another shape, such as the factors of Adafactor, stay.
+
+        Args:
+          changed: booleans, one array per variable of `build`, of its shape.
+
+        Raises:
+          ValueError: if the optimizer is not built.
+        """
+        self._check_built("optimizer.reset_slots")
+        for name, slots in self._slots_by_name.items():
+            for slot, variable, marks in zip(slots, self._trainable_variables, changed, strict=True):
+                if slot is not None and slot.shape == variable.shape and marks.any():
+                    start = variable.numpy() if name == "average" else self._fresh.start_of(slot)
+                    slot.assign(np.where(marks, start, slot.numpy()))
 
     def copy_masks(self) -> list[np.ndarray]:
         """Copies the masks and the state of the updater, which belong to the weights of this moment.

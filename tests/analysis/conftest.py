@@ -62,10 +62,13 @@ def write_run(tmp_path: pathlib.Path) -> Write:
         pruned: str = "{seed}/prune",
         gradient_norm: Sequence[float] = (1.0, 1.0, 1.0),
         changes: Sequence[float] = (),
+        first_update: int = 5,
         accuracy: float = 0.9,
         wrong: Sequence[int] | None = None,
         bindings: Sequence[str] = (),
         finished: bool = True,
+        outcome: str = "trained",
+        left_plateau_at: int | None = 5,
     ) -> pathlib.Path:
         top = tmp_path / "runs"
         directory = top / (name or f"{seed}/{mode}")
@@ -95,7 +98,7 @@ def write_run(tmp_path: pathlib.Path) -> Write:
         (directory / "metrics.jsonl").write_text(jsonl(records))
         updates = [
             {
-                "step": 5 * place,
+                "step": first_update * place,
                 "grown": 3,
                 "dropped": 3,
                 "gradient_norm_before": 1.0,
@@ -107,7 +110,10 @@ def write_run(tmp_path: pathlib.Path) -> Write:
             (directory / "mask_updates.jsonl").write_text(jsonl(updates))
         if finished:
             result = {
-                "test_accuracy": accuracy,
+                "test_accuracy": accuracy if outcome != "diverged" else None,
+                "validation_accuracy": accuracy if outcome != "diverged" else None,
+                "outcome": outcome,
+                "left_plateau_at": left_plateau_at,
                 "test_loss": 0.3,
                 "steps": 100,
                 "sparsity": sparsity,

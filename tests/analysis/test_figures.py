@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis import propagation
-from analysis.figures import accuracy, landscape, masks, palette, similarity, spectra, style, training
+from analysis.figures import accuracy, landscape, masks, palette, plateau, similarity, spectra, style, training
 from analysis.figures import propagation as propagation_figures
 from analysis.records import methods
 from analysis.records.runs import load_runs
@@ -72,7 +72,7 @@ def test_runs_that_died_early_do_not_hide_the_others(write_run):
 def test_mask_updates_have_a_panel_a_method(case):
     figure = training.mask_update_change(case.mask_updates)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles == ["SET", "RigL"]
+    assert titles == ["SET: what an update adds", "RigL: what an update adds"]
     drawn = figure.axes[1].get_lines()[0].get_xydata()
     assert drawn.tolist() == [[5, 1.0], [10, pytest.approx(2.5)]]
 
@@ -80,6 +80,31 @@ def test_mask_updates_have_a_panel_a_method(case):
 def test_loss_and_accuracy(case):
     figure = training.loss(case.metrics)
     assert [ax.get_ylabel() for ax in figure.axes] == ["training loss (nats)", "test accuracy"] * 2
+
+
+def test_runs_that_never_leave_the_plateau_are_censored_and_not_averaged(write_run):
+    for seed, left in enumerate([20, 40, None, 60, None]):
+        directory = write_run("scratch", seed, left_plateau_at=left, outcome="trained" if left else "at_chance")
+    write_run("rigl_plus", 0, outcome="diverged", left_plateau_at=5)
+    write_run("rigl_plus", 1, finished=False)
+    case = case_of(directory)
+    known = plateau.select(case.runs)
+    assert list(known["run"]) == ["0/rigl_plus", "0/scratch", "1/scratch", "2/scratch", "3/scratch", "4/scratch"]
+    # The runs that never left were followed until step 10, and so are not at risk later: 3 left of 3.
+    own = known[known["label"] == "Scratch"]
+    assert list(own["until"]) == [20, 40, 10, 60, 10]
+    assert plateau.estimate(own) == ([0, 10, 20, 40, 60], [1, 1, pytest.approx(2 / 3), pytest.approx(1 / 3), 0])
+    longer = own.assign(until=[20.0, 40.0, 100.0, 60.0, 50.0])
+    x, y = plateau.estimate(longer)
+    assert x == [0, 20, 40, 50, 60, 100]
+    assert y == pytest.approx([1, 4 / 5, 3 / 5, 3 / 5, 3 / 10, 3 / 10])
+    strip, curves = plateau.plateau(case.runs).axes
+    crosses = [line for line in strip.get_lines() if line.get_marker() == "x"]
+    assert [line.get_xdata().tolist() for line in crosses] == [[10, 10]]
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["Scratch", "RigL+"]
+    assert len(curves.get_lines()) == 2
+    with pytest.raises(style.NoData, match="No run has ended"):
+        plateau.plateau(case.runs[case.runs["state"] == "unfinished"])
 
 
 def test_accuracy_against_sparsity_and_flops(case):
@@ -90,6 +115,96 @@ def test_accuracy_against_sparsity_and_flops(case):
     assert relative.axes[0].get_xlabel() == "FLOPs, relative to the dense network"
     largest = max(line.get_xdata()[0] for line in relative.axes[0].get_lines())
     assert largest == pytest.approx(1.0)
+
+
+def test_accuracy_by_method_names_runs_far_below_and_ends_at_100_percent():
+    rows = [("Dense", "dense", 1.0)] * 3 + [("RigL", "rigl", 0.96), ("RigL", "rigl", 0.98), ("RigL", "rigl", 1.0)]
+    rows += [("Scratch", "scratch", 0.1), ("Scratch", "scratch", 0.12), ("Scratch", "scratch", 0.97)]
+    frame = pd.DataFrame(rows, columns=["label", "method", "test_accuracy"])
+    figure = accuracy.by_method(frame)
+    (ax,) = figure.axes
+    assert "\u25c2 2 of 3 runs at 10 to 12%" in texts(figure)
+    assert ax.get_xlim()[0] > 0.9 and ax.get_xlim()[1] == 1.0
+    # Student's quantile of two degrees of freedom is 4.303: 0.98 +- 4.303 * 0.02 / sqrt(3), ended at 1.
+    (interval,) = [c.get_segments()[0] for c in ax.collections]
+    assert interval[:, 0].tolist() == [pytest.approx(0.98 - 4.303 * 0.02 / 3**0.5, abs=1e-4), 1.0]
+    # A method that lacks runs on the axis has no mean there.
+    means = [line.get_xdata()[0] for line in ax.get_lines() if line.get_markersize() == 8]
+    assert means == [1.0, pytest.approx(0.98)]
+
+
+def test_runs_far_below_are_named_and_do_not_stretch_the_axes(case):
+    results = case.results.copy()
+    results.loc[results["run"] == "0/scratch", "test_accuracy"] = 0.1
+    # Nothing is left of SET+ to draw.
+    results.loc[results["label"] == "SET+", "test_accuracy"] = 0.1
+    for figure in (accuracy.against_sparsity(results), accuracy.against_flops(results)):
+        figure.draw_without_rendering()
+        assert all(ax.get_position().width > 0.2 for ax in figure.axes)
+        assert "Not drawn: Scratch: 1 of 2 runs at 10%; SET+: 2 of 2 runs at 10%." in texts(figure)
+        assert figure.axes[0].get_ylim()[0] > 0.8
+
+
+def test_sparsity_is_drawn_by_the_weights_that_remain():
+    figure, ((ax,),) = style.grid(1, 1, 2)
+    ax.plot([0.0, 0.9, 0.99, 0.9901], [1, 2, 3, 4])
+    style.set_sparsity_axis(ax, [0.9, 0.0, 0.99, 0.9901])
+    figure.draw_without_rendering()
+    # From all weights to a tenth is as far as to a hundredth; ticks that would overlap are left out.
+    places = ax.transData.transform([(s, 1) for s in (0.0, 0.9, 0.99)])[:, 0]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0%", "90%", "99%"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.5, 1.2, ["60%", "80%", "100%"]),
+        (0.9985, 1.0, ["99.85%", "99.90%", "99.95%", "100.00%"]),
+        (-0.2, 0.0002, ["0.000%", "0.005%", "0.010%", "0.015%", "0.020%"]),
+    ],
+)
+def test_percent_axes_have_distinct_ticks_within_0_and_100(low, high, labels):
+    figure, ((ax,),) = style.grid(1, 1, 2)
+    style.set_percent_axis(ax.yaxis, "")
+    ax.set_ylim(low, high)
+    figure.draw_without_rendering()
+    shown = [t.get_text() for t, at in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True) if 0 <= at <= 1]
+    assert len(set(shown)) == len(shown) >= 3
+    assert set(labels) <= set(shown) and 0 <= ax.get_ylim()[0] < ax.get_ylim()[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.5, 20, ["0.5", "1", "2", "5", "10", "20"]),
+        (2.301, 2.304, ["2.301", "2.302", "2.303", "2.304"]),
+        (1e-6, 1e4, ["1e-6", "0.0001", "0.01", "1", "100", "10000"]),
+    ],
+)
+def test_logarithmic_axes_have_distinct_ticks_however_short(low, high, labels):
+    figure, ((ax,),) = style.grid(1, 1, 2)
+    style.set_log_axis(ax.yaxis, "")
+    ax.set_ylim(low, high)
+    figure.draw_without_rendering()
+    shown = [t.get_text() for t in ax.get_yticklabels()]
+    assert set(labels) <= set(shown) and len(set(shown)) == len(shown) <= 12
+
+
+def test_contours_of_nearly_equal_losses_have_distinct_labels():
+    loss = np.linspace(2.3024, 2.3026, 9).reshape(3, 3)
+    figure = landscape.surface(np.arange(3.0), np.arange(3.0), loss)
+    figure.draw_without_rendering()
+    labels = [t.get_text() for t in figure.axes[1].get_yticklabels()]
+    assert len(set(labels)) == len(labels)
+
+
+def test_text_of_figures_is_text_and_dollars_are_no_formula(tmp_path):
+    frame = pd.DataFrame({"label": "RigL, name='$x_$'", "method": "rigl", "test_accuracy": [0.9]})
+    (path,) = style.save(accuracy.by_method(frame), tmp_path / "figure", formats=("svg",))
+    assert "$x_$" in path.read_text(encoding="utf8")
+    (path,) = style.save(accuracy.by_method(frame), tmp_path / "figure", formats=("svg",), outlines=True)
+    assert "<text" not in path.read_text(encoding="utf8")
 
 
 def test_layers_and_masks(case):
@@ -148,9 +263,13 @@ def test_instability():
 def test_spectra_before_and_after():
     before, after = np.array([-1.0, 0.0, 0.1, 5.0]), np.array([-2.0, 0.0, 0.1, 7.0])
     grid = np.linspace(-1, 1, 50)
-    figure = spectra.before_and_after({"exact": (before, after), "estimated": ((grid, grid**2 + 1),) * 2})
-    assert "after: -2 to 7" in texts(figure)
+    exact = spectra.Pair("a", 1, 100, before, after)
+    estimated = spectra.Pair("b", 2, 200, *((grid, grid**2 + 1),) * 2)
+    figure = spectra.before_and_after([exact, estimated], title="RigL+")
+    assert {"after: -2 to 7", "step 100, seed 1", "step 200, seed 2", "RigL+"} <= set(texts(figure).split("\n"))
     assert figure.axes[0].patches[0].get_data().values.sum() == 4
+    # A run is a row, an update a column.
+    assert [ax.get_visible() for ax in figure.axes] == [True, False, False, True]
 
 
 def test_spectra_over_training():
@@ -204,6 +323,7 @@ RUNS = pd.DataFrame(columns=["run", "label", "method", "metric", "value", "layer
         lambda: training.gradient_norm(EMPTY),
         lambda: training.mask_update_change(EMPTY),
         lambda: training.loss(EMPTY),
+        lambda: accuracy.by_method(EMPTY),
         lambda: accuracy.against_sparsity(EMPTY),
         lambda: accuracy.against_flops(EMPTY),
         lambda: masks.layer_sparsity(RUNS),
@@ -212,7 +332,7 @@ RUNS = pd.DataFrame(columns=["run", "label", "method", "metric", "value", "layer
         lambda: landscape.interpolation(EMPTY),
         lambda: landscape.surface(np.arange(2), np.arange(2), np.full((2, 2), np.nan)),
         lambda: landscape.instability(EMPTY),
-        lambda: spectra.before_and_after({}),
+        lambda: spectra.before_and_after([]),
         lambda: spectra.extremes(EMPTY),
         lambda: similarity.embedding(EMPTY, 0.0),
         lambda: similarity.matrix(np.zeros((1, 1)), ["A"], title=""),

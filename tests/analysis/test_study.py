@@ -72,6 +72,16 @@ def test_spectra_are_asked_for_on_both_sides_of_mask_updates(stage):
         assert after == before - 1 and -after % 100 == 0 and -after < PLAN.steps
 
 
+def test_pruned_networks_are_crossed_with_seeds():
+    plan = study.Plan(pathlib.Path("/somewhere/study"), ("mlp",), "digits", 2, 2000, 3)
+    crossed = [stage for stage in study.make_stages(plan) if stage.name.startswith("mlp/scratch_plus_")]
+    found = {(stage.after[0], flags(stage)["seed"][0]) for stage in crossed}
+    pruned = ("mlp/prune_0", "mlp/prune_1000", "mlp/prune_2000")
+    assert found == {(network, seed) for network in pruned for seed in ("1", "2")} and len(crossed) == 6
+    alone = {stage.name for stage in study.make_stages(plan._replace(pruned_networks=1))}
+    assert alone < {stage.name for stage in study.make_stages(plan)}
+
+
 def test_command_line(capsys, tmp_path):
     assert study.main(["--list", "--quick", f"--out={tmp_path}"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -157,14 +157,18 @@ def exit_status(main: Callable[[], int | None]) -> int:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without printing its notices about missing devices.
+    """Imports TensorFlow without printing its notices about instruction sets, oneDNN and missing devices.
 
     This takes seconds: an entry point calls it when its work starts, after --help.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its errors are shown.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _mute_stderr():
-        import tensorflow as tf  # noqa: F401
+        import tensorflow as tf
+
+        # On a machine without a driver, the first look for GPUs prints errors that are none.
+        tf.config.list_physical_devices("GPU")
     standard_logging.getLogger("tensorflow").setLevel(standard_logging.ERROR)
     # Some of its modules log through absl, one line per checkpoint.
     logging.get_absl_handler().addFilter(

@@ -19,6 +19,7 @@ from sparse_lib.experiment.config.analyses import InstabilitySettings
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import checkpoints, files, run_directory
+from sparse_lib.experiment.tracking.named import make_trackers
 from sparse_lib.experiment.training import multi_worker, run
 from sparse_lib.experiment.training.build import plan_run
 
@@ -41,7 +42,14 @@ def parse_gin(options: Options, preload: str = "") -> None:
     gin_files.parse([*([first] if first else []), *options.gin_config], [*options.gin_bindings, *seed])
 
 
-def train(options: Options, directory: pathlib.Path, *, overwrite: bool, extend: int | None = None) -> None:
+def train(
+    options: Options,
+    directory: pathlib.Path,
+    *,
+    overwrite: bool,
+    extend: int | None = None,
+    trackers: Sequence[str] = (),
+) -> None:
     """Trains the configured experiment and logs the result.
 
     Args:
@@ -49,10 +57,12 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool, extend:
       directory: of the run.
       overwrite: whether to delete an existing run.
       extend: new length of the run in the directory, whose configuration is taken (step); None is a run of its own.
+      trackers: names for `make_trackers`.
 
     Raises:
-      SettingError: if a run is to be both extended and deleted.
+      SettingError: if a run is to be both extended and deleted, or there is no such tracker.
     """
+    following = make_trackers(trackers)
     experiment, strategy = _prepare_training(options, directory, overwrite=overwrite, extend=extend)
     with strategy.scope():
         config, plan = gin_files.operative(), plan_run(experiment)
@@ -60,7 +70,11 @@ def train(options: Options, directory: pathlib.Path, *, overwrite: bool, extend:
             if extend is not None:
                 extension.extend(experiment, directory, config)
             _log_lines(summary.format_start(experiment, plan.description, directory, overwrite=overwrite))
-        result = run.train(plan, directory, config, overwrite=overwrite)
+        try:
+            result = run.train(plan, directory, config, overwrite=overwrite, trackers=following)
+            following.finish(result)
+        finally:
+            following.finish(None)
         if multi_worker.is_writer():
             _log_lines(summary.format_end(plan.description, directory, result))
 

@@ -3,11 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.runtime.errors import RunError, SettingError
 from sparse_lib.experiment.storage import files, gin_text, run_directory
 from sparse_lib.experiment.training.build import build_updater
+from sparse_lib.updaters import Updater
 
 _LENGTH = "training.total_steps"
 # Steps at which schedules are compared, at most (count).
@@ -92,4 +94,12 @@ def find_dependent_schedules(experiment: Experiment, steps: int) -> Sequence[str
     drops = [[updater.drop_fraction_at(step) for step in at] for updater in updaters]
     if drops[0] != drops[1]:
         found.append(f"the drop fraction (mask_updater.schedule_alg={experiment.mask_updater.schedule_alg!r})")
-    return found
+    own = [_read_plain_fields(updater) for updater in updaters]
+    differing = (name for name in own[0] if own[0][name] != own[1][name])
+    return [*found, *(f"{name} of {type(updaters[0]).__name__}" for name in differing)]
+
+
+def _read_plain_fields(updater: Updater) -> dict[str, Any]:
+    """Returns the fields of a method that are no schedules, by name."""
+    fields = {field.name: getattr(updater, field.name) for field in dataclasses.fields(updater)}
+    return {name: value for name, value in fields.items() if not callable(value)}

@@ -82,8 +82,10 @@ def format_end(described: Description, directory: pathlib.Path, result: Mapping[
     """
     # JSON has null for NaN.
     numbers = {name: math.nan if value is None else value for name, value in result.items()}
+    validation = numbers.get("validation_accuracy", math.nan)
+    first = "" if math.isnan(validation) else f"validation accuracy {validation:.4f}, "
     values = (
-        f"test accuracy {numbers['test_accuracy']:.4f}, sparsity {numbers['sparsity']:.4f}, "
+        f"{first}test accuracy {numbers['test_accuracy']:.4f}, sparsity {numbers['sparsity']:.4f}, "
         f"{numbers['active_parameters']:,} active of {numbers['total_parameters']:,} parameters, "
         f"{numbers['steps_per_second']:.0f} steps/s"
     )

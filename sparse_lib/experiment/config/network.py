@@ -75,8 +75,9 @@ class NetworkSettings(Settings, name="network"):
     """The network, and the checkpoints that its masks and weights are read from.
 
     Attributes:
-      network_name: `lenet5`, `mlp`, `wide_resnet`, `resnet`, `vgg11`, `vgg16`, `vgg19`, `mobilenet`, `vit`, `gru` or
-        `keras_model`; its sizes are parameters under that name, such as `resnet.depth`.
+      network_name: `lenet5`, `mlp`, `conv_n`, `wide_resnet`, `resnet`, `vgg11`, `vgg16`, `vgg19`, `mobilenet`, `vit`,
+        `gru`, `convnet1d`, `bidirectional_gru` or `keras_model`; its sizes are parameters under that name, such as
+        `resnet.depth`.
       activation: of the hidden layers.
       mask_init_path: checkpoint that the masks are read from.
       shuffle_mask: whether to shuffle those masks within each layer.
@@ -145,14 +146,18 @@ class NetworkSettings(Settings, name="network"):
         """Builds the network with its dense initial weights.
 
         Args:
-          input_shape: height, width, channels (pixels).
+          input_shape: height, width, channels (pixels), or length and channels.
           num_classes: number of logits (count).
           seed: of the initial weights.
           sizes: of that network.
 
         Returns:
           The network.
+
+        Raises:
+          InputError: if there is no such network for these examples.
         """
+        sizes.check_input(input_shape)
         style = Style(
             activation=self.activation,
             weight_decay=self.weight_decay,

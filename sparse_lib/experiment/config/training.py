@@ -28,7 +28,9 @@ class TrainingSettings(Settings, name="training"):
       label_smoothing: share of the training target spread evenly over all classes (fraction); 0.1 for ImageNet in the
         RigL paper. Reported losses are without it.
       gradient_regularization: lambda of the penalty lambda/2 ||g||^2 on the masked gradient of the loss.
-      keep_checkpoints: checkpoints that are kept, beside the first (count); None keeps all.
+      keep_checkpoints: checkpoints that are kept, beside the first and the best (count); None keeps all.
+      keep_best: whether the log step with the highest validation accuracy, of equal ones that with the lowest loss,
+        becomes a checkpoint that is kept: `best_validation_step` of result.json, and `ckpt-best` on command lines.
       save_update_pairs: whether each mask update saves `ckpt--(t-1)` before and `ckpt--t` after it, for spectra. None
         does so, as rigl_tf2, where masks are updated by one of its gin files: these switch pruning off by
         pruning.mode='constant' with pruning.final_sparsity=0.
@@ -36,6 +38,10 @@ class TrainingSettings(Settings, name="training"):
         input pixel where the first sparse layer reads pixels.
       log_mask_symmetry: whether a log step counts the permutations of neurons that leave the masks as they are, and the
         unique and the zeroed neurons; for networks whose layers form a chain.
+      dormant_threshold: tau of the units that are dormant (Sokar et al. 2023), 0.025 or 0.1 in their paper; above 0,
+        log steps count them beside the dead ones.
+      recycle_freq: steps between recyclings of the dormant units by ReDo (step), 1000 in its paper; None never does so.
+        For networks whose layers form a chain.
       jit_compile: whether XLA compiles the training loop; None chooses by network and device.
       execution: whether layers multiply by their active weights alone between mask updates: `sparse` where there is
         such a product, `auto` where it pays on this machine, `dense` nowhere. The results are the same up to rounding,
@@ -55,8 +61,11 @@ class TrainingSettings(Settings, name="training"):
     label_smoothing: Share = 0.0
     gradient_regularization: NonNegative = 0.0
     keep_checkpoints: Count | None = 25
+    keep_best: bool = False
     save_update_pairs: bool | None = None
     log_mask_images: bool = False
     log_mask_symmetry: bool = False
+    dormant_threshold: NonNegative = 0.0
+    recycle_freq: Count | None = None
     jit_compile: bool | None = None
     execution: Mode = "auto"

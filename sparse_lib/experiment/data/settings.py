@@ -6,7 +6,8 @@ from sparse_lib.experiment.settings import Settings, Size, Step
 
 AUTO = "auto"
 # Sets that come with the requirements of this package, or are made of such.
-EMBEDDED = ("digits", "digits_large", "mnist_5k", "mnist_large", "mnist1d")
+SEQUENCES = ("mnist1d", "mnist1d_shuffled")
+EMBEDDED = ("digits", "digits_large", "mnist_5k", "mnist_large", *SEQUENCES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,9 +15,9 @@ class DataSettings(Settings, name="data"):
     """The data set, and how its images are split, preprocessed and augmented.
 
     Attributes:
-      name: `mnist_5k`, `mnist_large`, `digits`, `digits_large` and `mnist1d` (sequences of 40 values) are embedded and
-        need no network; a name that ends in `.npz` is a file of images, one in `.txt` a text whose characters are
-        predicted; every other name is looked up in TensorFlow Datasets.
+      name: `mnist_5k`, `mnist_large`, `digits`, `digits_large`, and `mnist1d` and `mnist1d_shuffled` (sequences of 40
+        values) are embedded and need no network; a name that ends in `.npz` is a file of images, one in `.txt` a text
+        whose characters are predicted; every other name is looked up in TensorFlow Datasets.
       validation_size: images that are held out of training (count); each kind of set has its own default. 0 trains on
         all of them and leaves the validation split empty.
       data_dir: where TFDS keeps prepared sets, or the folder of the file.

@@ -3,15 +3,17 @@
   python -m sparse_lib.experiment.jobs.demo --out=runs/demo
 
 A LeNet5 is pruned to 95%; the lottery ticket and the scratch baselines train from its masks; RigL and the dense network
-train beside them. Each run is a process of `train.py`, whose command can be typed by hand. A finished run is not
+train beside them. RigL from the same masks and the dense initialisation separates what the method does from what the
+initialisation does. Each run is a process of `train.py`, whose command can be typed by hand. A finished run is not
 repeated, and an interrupted one resumes.
 """
 
 import dataclasses
 import os
 import pathlib
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags, logging
@@ -33,6 +35,7 @@ PRUNING = ("pruning.begin_step=750", "pruning.end_step=1800", "pruning.frequency
 _COLUMNS = {
     "method": ("", "method", "{}"),
     "test_accuracy": ("test", "accuracy", "{:.4f}"),
+    "plateau": ("leaves", "plateau", "{}"),
     "sparsity": ("", "sparsity", "{:.4f}"),
     "active_weights": ("active", "weights", "{:,}"),
     "inference_flops": ("inference", "FLOPs", "{:,}"),
@@ -69,10 +72,11 @@ MODES = (
     Mode("lottery", "lottery ticket", seed=1, from_pruned=True),
     Mode("scratch", "scratch, dense init", seed=1, from_pruned=True),
     Mode("scratch_plus", "scratch+, sparsity-aware init", seed=1, from_pruned=True),
+    Mode("rigl_from_prune", "RigL, dense init", seed=1, from_pruned=True),
     Mode("rigl", "RigL+, ERK, sparsity-aware init", seed=1),
 )
 # The order of work: first the run that others wait for, last the one that can be missed.
-_ORDER = ("prune", "rigl", "lottery", "scratch", "scratch_plus", "dense")
+_ORDER = ("prune", "rigl", "lottery", "scratch", "scratch_plus", "rigl_from_prune", "dense")
 
 
 def make_stage(mode: Mode, out: pathlib.Path) -> stages.Stage:
@@ -112,15 +116,31 @@ def make_job(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL) -
     return stages.Job("demo", runs, out / "logs", jobs=jobs, place=place)
 
 
-def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
+def find_first_update(out: pathlib.Path) -> int:
+    """Finds the first mask update of the methods that move their masks, before which nothing tells them apart.
+
+    Args:
+      out: directory of the demonstration.
+
+    Returns:
+      The latest of them (step).
+    """
+    from sparse_lib.experiment.jobs import early_gradient  # noqa: PLC0415  (as below)
+
+    updates = [files.JsonLines(out / mode.name / files.MASK_UPDATES).read() for mode in MODES]
+    return max(map(early_gradient.find_first_update, updates))
+
+
+def make_row(mode: Mode, out: pathlib.Path, first_update: int = 0) -> dict[str, Any]:
     """Returns the table row of a finished run.
 
     Args:
       mode: of the run.
       out: directory of the demonstration.
+      first_update: from `find_first_update` (step).
 
     Returns:
-      Value by column; fractions, counts, and steps per second.
+      Value by column, and the outcome; fractions, counts, and steps per second.
     """
     # This imports NumPy, which --help does not need.
     from sparse_lib.experiment.jobs.early_gradient import early_gradient_norm  # noqa: PLC0415
@@ -128,14 +148,17 @@ def make_row(mode: Mode, out: pathlib.Path) -> dict[str, Any]:
     directory = out / mode.name
     result = files.read_json(directory / files.RESULT, "delete the directory and repeat the command")
     metrics = files.JsonLines(directory / files.METRICS).read()
+    left = result["left_plateau_at"]
     return {
         "method": mode.title,
+        "outcome": result["outcome"],
         "test_accuracy": result["test_accuracy"],
+        "plateau": "never" if left is None else f"{left:,}",
         "sparsity": result["sparsity"],
         "active_weights": metrics[-1]["active_weights"],
         "inference_flops": result["inference_flops"],
         "relative_flops": result["inference_flops"] / result["dense_inference_flops"],
-        "early_gradient_norm": early_gradient_norm(metrics),
+        "early_gradient_norm": early_gradient_norm(metrics, first_update),
         "steps_per_second": result["steps_per_second"],
     }
 
@@ -151,6 +174,39 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return f"{text_table(headers, cells, underline=True)}\n"
 
 
+def explain(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Says what makes the pruned masks train, the initialisation or RigL, from runs that differ in one of them.
+
+    Args:
+      rows: from `make_row`, by the name of the mode.
+
+    Returns:
+      One paragraph.
+    """
+    names = {
+        "scratch": "From the dense initialisation, the masks of the pruned network, left alone,",
+        "scratch_plus": "With the sparsity-aware initialisation, and nothing else changed, they",
+        "rigl_from_prune": "With RigL, and nothing else changed, they",
+    }
+    trains = {name: rows[name]["outcome"] == "trained" for name in names}
+    parts = [
+        f"{text} {'train' if trains[name] else 'do not train'} ({100 * rows[name]['test_accuracy']:.1f}%)."
+        for name, text in names.items()
+    ]
+    base = rows["scratch"]["test_accuracy"]
+    gains = [100 * (rows[name]["test_accuracy"] - base) for name in ("scratch_plus", "rigl_from_prune")]
+    if trains["scratch"]:
+        credit = f"So they need neither to train: the initialisation adds {gains[0]:+.1f} points, RigL {gains[1]:+.1f}."
+    else:
+        credit = {
+            (True, True): "So each of the two is enough.",
+            (True, False): "So the initialisation helps and RigL alone does not: RigL+ owes its training to it.",
+            (False, True): "So RigL helps and the initialisation alone does not.",
+            (False, False): "So neither alone is enough.",
+        }[trains["scratch_plus"], trains["rigl_from_prune"]]
+    return " ".join([*parts, credit, "One seed each: this illustrates and does not prove."])
+
+
 def demonstrate(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL) -> None:
     """Trains missing runs, then writes and prints the table.
 
@@ -163,16 +219,20 @@ def demonstrate(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL
     job = make_job(out, jobs, place)
     logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(MODES), f"{STEPS:,}", out)
     job.run()
-    rows = [make_row(mode, out) for mode in MODES]
-    text = format_table(rows)
-    files.write_json(out / "demo.json", {mode.name: row for mode, row in zip(MODES, rows, strict=True)})
+    first_update = find_first_update(out)
+    rows = {mode.name: make_row(mode, out, first_update) for mode in MODES}
+    told = textwrap.fill(explain(rows), 96, break_on_hyphens=False)
+    text = f"{format_table([*rows.values()])}\n{told}\n"
+    files.write_json(out / "demo.json", rows)
     files.write_text(out / "demo.txt", text)
     names = "|".join(mode.name for mode in MODES)
     print(
         f"\n{text}\n"
-        f"Gradient norm: of the active weights on held-out images, mean over the first {STEPS // 10} steps.\n"
-        f"The runs are in {out}/<{names}>, their commands\n"
-        f"and output in {out}/logs, this table in {out}/demo.txt and demo.json. It took "
+        f"Leaves plateau: first log step with a validation accuracy above 2/9 of the way from chance to 1.\n"
+        f"Gradient norm: of the active weights on held-out images, mean over steps {first_update} to "
+        f"{first_update + STEPS // 10}.\n"
+        f"The runs are in {out}/<{names}>,\n"
+        f"their commands and output in {out}/logs, this table in {out}/demo.txt and demo.json. It took "
         f"{duration(time.monotonic() - started)}."
     )
 

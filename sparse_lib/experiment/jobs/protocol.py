@@ -4,7 +4,7 @@ import pathlib
 import signal
 from collections.abc import Callable, Sequence
 
-from absl import logging
+from absl import flags, logging
 
 from sparse_lib.experiment.jobs.stages import Stage, read_last_step
 from sparse_lib.experiment.runtime import signals
@@ -100,6 +100,13 @@ def require_checkout(what: str, script: pathlib.Path = ROOT / TRAIN) -> None:
         raise RunError(
             f"{what} needs a source checkout, and {ROOT} is not one: clone the repository and start it there."
         )
+
+
+def start_logging() -> None:
+    """Logs as the entry points do, in a command line without absl's flags; call it after TensorFlow is imported."""
+    flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
 
 
 def run_until_interrupted(work: Callable[[], None]) -> int:

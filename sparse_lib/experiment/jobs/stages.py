@@ -89,6 +89,19 @@ class Job:
         """Returns whether the stage is finished, by the same command."""
         return stage.is_finished() and self._has_log_of(stage)
 
+    def has_finished(self, name: str) -> bool:
+        """Returns whether a stage of this job is finished.
+
+        Args:
+          name: of the stage.
+        """
+        return name in self._finished
+
+    @property
+    def slots(self) -> int:
+        """Stages that may be under way at once (count)."""
+        return self._executor.slots
+
     @property
     def idle(self) -> int:
         """Stages that could start at once if there were more (count)."""
@@ -155,9 +168,8 @@ class Job:
                 time.sleep(self._executor.poll_seconds)
                 self._collect(progress)
                 watch()
-                names = ", ".join(self._running)
-                of = f"{len(self._finished)} of {len(self._stages) - len(self._dropped)} stages done"
-                progress.update(min(self._sum_work_done(), max(work, self._sum_work())), f"{of}: {names}")
+                note = ", ".join([f"{self._count_done()} done", *self._running])
+                progress.update(min(self._sum_work_done(), max(work, self._sum_work())), note)
         finally:
             self._executor.leave(list(self._running.values()))
 
@@ -186,6 +198,10 @@ class Job:
                 progress.close()
                 raise RunError(self._describe_failure(stage, code))
             self._finished.add(name)
+            progress.say(f"{self._title}: {name} is done, {self._count_done()}")
+
+    def _count_done(self) -> str:
+        return f"{len(self._finished)} of {len(self._stages) - len(self._dropped)} stages"
 
     def _is_up_to_date(self, stage: Stage) -> bool:
         """Returns whether a stage finished later than all that it waits for."""

@@ -3,10 +3,11 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import keras
 
+from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.networks.common import Style
 from sparse_lib.experiment.settings import Range, Settings, Size
 
@@ -16,7 +17,13 @@ Depth = Annotated[int, Range(at_least=1, at_most=10_000)]
 
 
 class Network(Settings, abc.ABC):
-    """Sizes of a network, bound in gin under the name of the network, and the model of these sizes."""
+    """Sizes of a network, bound in gin under the name of the network, and the model of these sizes.
+
+    Attributes:
+      input_axes: of an example: 3 of an image, 2 of a sequence; None if the network takes both (count).
+    """
+
+    input_axes: ClassVar[int | None] = 3
 
     @property
     def label(self) -> str:
@@ -28,7 +35,7 @@ class Network(Settings, abc.ABC):
         """Builds the network with its dense initial weights.
 
         Args:
-          input_shape: height, width, channels of an image (pixels).
+          input_shape: height, width, channels of an image (pixels), or length and channels of a sequence.
           num_classes: number of logits (count).
           style: activation, regularizer, seed and kind of batch normalisation.
 
@@ -38,6 +45,22 @@ class Network(Settings, abc.ABC):
         Raises:
           InputError: if there is no such network for these images.
         """
+
+    def check_input(self, input_shape: Sequence[int]) -> None:
+        """Checks the kind of the examples.
+
+        Args:
+          input_shape: of an example.
+
+        Raises:
+          InputError: if the network takes images and these are sequences, or the other way round.
+        """
+        if self.input_axes not in (None, len(input_shape)):
+            kind = "images [height, width, channels]" if self.input_axes == 3 else "sequences [length, channels]"
+            raise InputError(
+                f"The network '{self.config_name}' takes {kind}, and examples of the data set have the shape "
+                f"{list(input_shape)}: choose another network.network_name or data.name."
+            )
 
     @abc.abstractmethod
     def scale_width(self, width: float) -> Self:

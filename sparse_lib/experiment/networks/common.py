@@ -12,8 +12,10 @@ from sparse_lib._utils.errors import InputError
 # Of batch normalisation in the published large networks; their fused kernels replaced 1e-5 by 1.001e-5.
 _NORM_MOMENTUM, _NORM_EPSILON = 0.9, 1.001e-5
 
-_INITIALIZERS: dict[str, Callable[[int], keras.initializers.Initializer]] = {
-    "glorot": lambda seed: keras.initializers.GlorotUniform(seed=seed),
+Initializer = Literal["glorot_uniform", "glorot_normal", "lecun", "he"]
+_INITIALIZERS: dict[Initializer, Callable[[int], keras.initializers.Initializer]] = {
+    "glorot_uniform": lambda seed: keras.initializers.GlorotUniform(seed=seed),
+    "glorot_normal": lambda seed: keras.initializers.GlorotNormal(seed=seed),
     "lecun": lambda seed: keras.initializers.VarianceScaling(1.0, seed=seed),
     "he": lambda seed: keras.initializers.VarianceScaling(2.0, seed=seed),
 }
@@ -35,17 +37,18 @@ class Style:
     sync_batch_norm: bool = False
     seed: int = 0
 
-    def kernel_arguments(self, place: int) -> dict:
+    def kernel_arguments(self, place: int, initializer: Initializer = "glorot_uniform") -> dict:
         """Arguments of a layer with a kernel.
 
         Args:
           place: index of the layer in the network.
+          initializer: of the kernel; Glorot uniform as in Keras and in rigl_tf2.
 
         Returns:
-          The initializer (Glorot uniform, as in Keras and in rigl_tf2) and the regularizer.
+          The initializer and the regularizer.
         """
         return {
-            "kernel_initializer": keras.initializers.GlorotUniform(seed=self.seed_of(place)),
+            "kernel_initializer": _INITIALIZERS[initializer](self.seed_of(place)),
             "kernel_regularizer": self.regularizer(),
         }
 
@@ -63,7 +66,13 @@ class Style:
 
 
 def dense_stack(
-    style: Style, widths: Sequence[int], num_classes: int, *, use_batch_norm: bool, first_place: int = 0
+    style: Style,
+    widths: Sequence[int],
+    num_classes: int,
+    *,
+    use_batch_norm: bool,
+    first_place: int = 0,
+    initializer: Initializer = "glorot_uniform",
 ) -> list[keras.Layer]:
     """Hidden dense layers `dense1`, `dense2`, ... and the layer of the logits.
 
@@ -73,6 +82,7 @@ def dense_stack(
       num_classes: number of logits (count).
       use_batch_norm: whether a batch normalisation follows each hidden layer.
       first_place: index of the first of these layers in the network.
+      initializer: of the kernels.
 
     Returns:
       The layers.
@@ -80,7 +90,7 @@ def dense_stack(
     layers: list[keras.Layer] = []
     for index, units in enumerate([*widths, num_classes]):
         is_hidden, name = index < len(widths), f"dense{index + 1}"
-        kernel = style.kernel_arguments(first_place + index)
+        kernel = style.kernel_arguments(first_place + index, initializer)
         layers.append(
             keras.layers.Dense(units, activation=style.activation if is_hidden else None, name=name, **kernel)
         )
@@ -92,12 +102,13 @@ def dense_stack(
 class Builder:
     """Adds named layers to a functional network; the weights of each depend only on the seed and its place."""
 
-    def __init__(self, style: Style, initializer: Literal["glorot", "lecun", "he"], *, use_bias: bool = False) -> None:
+    def __init__(self, style: Style, initializer: Initializer, *, use_bias: bool = False) -> None:
         """Starts at place 0.
 
         Args:
           style: activation, regularizer and seed.
-          initializer: of the kernels: Glorot uniform, or truncated normal of variance 1 / fan-in or 2 / fan-in.
+          initializer: of the kernels: Glorot uniform, or truncated normal of Glorot's variance, 1 / fan-in (`lecun`) or
+            2 / fan-in (`he`).
           use_bias: whether convolutions have biases.
         """
         self._style, self._initializer, self._use_bias, self._place = style, initializer, use_bias, 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 
@@ -22,6 +23,9 @@ class GRU(ScalableNetwork, name="gru"):
       width: factor on all units.
     """
 
+    # Characters with any further axes of one.
+    input_axes: ClassVar[int | None] = None
+
     width: Width = 1.0
 
     def build(
@@ -39,7 +43,7 @@ class GRU(ScalableNetwork, name="gru"):
         Returns:
           The built network; it returns logits, [n, num_classes], or [n, characters, num_classes] for every position.
         """
-        build = Builder(style, "glorot")
+        build = Builder(style, "glorot_uniform")
         embedded, state, read_out = (max(1, int(units * self.width)) for units in (128, 512, 256))
         inputs = keras.Input(tuple(input_shape))
         characters = keras.layers.Reshape((-1,), name="characters")(inputs)

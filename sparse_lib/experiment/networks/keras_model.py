@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -23,6 +23,8 @@ class KerasModel(Network, name="keras_model"):
     Attributes:
       path: of the model, `.keras`, or `.h5` with the architecture.
     """
+
+    input_axes: ClassVar[int | None] = None
 
     path: str = ""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import keras
 
@@ -17,13 +18,23 @@ class MLP(LayerwiseNetwork, name="mlp"):
     Attributes:
       hidden_sizes: widths of the hidden layers (units).
       use_batch_norm: whether a batch normalisation follows each hidden layer.
+      initializer: of the kernels: as in Keras, or `glorot_normal` as in the lottery-ticket paper.
     """
+
+    input_axes: ClassVar[int | None] = None
 
     hidden_sizes: Sequence[Size] = (300, 100)
     use_batch_norm: bool = False
+    initializer: Literal["glorot_uniform", "glorot_normal"] = "glorot_uniform"
 
     def build(self, input_shape: Sequence[int], num_classes: int, style: Style) -> keras.Model:
         """Builds the MLP."""
-        hidden = dense_stack(style, self.hidden_sizes, num_classes, use_batch_norm=self.use_batch_norm)
+        hidden = dense_stack(
+            style,
+            self.hidden_sizes,
+            num_classes,
+            use_batch_norm=self.use_batch_norm,
+            initializer=self.initializer,
+        )
         layers = [keras.Input(tuple(input_shape)), keras.layers.Flatten(name="flatten"), *hidden]
         return keras.Sequential(layers, name="mlp")

@@ -42,7 +42,7 @@ class ViT(ScalableNetwork, name="vit"):
             raise InputError(
                 f"vit.patch_size={self.patch_size} does not divide images of {input_shape[0]}x{input_shape[1]}."
             )
-        build = Builder(style, "glorot")
+        build = Builder(style, "glorot_uniform")
         head = max(1, int(64 * self.width))
         units = self.heads * head
         inputs = keras.Input(tuple(input_shape))

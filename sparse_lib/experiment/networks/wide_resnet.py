@@ -40,7 +40,7 @@ class WideResNet(ScalableNetwork, name="wide_resnet"):
         """Builds the wide residual network."""
         if self.depth < 10 or (self.depth - 4) % 6:
             raise InputError(f"wide_resnet.depth is 6 n + 4, such as 16, 22 or 28; got {self.depth}.")
-        build = Builder(style, "glorot")
+        build = Builder(style, "glorot_uniform")
         inputs = keras.Input(tuple(input_shape))
         x = build.conv(inputs, _CHANNELS[0], 3, "stem")
         for group, channels in enumerate(_CHANNELS, start=1):

@@ -87,6 +87,13 @@ class Progress:
         """
         self.update(self._done + count)
 
+    def say(self, line: str) -> None:
+        """Writes a line about a part of the job, above the bar if there is one."""
+        if self._bar is None:
+            logging.info("%s", line)
+        else:
+            self._bar.write(line, file=sys.stderr)
+
     def _format_line(self, now: float, note: str) -> str:
         worked, elapsed = self._done - self._first, now - self._started
         if self._unit is None:

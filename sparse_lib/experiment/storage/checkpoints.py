@@ -18,7 +18,8 @@ _NAME = re.compile(r"^ckpt-(-?\d+)\.index$")
 State = Mapping[str, Mapping[str, tf.Variable]]
 
 
-_CHECKPOINT = re.compile(r"[/\\](?:ckpt-(-?\d+)|cp-0*(\d+)\.ckpt)(?:\.index)?$")
+_CHECKPOINT = re.compile(r"[/\\](?:ckpt-(-?\d+|best)|cp-0*(\d+)\.ckpt)(?:\.index)?$")
+BEST = "ckpt-best"
 
 
 def split_checkpoint(path: str) -> tuple[str, int | None]:
@@ -28,12 +29,13 @@ def split_checkpoint(path: str) -> tuple[str, int | None]:
       path: of a run directory or of a checkpoint in it.
 
     Returns:
-      The run directory, and the step; None means the last one.
+      The run directory, and the step; None means the last one or, at the end of the path, `ckpt-best`.
     """
     match = _CHECKPOINT.search(path)
     if not match:
         return path, None
-    return path[: match.start()], int(match[1] or match[2])
+    step = match[1] or match[2]
+    return path[: match.start()], None if step == "best" else int(step)
 
 
 def checkpoint_key(name: str) -> str:
@@ -50,8 +52,8 @@ def find(path: str | os.PathLike[str]) -> str:
     """Finds a checkpoint.
 
     Args:
-      path: prefix of a checkpoint (`DIR/ckpt-500`), one of its files, a run directory (its last checkpoint), or the
-        form `cp-11719.ckpt` of the published commands.
+      path: prefix of a checkpoint (`DIR/ckpt-500`), one of its files, a run directory (its last checkpoint),
+        `DIR/ckpt-best` of a run with training.keep_best, or the form `cp-11719.ckpt` of the published commands.
 
     Returns:
       The prefix.
@@ -60,6 +62,8 @@ def find(path: str | os.PathLike[str]) -> str:
       RunError: if it does not exist; names the existing ones.
     """
     text = str(path).removesuffix(".index")
+    if pathlib.Path(text).name == BEST:
+        return _find_best(pathlib.Path(text).parent)
     text = re.sub(r"\.data-\d+-of-\d+$", "", text)
     renamed = re.sub(r"cp-0*(\d+)\.ckpt$", r"ckpt-\1", text)
     for prefix in (text, renamed):
@@ -72,6 +76,13 @@ def find(path: str | os.PathLike[str]) -> str:
         return str(folder / f"ckpt-{steps[-1]}")
     existing = f"has ckpt-{', ckpt-'.join(map(str, steps))}" if steps else "has none"
     raise RunError(f"There is no checkpoint {path}; {folder} {existing}.")
+
+
+def _find_best(directory: pathlib.Path) -> str:
+    reader = Reader(directory)
+    if not reader.names("best"):
+        raise RunError(f"{directory} has no {BEST}: train with training.keep_best=True, or name a step.")
+    return find(directory / f"ckpt-{int(reader.read('best', 'step'))}")
 
 
 def list_steps(directory: pathlib.Path) -> list[int]:
@@ -196,7 +207,7 @@ class Checkpoints:
         Args:
           directory: of the run.
           state: variables by group and name.
-          keep: number of checkpoints to keep beside the first one (count); None keeps all.
+          keep: number of checkpoints to keep beside the first and the spared one (count); None keeps all.
           network: name of the network, for messages.
           keep_steps: steps of checkpoints that are kept beside these (step).
         """
@@ -206,11 +217,12 @@ class Checkpoints:
         self._network = network
         self._saver = tf.train.Checkpoint(**self._state)
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, *, spared: int | None = None) -> None:
         """Writes `ckpt-<step>` atomically, then deletes the oldest checkpoints.
 
         Args:
           step: of the checkpoint; negative around a mask update, where it is never deleted.
+          spared: step of a checkpoint that is not deleted, whatever its age.
 
         Raises:
           RunError: if it cannot be written.
@@ -231,13 +243,19 @@ class Checkpoints:
                     os.fsync(handle.fileno())
                 os.replace(file, f"{target}{file.name.removeprefix('ckpt')}")
             scratch.rmdir()
-            self._delete_oldest()
+        if self._keep is not None:
+            # The first one holds the initial weights, which lottery tickets and distances need.
+            kept = {spared, *self._keep_steps}
+            for old in [s for s in list_steps(self.directory) if s > 0 and s not in kept][: -self._keep]:
+                self.delete(old)
 
-    def _delete_oldest(self) -> None:
-        if self._keep is None:
-            return
-        # The first one holds the initial weights, which lottery tickets and distances need.
-        for step in [s for s in list_steps(self.directory) if s > 0 and s not in self._keep_steps][: -self._keep]:
+    def delete(self, step: int) -> None:
+        """Deletes a checkpoint.
+
+        Raises:
+          RunError: if it cannot be deleted.
+        """
+        with translate_os_error(self.directory):
             (self.directory / f"ckpt-{step}.index").unlink()
             for file in self.directory.glob(f"ckpt-{step}.data-*"):
                 file.unlink()

@@ -21,6 +21,7 @@ METRICS = "metrics.jsonl"
 MASK_UPDATES = "mask_updates.jsonl"
 RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
+TRACKING = "tracking.json"
 TENSORBOARD = "train_logs"
 HESSIAN = "hessian"
 INTERPOLATION = "interpolation.csv"
@@ -31,7 +32,7 @@ INSTABILITY = "instability.csv"
 INSTABILITY_SUMMARY = "instability.json"
 # A run directory holds its configuration, these files and checkpoints; any other file is not ours.
 RUN_FILES = (
-    *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TENSORBOARD, HESSIAN),
+    *(RUN, METRICS, MASK_UPDATES, RESULT, PREDICTIONS, TRACKING, TENSORBOARD, HESSIAN),
     *(INTERPOLATION, INTERPOLATION_SUMMARY, INTERPOLATION_CURVE),
     *(*PICTURES, INSTABILITY, INSTABILITY_SUMMARY),
 )

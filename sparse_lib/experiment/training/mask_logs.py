@@ -29,7 +29,7 @@ class MaskLogs:
         """
         self._masks, self._input_shape, self._settings = masks, tuple(model.input_shape[1:]), settings
         if settings.log_mask_symmetry:
-            _check_chain(model)
+            check_chain(model, "training.log_mask_symmetry=True")
 
     def scalars(self) -> dict[str, float]:
         """Counts permutations, unique and zeroed neurons, in total and per kernel.
@@ -49,6 +49,12 @@ class MaskLogs:
             scalars[f"zeroed_neurons{suffix}"] = count.zeroed
         return scalars
 
+    def active_weights(self) -> dict[str, np.ndarray]:
+        """Returns the active weights of every kernel that has any, by name."""
+        named = zip(self._masks.names, self._masks.kernels, self._masks.values(), strict=True)
+        values = {f"active_weights/{name}": kernel.numpy()[mask.numpy()] for name, kernel, mask in named}
+        return {name: array for name, array in values.items() if array.size}
+
     def images(self) -> dict[str, np.ndarray]:
         """Draws every mask, an active weight in white, and the connections of the input pixels.
 
@@ -65,11 +71,20 @@ class MaskLogs:
         return drawn
 
 
-def _check_chain(model: keras.Model) -> None:
+def check_chain(model: keras.Model, setting: str) -> None:
+    """Checks that the layers of a network form a chain.
+
+    Args:
+      model: the network.
+      setting: that needs it, with its value.
+
+    Raises:
+      SettingError: if they do not.
+    """
     try:
         hidden_units(model)
     except InputError as error:
-        raise SettingError(f"training.log_mask_symmetry=True does not apply to this network: {error}") from error
+        raise SettingError(f"{setting} does not apply to this network: {error}") from error
 
 
 def _draw_pixels(mask: np.ndarray, input_shape: tuple[int, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from sparse_lib.optimizer import SparseOptimizer
 
 # Pixels per forward pass (count): 5,000 images of MNIST, the fastest size on two cores, and 26 of ImageNet.
 PIXELS_AT_ONCE = 4_000_000
+SPLITS = ("train", "validation", "test")
 
 
 def select_held_out(dataset: Dataset) -> Split:
@@ -132,6 +133,7 @@ class Measurements:
         held_size: int,
         initial: Sequence[np.ndarray],
         scope: objective.Scope = contextlib.nullcontext,
+        dormant_threshold: float = 0.0,
     ) -> None:
         """Puts the held-out batch on the device.
 
@@ -142,7 +144,9 @@ class Measurements:
           held_size: maximum number of held-out examples (count).
           initial: trainable values at step 0, the origin of distances.
           scope: of evaluation, as in `Evaluator`.
+          dormant_threshold: tau of dormant units; 0 measures dead ones alone.
         """
+        self._dormant_threshold = dormant_threshold
         self._model, self._optimizer, self._dataset = model, optimizer, dataset
         self._variables = model.trainable_variables
         self._names = [v.path.removeprefix(f"{model.name}/") for v in self._variables]
@@ -195,8 +199,14 @@ class Measurements:
                 [None if v is None else v.value for v in variables], masks
             ).total
         # With the same tensors as above, the graph holds this forward pass once.
-        for layer, activity in self._probe.mean_absolute(self._x, params).items():
+        activities = self._probe.mean_absolute(self._x, params)
+        for layer, activity in activities.items():
             scalars[f"dead_units/{layer}"] = dead_neurons.dormant_fraction(activity)
+        if self._dormant_threshold and activities:
+            marks = [dead_neurons.is_dormant(each, self._dormant_threshold) for each in activities.values()]
+            shares = [tf.reduce_mean(tf.cast(units, tf.float32)) for units in (tf.concat(marks, axis=0), *marks)]
+            names = ["dormant_units", *(f"dormant_units/{layer}" for layer in activities)]
+            scalars |= dict(zip(names, shares, strict=True))
         return scalars
 
     def scalars(self) -> dict[str, float]:
@@ -236,9 +246,10 @@ class Measurements:
         }
 
     def final_losses(self) -> dict[str, float]:
-        """Loss (nats) and accuracy (fraction) of train and test at the end of a run."""
+        """Loss (nats) and accuracy (fraction) of train, validation and test at the end; NaN for an empty split."""
         values: dict[str, float] = {}
-        for name in ("train", "test"):
-            loss, right = self._evaluator.evaluate(self._dataset.reported[name])
+        for name in SPLITS:
+            split = self._dataset.reported[name]
+            loss, right = self._evaluator.evaluate(split) if len(split) else (math.nan, math.nan)
             values |= {f"{name}_loss": loss, f"{name}_accuracy": right}
         return values

@@ -8,11 +8,13 @@ from absl import logging
 
 from sparse_lib.experiment.config.experiment import Experiment
 from sparse_lib.experiment.config.mask_updates import schedule_warning
+from sparse_lib.experiment.runtime.errors import RunError
 from sparse_lib.experiment.runtime.progress import Progress
 from sparse_lib.experiment.runtime.versions import versions
 from sparse_lib.experiment.storage import files, run_directory, sources
 from sparse_lib.experiment.storage.checkpoints import list_steps
-from sparse_lib.experiment.training import multi_worker
+from sparse_lib.experiment.tracking.tracker import NO_TRACKERS, Trackers
+from sparse_lib.experiment.training import multi_worker, outcome
 from sparse_lib.experiment.training.build import Plan, build_evaluation_scope, build_model
 from sparse_lib.experiment.training.loop import Loop
 from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Evaluator
@@ -21,35 +23,38 @@ from sparse_lib.experiment.training.metrics import BatchStatisticsEvaluator, Eva
 _RESULTS = ("test_accuracy", "sparsity", "active_parameters", "total_parameters", "steps_per_second")
 
 
-def train(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False) -> dict[str, Any]:
-    """Trains a run in its directory, from the start or the last checkpoint; a finished run is not repeated.
+def train(
+    plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool = False, trackers: Trackers = NO_TRACKERS
+) -> dict[str, Any]:
+    """Trains a run in its directory, from the start or the last checkpoint; one that has ended is not repeated.
 
     Args:
       plan: of the run, from `plan_run`.
       directory: of the run; created if missing.
       config: the complete configuration as text; a directory holds one configuration.
       overwrite: whether to delete the existing run, once the new one is built.
+      trackers: follow the run; the caller ends them.
 
     Returns:
       The contents of result.json; of several workers only the writer returns all of it.
 
     Raises:
-      RunError: if the directory holds another run or cannot be written, or the run fails.
+      RunError: if the directory holds another run or cannot be written, or the run fails, diverges or has diverged.
       Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     with multi_worker.report_lost_worker():
         if multi_worker.is_writer():
-            return _write(plan, directory, config, overwrite=overwrite)
+            return _write(plan, directory, config, overwrite=overwrite, trackers=trackers)
         return _follow(plan, directory)
 
 
-def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool) -> dict[str, Any]:
+def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool, trackers: Trackers) -> dict[str, Any]:
     result = directory / files.RESULT
     with run_directory.lock(directory):
         run_directory.check_claim(directory, config, overwrite=overwrite)
         if result.exists() and not overwrite:
             multi_worker.broadcast_step(multi_worker.FINISHED)
-            return _read_result(result)
+            return _require_finite(_read_result(result))
         steps = [] if overwrite else list_steps(directory)
         multi_worker.broadcast_step(steps[-1] if steps else multi_worker.EMPTY)
         built = plan.build(fresh=not steps)
@@ -57,13 +62,15 @@ def _write(plan: Plan, directory: pathlib.Path, config: str, *, overwrite: bool)
             logging.warning("%s", warning)
         if overwrite:
             run_directory.clear(directory)
-        loop = Loop(directory, *built)
+        loop = Loop(directory, *built, trackers)
         loop.check()
         if not (directory / files.OPERATIVE_CONFIG).exists():
             files.write_text(directory / files.OPERATIVE_CONFIG, config)
         files.write_json(directory / files.RUN, plan.description._asdict())
         values = {**loop.run(), "data": built.dataset.name, "versions": versions()}
         files.write_json(result, values)
+        if text := outcome.warning(_require_finite(values)):
+            logging.warning("%s: %s", directory, text)
         return values
 
 
@@ -80,7 +87,15 @@ def _follow(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
     if step == multi_worker.FINISHED:
         return {}
     with multi_worker.scratch_directory(directory, step) as own:
-        return Loop(own, *plan.build(fresh=step == multi_worker.EMPTY)).run()
+        return _require_finite(Loop(own, *plan.build(fresh=step == multi_worker.EMPTY)).run())
+
+
+def _require_finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Raises the error of a run that has diverged: the same run would diverge again."""
+    # Runs of earlier versions have no outcome.
+    if values.get("outcome") == outcome.DIVERGED:
+        raise RunError(str(values["error"]))
+    return values
 
 
 def evaluate(

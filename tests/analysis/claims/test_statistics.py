@@ -126,3 +126,58 @@ def test_equal_values_do_not_warn(recwarn):
     statistics.t_interval([0.5, 0.5, 0.5])
     statistics.welch([0.5, 0.5], [0.25, 0.25])
     assert not recwarn.list
+
+
+def cells(table) -> dict[tuple[str, int], float]:
+    return {(f"prune{p}", seed): float(x) for p, row in enumerate(table) for seed, x in enumerate(row)}
+
+
+def test_crossed_interval_by_hand():
+    # Means of rows 1.5, 4.5 and of columns 2, 4 around 3: mean squares 9 and 4, residuals of 0.5 with mean square 1.
+    found = statistics.crossed_interval(cells([[1, 2], [3, 6]]))
+    reach = stats.t.ppf(0.975, 12**2 / (81 + 16 + 1)) * ((9 + 4 - 1) / 4) ** 0.5
+    np.testing.assert_allclose(found[:3], (3, 3 - reach, 3 + reach))
+    assert (found.n, found.kind) == (2, "t-interval over 2 pruned networks x 2 seeds")
+    # Seeds and residuals alone: the networks agree, and take nothing away from what the seeds say.
+    found = statistics.crossed_interval(cells([[1, 2, 6], [2, 1, 6]]))
+    of_seeds = 2 * np.var([1.5, 1.5, 6], ddof=1)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * (of_seeds / 6) ** 0.5)
+
+
+def test_crossed_interval_counts_networks_and_seeds_where_runs_do_not():
+    rng, covered, naively = np.random.default_rng(0), 0, 0
+    for _ in range(600):
+        table = rng.normal(size=(5, 1)) + rng.normal(size=(1, 4)) + rng.normal(size=(5, 4))
+        found, naive = statistics.crossed_interval(cells(table)), statistics.t_interval(table.ravel())
+        covered += found.low < 0 < found.high
+        naively += naive.low < 0 < naive.high
+    assert 0.93 < covered / 600 < 0.995
+    assert naively / 600 < 0.75
+
+
+def test_one_network_or_one_run_of_each_is_an_interval_over_seeds():
+    values = [1.0, 4.0, 2.5]
+    for names in (("a", "a", "a"), ("a", "b", "c")):
+        found = statistics.crossed_interval(
+            {(name, seed): x for seed, (name, x) in enumerate(zip(names, values, strict=True))}
+        )
+        assert found == statistics.t_interval(values)
+    nested = {("a", 0): 1.0, ("a", 1): 2.0, ("b", 2): 4.0, ("b", 3): 5.0, ("b", 4): 6.0}
+    found = statistics.crossed_interval(nested)
+    assert found[:3] == statistics.t_interval([1.5, 5.0])[:3] and found.kind == "t-interval over pruned networks"
+
+
+def test_crossed_differences():
+    first, second = cells([[1, 2], [3, 6]]), cells([[0.5, 0.25], [1, 1]])
+    found = statistics.crossed_difference(first, second)
+    assert found[:3] == statistics.crossed_interval(cells([[0.5, 1.75], [2, 5]]))[:3]
+    assert found.kind.startswith("paired t-interval over 2 pruned networks")
+    # The dense network has no pruned network: means over networks against seeds.
+    dense = {("", seed): x for seed, x in enumerate([0.1, 0.3, 0.2])}
+    found = statistics.crossed_difference(first, dense)
+    assert found[:3] == statistics.welch([1.5, 4.5], [0.1, 0.3, 0.2])[:3] and "networks" in found.kind
+    # One network: by seed, as ever.
+    one, other = cells([[1, 2, 4]]), {("", 0): 0.5, ("", 1): 1.0, ("", 2): 1.0}
+    assert statistics.crossed_difference(one, other) == statistics.paired_difference(
+        {0: 1, 1: 2, 2: 4}, {0: 0.5, 1: 1, 2: 1}
+    )

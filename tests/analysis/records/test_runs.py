@@ -111,6 +111,19 @@ def test_unfinished_and_empty_runs(write_run):
     assert set(loaded.metrics["run"]) == {"0/dense"}
 
 
+def test_how_runs_ended(write_run):
+    write_run("scratch", 0, outcome="at_chance", left_plateau_at=None)
+    write_run("rigl_plus", 0, outcome="diverged", left_plateau_at=10)
+    older = write_run("dense", 0)
+    (older / "result.json").write_text('{"test_accuracy": 0.9}')
+    loaded = load_runs(top(older))
+    ended = loaded.runs.set_index("run")
+    assert ended["outcome"].to_dict() == {"0/dense": None, "0/rigl_plus": "diverged", "0/scratch": "at_chance"}
+    assert ended["state"].to_dict() == {"0/dense": "finished", "0/rigl_plus": "diverged", "0/scratch": "finished"}
+    assert list(ended["left_plateau_at"].fillna(-1)) == [-1, 10, -1]
+    assert loaded.results.set_index("run")["test_accuracy"].isna().to_dict()["0/rigl_plus"]
+
+
 def test_damaged_files_are_told_and_left_out(write_run):
     directory = write_run("dense", 0)
     (directory / "result.json").write_text("{")

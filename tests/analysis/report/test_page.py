@@ -1,5 +1,6 @@
 """The pieces of a page."""
 
+import json
 import math
 import re
 
@@ -8,7 +9,7 @@ import pytest
 from analysis.claims.effects import NOT_ENOUGH, SUPPORTED, Measured
 from analysis.claims.paper import Claim, Verdict
 from analysis.claims.statistics import Interval
-from analysis.report import page
+from analysis.report import charts, page
 from analysis.report.page import Section
 from tests.analysis.outline import Outline
 
@@ -30,16 +31,18 @@ def test_sections_have_places_in_the_contents():
     first, empty = Section("First", anchor="one"), Section("Empty")
     first.children = [Section("Child"), Section("Nothing")]
     first.children[0].add(page.paragraph("text"))
-    outline = Outline(page.document("Title", "lead", [first, empty], "end"))
-    assert {"#one", "#one-1"} <= set(outline.links)
-    assert {"one", "one-1"} <= set(outline.ids)
+    outline = Outline(page.document("Title", "lead", [first, empty], {"Date": "<today>"}))
+    # Anchors are named by titles, so that they stay where sections come and go.
+    assert {"#one", "#one-child"} <= set(outline.links)
+    assert {"one", "one-child"} <= set(outline.ids)
+    assert "<today>" in outline.text
     assert "Empty" not in outline.text
     assert "Nothing" not in outline.text
 
 
 def test_every_link_within_the_page_leads_somewhere():
-    sections = [Section(str(n), [page.paragraph("x")]) for n in range(3)]
-    outline = Outline(page.document("Title", "lead", sections, "end"))
+    sections = [Section(f"Section {n}", parts=[page.paragraph("x")]) for n in range(3)]
+    outline = Outline(page.document("Title", "lead", sections, {}))
     assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
 
 
@@ -60,6 +63,7 @@ def test_figures_take_the_colours_of_the_page_and_have_ids_of_their_own():
     assert "max-width:50.0%" in figure
     assert 'aria-label="A &#34;figure&#34;"' in figure
     assert '<a href="figures/a.svg">svg</a>' in figure
+    assert '<a class="anchor" href="#name">' in figure and '<figure id="name">' in figure
     assert not figure.startswith("<?xml")
 
 
@@ -71,13 +75,27 @@ def test_claims_with_and_without_data():
     assert "A > B." in outline.text
     assert "Part <1>" in outline.text
     assert "0.5 times [0.25, 0.75]" in outline.text
-    assert "Not enough data for 1 of 2 claims" in outline.text
-    assert text.index("supported") < text.index("Not enough data")
+    assert "No data for 1 of 2 claims" in outline.text
+    assert text.index("supported") < text.index("No data for")
 
 
 def test_claims_that_all_lack_data_are_one_list():
     text = page.claims([verdict(math.nan, math.nan, math.nan, status=NOT_ENOUGH, missing="runs")])
     assert text.startswith("<details>")
+
+
+def test_an_effect_without_an_interval_is_shown_with_what_it_lacks():
+    text = page.claims([verdict(0.5, math.nan, math.nan, status=NOT_ENOUGH, missing="a third seed")])
+    assert "0.5 times" in text and "lacks a third seed" in text
+    assert "<details>" not in text and "<svg" not in text
+
+
+def test_charts_of_a_figure_name_runs_that_cannot_break_out_of_the_page():
+    hostile = """</script><img src=x onerror='alert(1)'>&"""
+    figure = page.figure(SVG, "caption", "name", [], [charts.Chart("step", "gradient_norm", [hostile], "y")])
+    attribute = Outline(figure).attributes["figure"]["data-charts"]
+    assert json.loads(attribute) == [{"x": "step", "y": "gradient_norm", "runs": [hostile], "log": "y", "means": True}]
+    assert "<img" not in figure
 
 
 def numbers(drawing: str, name: str) -> float:

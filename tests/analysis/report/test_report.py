@@ -1,15 +1,20 @@
 """The report on finished, single, unfinished and missing runs."""
 
+import html
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from analysis import propagation
+from analysis.claims import paper
 from analysis.figures import style
-from analysis.report import __main__, overview
+from analysis.records import landscapes, spectra
+from analysis.records.runs import load_runs
+from analysis.report import __main__, case, overview
 from sparse_lib.experiment.storage.checkpoints import Checkpoints
 from tests.analysis.outline import Outline
 
@@ -40,14 +45,15 @@ def outline_of(out: pathlib.Path) -> Outline:
     assert all((out / link).is_file() for link in beside)
     # Opens offline: nothing is fetched.
     assert outline.sources == []
-    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "://" not in re.sub("(?s)<script.*?</script>", "", text).replace("http://www.w3.org", "")
+    assert "default-src 'none'" in html.unescape(text) and len(text) < 6e6
     assert len(outline.ids) == len(set(outline.ids))
     assert "nan" not in outline.text.lower().replace("nats", "").split()
     return outline
 
 
 def test_a_study(write_run, tmp_path):
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         for place, mode in enumerate(
             ("dense", "small_dense", "prune", "lottery", "scratch", "scratch_plus", "rigl_plus")
         ):
@@ -62,6 +68,8 @@ def test_a_study(write_run, tmp_path):
             )
             save(directory, seed)
     write_run("scratch", 2, finished=False)
+    write_run("scratch", 3, accuracy=0.25, outcome="at_chance", left_plateau_at=None)
+    write_run("rigl_plus", 3, outcome="diverged", left_plateau_at=None)
     out = tmp_path / "report"
     assert __main__.main([f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0
     outline = outline_of(out)
@@ -71,12 +79,32 @@ def test_a_study(write_run, tmp_path):
         "Lottery tickets",
         "t-interval",
         "Some runs are not finished",
+        "Scratch: 1 of 3 at chance (3/scratch).",
+        "RigL+: 1 of 3 diverged (3/rigl_plus).",
     ):
         assert words in outline.text
+    # Results and one figure come first, then the claims.
+    page = (out / "index.html").read_text(encoding="utf8")
+    order = ['id="mlp-on-digits-accuracy"', "<caption>Finished runs", 'id="claims-of-the-paper"', 'id="explore"']
+    assert [page.index(words) for words in order] == sorted(page.index(words) for words in order)
+    assert page.index("<figure") < page.index(order[0]) + 10
+    for heading in ("Written", "Command", "Versions", "Data", "Seeds", "python -m analysis.report --runs="):
+        assert heading in outline.text
+    assert "0, 1, 2, 3" in outline.text
     written = json.loads((out / "report.json").read_text())
     assert set(written["cases"][0]["claims"].values()) <= {"supported", "not supported", "undecided", "not enough data"}
+    assert written["origin"]["Seeds"] == "0, 1, 2, 3"
     figures = {path.name for path in (out / "figures" / "mlp-on-digits-90").iterdir()}
-    names = ("gradient_norm", "mask_updates", "loss", "disagreement", "embedding", "layer_sparsity", "mask_evolution")
+    names = (
+        "gradient_norm",
+        "mask_updates",
+        "loss",
+        "plateau",
+        "disagreement",
+        "embedding",
+        "layer_sparsity",
+        "mask_evolution",
+    )
     assert figures == {f"{name}.svg" for name in names}
     data = {path.name for path in (out / "data" / "mlp-on-digits-90").iterdir()}
     assert {"claims.csv", "similarity.csv", "distances.csv", "metrics.csv", "results.csv", "mask_overlap.csv"} <= data
@@ -88,17 +116,72 @@ def test_one_run(write_run, tmp_path):
     overview.write([tmp_path / "runs"], tmp_path / "report")
     outline = outline_of(tmp_path / "report")
     assert "1 run:" in outline.text
-    assert "Not enough data for" in outline.text
+    assert "No data for" in outline.text
     assert "Not shown" in outline.text
+    # One seed is a value without an interval.
+    assert "lacks a second seed" in outline.text
 
 
-def test_an_empty_directory(tmp_path):
-    (tmp_path / "runs").mkdir()
+def verdicts_of(top: pathlib.Path) -> dict[str, paper.Verdict]:
+    runs = load_runs(top)
+    (found,) = runs.cases()
+    measured = case.measure_case(*found, landscapes.load_paths([top], runs), spectra.load(runs))
+    return {verdict.claim.name: verdict for verdict in measured.verdicts}
+
+
+def test_two_seeds_are_values_without_an_interval(write_run, tmp_path):
+    for seed in (0, 1):
+        write_run("lottery", seed, accuracy=0.9 + seed / 100)
+        write_run("scratch", seed, accuracy=0.8)
+    verdict = verdicts_of(tmp_path / "runs")["ticket_above_scratch"]
+    assert verdict.effect == "+10.50 points"
+    assert (verdict.status, verdict.measured.missing) == ("not enough data", "a third seed")
+
+
+def test_no_interval_of_points_goes_beyond_100(write_run, tmp_path):
+    for seed, accuracy in enumerate((0.1, 0.1, 0.9)):
+        write_run("lottery", seed, accuracy=accuracy)
+        write_run("scratch", seed, accuracy=0.9 - accuracy)
+    verdict = verdicts_of(tmp_path / "runs")["ticket_above_scratch"]
+    # Student's interval is -0.17 +- 2.3.
+    assert verdict.effect == "-16.67 points [-100, 100]"
+    assert verdict.status == "undecided"
+
+
+def test_what_a_report_is_made_of_is_data(write_run, tmp_path):
+    """Names of directories and settings come from others: they are shown, and never run."""
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)> $x_$ '\"&"
+    name = hostile.replace("/", "\u2215")
+    for run in (name, "plain"):
+        write_run("rigl_plus", 0, name=run, changes=[1.0], bindings=[f"mask_updater.note = {run!r}"])
+    described = {
+        "method": "rigl.plus",
+        "label": "RigL",
+        "setting": f"../../{hostile}",
+        "network": hostile,
+        "data": hostile,
+    }
+    described |= {"target_sparsity": 0.9, "mask_source": "", "seed": 0, "total_steps": 100}
+    (tmp_path / "runs" / name / "run.json").write_text(json.dumps(described))
+    outside = {path for path in tmp_path.rglob("*") if path.is_file()}
     overview.write([tmp_path / "runs"], tmp_path / "report")
     outline = outline_of(tmp_path / "report")
-    assert "There is no run below" in outline.text
-    assert "python train.py" in outline.text
-    assert not (tmp_path / "report" / "figures").exists()
+    assert outline.attributes.get("img") is None
+    assert list(outline.scripts) == ["explore-data", "chart-specifications", "script 2", "script 3"]
+    assert hostile in outline.text
+    explored = json.loads(outline.scripts["explore-data"])
+    assert name in [cell for row in explored["rows"] for cell in row]
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - outside
+    assert all(path.is_relative_to(tmp_path / "report") for path in written)
+
+
+@pytest.mark.parametrize("words", ["empty", "nowhere"])
+def test_a_directory_without_runs_is_status_one_and_one_line(words, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert __main__.main([f"--runs={tmp_path / words}", f"--out={tmp_path / 'report'}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and printed.out == ""
+    assert words in printed.err and not (tmp_path / "report").exists()
 
 
 def test_runs_that_have_just_begun(write_run, tmp_path):
@@ -117,8 +200,8 @@ def test_what_an_earlier_report_has_left_goes_and_what_others_have_stays(write_r
     overview.write([tmp_path / "runs"], out)
     stale = next(out.rglob("mask_updates.svg"))
     (out / "data" / "mine.csv").write_text("x")
-    (tmp_path / "empty").mkdir()
-    overview.write([tmp_path / "empty"], out)
+    (tmp_path / "runs" / "0" / "rigl_plus" / "mask_updates.jsonl").unlink()
+    overview.write([tmp_path / "runs"], out)
     assert not stale.exists()
     assert (out / "data" / "mine.csv").exists()
 
@@ -127,7 +210,6 @@ def test_what_an_earlier_report_has_left_goes_and_what_others_have_stays(write_r
     ("arguments", "words"),
     [
         (["--out=x"], "--runs"),
-        (["--runs=/nowhere/at/all", "--out=x"], "--runs=/nowhere/at/all is not a directory"),
         (["--runs=."], "--out"),
     ],
 )
@@ -138,7 +220,8 @@ def test_a_wrong_command_line_ends_with_status_two(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
+def test_a_place_that_cannot_be_written_is_one_line(write_run, tmp_path, capsys):
+    write_run("rigl_plus", 0)
     (tmp_path / "file").write_text("")
     assert __main__.main([f"--runs={tmp_path}", f"--out={tmp_path / 'file' / 'report'}"]) == 1
     printed = capsys.readouterr().err

@@ -86,3 +86,10 @@ def test_schedules_that_depend_on_the_length_are_found(settings, count):
     optimizer = {"optimizer": {**tiny.OPTIMIZER, **settings.get("optimizer", {})}}
     experiment = tiny.experiment("mlp", masks={"sparsity": 0.5}, **optimizer, **sparse)
     assert len(extension.find_dependent_schedules(experiment, 12)) == count
+
+
+def test_a_field_that_depends_on_the_length_is_found():
+    method = {"update_alg": "chts", "schedule_alg": "constant", "update_freq": 5}
+    constant = {**tiny.OPTIMIZER, "schedule": "constant"}
+    experiment = tiny.experiment("mlp", masks={"sparsity": 0.5}, mask_updater=method, optimizer=constant)
+    assert extension.find_dependent_schedules(experiment, 12) == ["annealing_end of CHTs"]

@@ -83,7 +83,8 @@ def settings(network, method="dense", *bindings):
 def test_every_network_and_method_has_its_file():
     assert {*UPDATERS, *FROM_PRUNING, *FROM_DENSE, "static"} == set(METHODS)
     named = {settings(network)["network"].network_name for network in NETWORKS}
-    assert named == {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
+    large = {"wide_resnet", "resnet", "vgg11", "vgg16", "vgg19", "mobilenet", "vit", "gru"}
+    assert named == large | {"mlp", "conv_n", "convnet1d", "bidirectional_gru"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -110,7 +111,12 @@ def test_methods_differ_in_what_they_are_about_alone(network):
         assert bool(made["small_dense"].sparsity) == (method == "small_dense")
 
 
-SHAPES = {"wrn_22_2": ((32, 32, 3), 10), "resnet20": ((32, 32, 3), 10), "gru": ((128, 1, 1), 256)}
+SHAPES = {
+    **dict.fromkeys(["wrn_22_2", "resnet20", "conv2", "conv4", "conv6"], ((32, 32, 3), 10)),
+    **dict.fromkeys(["mnist1d_mlp", "mnist1d_conv", "mnist1d_gru"], ((40, 1), 10)),
+    "lenet300": ((28, 28, 1), 10),
+    "gru": ((128, 1, 1), 256),
+}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -178,6 +184,11 @@ def test_published_settings_of_methods():
         ("resnet50_cifar100", {880: 0.05, 1760: 0.1, 20_000: 0.02, 87_890: 0.00016}),
         ("resnet20", {31_999: 0.1, 32_000: 0.01, 48_000: 0.001}),
         ("gru", {0: 7e-4, 199_999: 7e-4}),
+        ("lenet300", {0: 1.2e-3, 49_999: 1.2e-3}),
+        ("conv2", {0: 2e-4, 19_999: 2e-4}),
+        ("conv4", {0: 3e-4, 24_999: 3e-4}),
+        ("conv6", {0: 3e-4, 29_999: 3e-4}),
+        ("mnist1d_conv", {0: 0.01, 5_999: 0.01}),
     ],
 )
 def test_published_learning_rates(network, rates):
@@ -198,6 +209,20 @@ def test_published_learning_rates(network, rates):
 def test_published_lengths(network, epochs, images):
     training = settings(network)["training"]
     assert training.total_steps * training.batch_size / images == pytest.approx(epochs, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("network", "steps"), {"lenet300": 50_000, "conv2": 20_000, "conv4": 25_000, "conv6": 30_000}.items()
+)
+def test_trainings_of_the_lottery_ticket_paper(network, steps):
+    made = settings(network)
+    assert (made["training"].total_steps, made["training"].batch_size) == (steps, 60)
+    assert made["optimizer"].name == "adam" and made["network"].weight_decay == 0
+    # Read explicitly, the protocol changes nothing.
+    gin.clear_config()
+    named = [f"networks/{network}", "methods/dense", f"protocols/lth_{network}"]
+    gin_files.parse([str(CONFIGS / f"{name}.gin") for name in named], [])
+    assert gin_names.training() == made["training"] and gin_names.optimizer() == made["optimizer"]
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -64,3 +64,16 @@ def test_splits_have_the_documented_sizes(cache, made):
 def test_what_is_for_images_is_refused(setting):
     with pytest.raises(ValueError, match="are for images, not for 'mnist1d': leave them out"):
         load(name="mnist1d", **setting)
+
+
+def test_shuffled_sequences_have_the_same_values_at_other_places(cache, made):
+    shuffled = load(name="mnist1d_shuffled", cache_dir=cache, validation_size=0)
+    assert shuffled.name == "mnist1d_shuffled"
+    for split in ("train", "test"):
+        mine, others = getattr(shuffled, split), getattr(made[0], split)
+        np.testing.assert_array_equal(mine.labels, others.labels)
+        np.testing.assert_array_equal(np.sort(mine.images, axis=1), np.sort(others.images, axis=1))
+        assert (mine.images != others.images).any(axis=(0, 2)).sum() > 30
+    # One permutation for all: every column is a column of the others.
+    columns = {column.tobytes() for column in np.ascontiguousarray(made[0].train.images[:, :, 0].T)}
+    assert {column.tobytes() for column in np.ascontiguousarray(shuffled.train.images[:, :, 0].T)} == columns

@@ -35,7 +35,7 @@ record = {"step": 3000, "active_weights": 2210, "gradient_norm": 0.5}
 (run / "metrics.jsonl").write_text(json.dumps({**record, "step": 50}) + "\\n" + json.dumps(record) + "\\n")
 note("end")
 (run / "result.json").write_text(json.dumps({"test_accuracy": 0.97, "sparsity": 0.95, "inference_flops": 300,
-    "dense_inference_flops": 3000, "steps_per_second": 117.2}))
+    "dense_inference_flops": 3000, "steps_per_second": 117.2, "outcome": "trained", "left_plateau_at": 1500}))
 """
 
 
@@ -180,12 +180,38 @@ def test_table_and_files(fake, tmp_path, capsys):
     text = (out / "demo.txt").read_text()
     assert text in output
     assert str(out) in output.replace(text, "")
-    rows = [line.split() for line in text.splitlines()[3:]]
-    assert [row[-7:] for row in rows] == [["0.9700", "0.9500", "2,210", "300", "0.100", "0.5000", "117"]] * 6
+    rows = [line.split() for line in text.partition("\n\n")[0].splitlines()[3:]]
+    assert [row[-8:] for row in rows] == [["0.9700", "1,500", "0.9500", "2,210", "300", "0.100", "0.5000", "117"]] * 7
+    assert "So they need neither to train: the initialisation adds +0.0 points, RigL +0.0." in " ".join(text.split())
     stored = json.loads((out / "demo.json").read_text())
     assert list(stored) == [mode.name for mode in demo.MODES]
     assert stored["rigl"]["relative_flops"] == pytest.approx(0.1)
     assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("initialisation", "rigl", "credit"),
+    [
+        (True, True, "So each of the two is enough."),
+        (True, False, "So the initialisation helps and RigL alone does not: RigL+ owes its training to it."),
+        (False, True, "So RigL helps and the initialisation alone does not."),
+        (False, False, "So neither alone is enough."),
+    ],
+)
+def test_what_helps_gets_the_credit(initialisation, rigl, credit):
+    ended = {"scratch": False, "scratch_plus": initialisation, "rigl_from_prune": rigl, "rigl": True}
+    told = demo.explain(
+        {
+            name: {"outcome": "trained" if trained else "at_chance", "test_accuracy": 0.95 if trained else 0.1}
+            for name, trained in ended.items()
+        }
+    )
+    assert credit in told and told.startswith("From the dense initialisation,") and "do not train (10.0%)" in told
+
+
+def test_runs_that_are_compared_differ_in_one_thing():
+    scratch, plus, rigl = ({m.name: m for m in demo.MODES}[n] for n in ("scratch", "scratch_plus", "rigl_from_prune"))
+    assert all(mode.from_pruned and mode.seed == 1 and not mode.bindings for mode in (scratch, plus, rigl))
 
 
 # SIGINT is ignored at the start, as in the background of a script.

@@ -59,6 +59,15 @@ def test_a_job_without_units_shows_its_share(monkeypatch):
     assert "study:  25%|" in terminal.getvalue() and "8.0" not in terminal.getvalue()
 
 
+def test_lines_about_parts_stand_above_the_bar(monkeypatch):
+    terminal = Terminal(live=True)
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    bar = Progress("study", 10)
+    bar.say("study: prune is done")
+    bar.close()
+    assert "\rstudy: prune is done\n" in terminal.getvalue().replace(" " * 20, "").replace("\r ", "\r")
+
+
 def test_a_job_that_stops_early_ends_its_line(monkeypatch):
     terminal = Terminal(live=True)
     monkeypatch.setattr(progress.sys, "stderr", terminal)
@@ -78,4 +87,6 @@ def test_elsewhere_there_is_a_line_now_and_then(clock, log, monkeypatch):
     bar.close()
     assert [line.split(",")[0] for line in log] == [f"run: step {n} of 10" for n in (3, 6, 9, 10)]
     assert "0.25 steps/s" in log[0] and "28 s left" in log[0]
+    bar.say("run: a part is done")
+    assert log[-1] == "run: a part is done"
     assert terminal.getvalue() == ""

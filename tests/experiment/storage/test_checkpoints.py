@@ -76,6 +76,20 @@ def test_find_takes_a_step_beside_a_mask_update(tmp_path):
     assert list_steps(tmp_path) == []
 
 
+def test_find_takes_the_best_of_a_run_that_has_kept_it(tmp_path):
+    made = saver(tmp_path, {**state(), "best": {"step": tf.Variable(5, dtype=tf.int64)}}, keep=1)
+    for step in range(4, 9):
+        made.save(step, spared=5)
+    assert list_steps(tmp_path) == [5, 8]
+    assert find(tmp_path / "ckpt-best") == str(tmp_path / "ckpt-5") == Reader(tmp_path / "ckpt-best").prefix
+    (tmp_path / "other").mkdir()
+    saver(tmp_path / "other").save(3)
+    with pytest.raises(
+        RunError, match=r"other has no ckpt-best: train with training\.keep_best=True, or name a step\."
+    ):
+        find(tmp_path / "other" / "ckpt-best")
+
+
 def test_find_names_what_is_there(tmp_path):
     made = saver(tmp_path)
     made.save(0)

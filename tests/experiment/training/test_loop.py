@@ -18,6 +18,7 @@ from sparse_lib.experiment.data import Dataset, Split
 from sparse_lib.experiment.runtime.errors import Interrupted, RunError, SettingError
 from sparse_lib.experiment.storage import files
 from sparse_lib.experiment.storage.checkpoints import Reader, list_steps
+from sparse_lib.experiment.tracking.tags import group_name
 from sparse_lib.experiment.training import loop, run
 from sparse_lib.experiment.training.build import build_model, build_run
 from sparse_lib.experiment.training.loop import Loop
@@ -352,7 +353,7 @@ def test_weights_that_are_not_finite_are_neither_logged_nor_saved(tmp_path, monk
         tiny.train(of, tmp_path)
     assert list_steps(tmp_path) == [0, 1] and [record["step"] for record in tiny.lines(tmp_path)] == [0, 1]
     assert all(np.isfinite(value).all() for name, value in groups(tmp_path).items() if name.startswith("model"))
-    assert not (tmp_path / files.RESULT).exists()
+    assert json.loads((tmp_path / files.RESULT).read_text())["outcome"] == "diverged"
 
 
 def test_a_finished_run_is_left_as_it_is(rigl, monkeypatch):
@@ -495,10 +496,11 @@ def test_tensorboard_gets_the_same_scalars(rigl):
     for path in (directory / files.TENSORBOARD).iterdir():
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                found.setdefault(event.step, {})[value.tag] = value.tensor.float_val[0]
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found.setdefault(event.step, {})[value.tag] = value.tensor.float_val[0]
     for record in tiny.lines(directory):
         step = record.pop("step")
-        assert found[step] == pytest.approx(record, rel=1e-6)
+        assert found[step] == pytest.approx({group_name(name): value for name, value in record.items()}, rel=1e-6)
 
 
 def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
@@ -508,3 +510,19 @@ def test_evaluate_tells_a_checkpoint_of_the_run(rigl):
     assert values["train_loss"] == pytest.approx(result["train_loss"])
     assert values["sparsity"] == pytest.approx(result["sparsity"])
     assert run.evaluate(of, directory / "ckpt-0")["test_loss"] == pytest.approx(tiny.lines(directory)[0]["test_loss"])
+
+
+def test_dormant_units_are_recycled_between_steps(tmp_path):
+    made = tiny.experiment(
+        masks={"sparsity": 0.6},
+        training={**tiny.TRAINING, "recycle_freq": 10, "dormant_threshold": 0.7, "log_freq": 10, "save_freq": 10},
+    )
+    tiny.train(made, tmp_path / "run")
+    plain = dataclasses.replace(made, training=dataclasses.replace(made.training, recycle_freq=None))
+    tiny.train(plain, tmp_path / "plain")
+    # The checkpoint of a step is from before its recycling, after which the runs part.
+    assert_same(tmp_path / "run" / "ckpt-10", tmp_path / "plain" / "ckpt-10")
+    run, other = (Reader(tmp_path / name / "ckpt-20") for name in ("run", "plain"))
+    assert any(np.any(run.read("model", n) != other.read("model", n)) for n in run.names("model"))
+    for line in tiny.lines(tmp_path / "run", files.METRICS):
+        assert 0 < line["dormant_units"] < 1

@@ -69,12 +69,11 @@ def test_nothing_is_added_unasked(tmp_path):
     assert not [name for name in tiny.lines(tmp_path)[-1] if "neurons" in name or "permutations" in name]
 
 
-def test_symmetry_of_a_network_that_is_no_chain_is_refused_before_any_file(tmp_path):
+@pytest.mark.parametrize(("name", "value"), [("log_mask_symmetry", True), ("recycle_freq", 5)])
+def test_what_needs_a_chain_is_refused_for_other_networks_before_any_file(tmp_path, name, value):
     made = tiny.experiment(
-        sizes=ResNet(depth=8, width=0.25),
-        masks={"sparsity": 0.5},
-        training={**tiny.TRAINING, "log_mask_symmetry": True},
+        sizes=ResNet(depth=8, width=0.25), masks={"sparsity": 0.5}, training={**tiny.TRAINING, name: value}
     )
-    with pytest.raises(SettingError, match="training.log_mask_symmetry=True does not apply to this network: Model"):
+    with pytest.raises(SettingError, match=f"training.{name}={value} does not apply to this network: Model"):
         tiny.train(made, tmp_path / "run")
     assert not list((tmp_path / "run").glob("*"))

@@ -18,9 +18,10 @@ def made():
     return build_run(tiny.experiment("lenet5", masks={"sparsity": 0.6}, training={"total_steps": 5}), fresh=True)
 
 
-def measurements(made, dataset=None, held_size=40):
+def measurements(made, dataset=None, held_size=40, **options):
     initial = [v.numpy() for v in made.model.trainable_variables]
-    return Measurements(made.model, made.optimizer, dataset or tiny.dataset(), held_size=held_size, initial=initial)
+    data = dataset or tiny.dataset()
+    return Measurements(made.model, made.optimizer, data, held_size=held_size, initial=initial, **options)
 
 
 def test_evaluation_is_that_of_numpy_however_it_is_cut(made, monkeypatch):
@@ -90,6 +91,19 @@ def test_a_unit_that_is_silent_on_the_data_is_dead():
     assert (
         values["dead_units/dense1"] == pytest.approx((outputs.sum(0) == 0).mean()) and (outputs.sum(0) == 0).sum() >= 3
     )
+
+
+def test_dormant_units_are_those_of_a_small_share_of_the_activity():
+    made = build_run(tiny.experiment(), fresh=True)
+    values = measurements(made, dormant_threshold=0.6).scalars()
+    x, dormant = tiny.dataset().validation.images[:40].reshape(40, -1), []
+    for name in ("dense1", "dense2"):
+        kernel, bias = made.model.get_layer(name).get_weights()
+        x = np.maximum(x @ kernel + bias, 0)
+        dormant.append(x.mean(axis=0) <= 0.6 * x.mean())
+        assert values[f"dormant_units/{name}"] == pytest.approx(dormant[-1].mean()) and 0 < dormant[-1].mean() < 1
+    assert values["dormant_units"] == pytest.approx(np.concatenate(dormant).mean())
+    assert not any(name.startswith("dormant") for name in measurements(made).scalars())
 
 
 def test_gradients_are_measured_on_what_is_held_out():

@@ -39,6 +39,14 @@ MODES = {
         "mask_updater.last_update_step=54",
     ],
     "granet": [*LENGTH[:-1], *PRUNING, *DYNAMIC, "mask_updater.update_alg='granet'"],
+    # Steps of recycling are neither those of saves nor of logs.
+    "recycling": [
+        *LENGTH,
+        *DYNAMIC,
+        "mask_updater.update_alg='rigl'",
+        "training.recycle_freq=9",
+        "training.dormant_threshold=0.5",
+    ],
     "topkast": [*LENGTH, "mask_updater.update_alg='topkast'"],
     "dnw": [*LENGTH, "mask_updater.update_alg='dnw'"],
     "snip": [*LENGTH[:-1], "training.oneshot_prune_fraction=0.8", "oneshot.method='snip'"],

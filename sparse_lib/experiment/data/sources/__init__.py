@@ -1,1 +1,1 @@
-"""Where data sets come from: embedded digits, TensorFlow Datasets, .npz files, text."""
+"""Where data sets come from: embedded digits, MNIST and MNIST-1D, TensorFlow Datasets, .npz files, text."""

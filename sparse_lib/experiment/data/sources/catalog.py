@@ -1,6 +1,7 @@
 """Finds the source of a data set by its name: embedded, an `.npz` file, a text, or TensorFlow Datasets."""
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from sparse_lib._utils.errors import InputError
 from sparse_lib.experiment.data.dataset import Dataset
 from sparse_lib.experiment.data.feeding.preprocessing import preprocessing as preprocessing_named
-from sparse_lib.experiment.data.settings import AUTO, DataSettings
+from sparse_lib.experiment.data.settings import AUTO, SEQUENCES, DataSettings
 from sparse_lib.experiment.data.sources.digits import load_digits
 from sparse_lib.experiment.data.sources.digits_large import load_digits_large
 from sparse_lib.experiment.data.sources.mnist1d import load_mnist1d
@@ -28,6 +29,7 @@ LOADERS: dict[str, Callable[[int | None, _CacheDir], Dataset]] = {
     "mnist_5k": load_mnist_5k,
     "mnist_large": load_mnist_large,
     "mnist1d": load_mnist1d,
+    "mnist1d_shuffled": functools.partial(load_mnist1d, is_shuffled=True),
 }
 
 
@@ -92,7 +94,7 @@ def _check(settings: DataSettings) -> None:
     if settings.on_disk and not settings.is_from_tfds:
         raise InputError(f"on_disk applies to TFDS sets, not to '{settings.name}': leave it out.")
     is_plain = settings.preprocessing == AUTO and settings.augmentation in (AUTO, None)
-    if not is_plain and (settings.name.endswith(".txt") or settings.name == "mnist1d"):
+    if not is_plain and (settings.name.endswith(".txt") or settings.name in SEQUENCES):
         raise InputError(f"preprocessing and augmentation are for images, not for '{settings.name}': leave them out.")
 
 

@@ -16,7 +16,13 @@ from sparse_lib.experiment.data.holdout import hold_out
 _LOG = logging.getLogger(__name__)
 
 
-def load_mnist1d(validation_size: int | None = None, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
+# Of the places of `mnist1d_shuffled`.
+_SHUFFLE_SEED = 0
+
+
+def load_mnist1d(
+    validation_size: int | None = None, cache_dir: str | os.PathLike[str] | None = None, *, is_shuffled: bool = False
+) -> Dataset:
     """Loads MNIST-1D from the cache, or makes it first (2 seconds).
 
     One-dimensional templates of the ten digits are padded, translated, sheared and made noisy (Greydanus & Kobak 2024,
@@ -26,6 +32,8 @@ def load_mnist1d(validation_size: int | None = None, cache_dir: str | os.PathLik
     Args:
       validation_size: sequences to hold out of the 4,000 (count); None means a tenth.
       cache_dir: see `cache_directory`.
+      is_shuffled: whether the places of all sequences are permuted, by one fixed permutation: the paper's control, in
+        which neighbours mean nothing (`mnist1d_shuffled`).
 
     Returns:
       3,600 training, 400 validation and 1,000 test sequences of shape [40, 1].
@@ -36,9 +44,14 @@ def load_mnist1d(validation_size: int | None = None, cache_dir: str | os.PathLik
     # The package installed may differ in what it makes.
     path = cache_directory(cache_dir) / f"mnist1d-{metadata.version('mnist1d')}.npz"
     stored = cached_arrays(path, _make)
-    train, validation = hold_out(stored["x_train"], stored["y_train"], validation_size, name="mnist1d")
-    test = Split(stored["x_test"], stored["y_test"])
-    return Dataset("mnist1d", Split(*train), Split(*validation), test, num_classes=10)
+    x_train, x_test = stored["x_train"], stored["x_test"]
+    if is_shuffled:
+        places = np.random.default_rng(_SHUFFLE_SEED).permutation(x_train.shape[1])
+        x_train, x_test = (np.take(x, places, axis=1) for x in (x_train, x_test))
+    name = "mnist1d_shuffled" if is_shuffled else "mnist1d"
+    train, validation = hold_out(x_train, stored["y_train"], validation_size, name=name)
+    test = Split(x_test, stored["y_test"])
+    return Dataset(name, Split(*train), Split(*validation), test, num_classes=10)
 
 
 def _make() -> Arrays:

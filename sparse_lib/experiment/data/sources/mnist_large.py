@@ -8,8 +8,8 @@ from sparse_lib.experiment.data.dataset import Dataset
 from sparse_lib.experiment.data.sources.distortion import Originals, Recipe, load_distorted
 from sparse_lib.experiment.data.sources.mnist_5k import mnist_originals, split_originals
 
-# The strength of `digits_large`. Weaker distortions leave less to learn of, and stronger ones blur the classes:
-# `python -m benchmarks.mnist_strengths` compares them.
+# The strength of `digits_large`, at which a dense LeNet5 reaches a test accuracy of 97.2% in 1,500 steps of 128 images
+# (one seed). It is the only strength tried so far: `python -m benchmarks.mnist_strengths` compares others.
 RECIPE = Recipe(rotation=9.0, scale=0.1, shear=0.1, shift=1.0, elastic=0.6)
 
 

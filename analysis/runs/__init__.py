@@ -1,0 +1,1 @@
+"""The list of runs below a directory, in the terminal."""
