@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.claims import statistics
 from analysis.claims.effects import NOTHING, Measured, Unit, format_effect
 from analysis.claims.paper import Claim
+from analysis.records.methods import FAILURES
 from analysis.tickets.branches import TICKET, label_branch
 
 # Weights remaining at which the paper's tickets of LeNet 300-100 are at least as accurate as the dense network, section
@@ -46,7 +47,8 @@ class LevelContrast:
         first, second = (_mean_by_seed(side[side["level"].isin(levels)], self.column) for side in sides)
         text = ", ".join(
             f"{_label(name)} {format_effect(sum(by.values()) / max(len(by), 1), self.unit, sign=False)}"
-            for name, by in ((self.first, first), (self.second, second))
+            f"{_name_failures(side[side['level'].isin(levels)])}"
+            for name, by, side in zip((self.first, self.second), (first, second), sides, strict=True)
         )
         found = _compare(first, second, self.unit)
         missing = "a second seed" if found.n < 2 else "" if found.low < found.high else "seeds that differ"
@@ -73,6 +75,13 @@ def _compare(first: dict[int, float], second: dict[int, float], unit: Unit) -> s
 
 def _mean_by_seed(rows: pd.DataFrame, column: str) -> dict[int, float]:
     return {int(seed): float(value) for seed, value in rows.groupby("seed")[column].mean().items()}
+
+
+def _name_failures(rows: pd.DataFrame) -> str:
+    """Names in brackets how many runs have not trained; empty if none."""
+    own = rows.drop_duplicates("run")["outcome"].tolist() if "outcome" in rows else []
+    counts = [f"{own.count(outcome)} of {len(own)} {text}" for outcome, text in FAILURES.items() if outcome in own]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _label(name: str) -> str:

@@ -85,7 +85,7 @@ def make_row(run: Run) -> dict[str, Any]:
     Returns:
       seed, level, branch; weights_remaining (fraction) and active_weights (count) of the sparse kernels;
       test_accuracy and validation_accuracy at the end, best_test_accuracy at best_step, start_test_accuracy at step 0
-      (fractions); best_step, steps (step); seconds (s); and the directory.
+      (fractions); best_step, steps (step); seconds (s); outcome, as in result.json; and the directory.
     """
     result = files.read_json(run.directory / files.RESULT, _REMEDY, ["test_accuracy", "sparsity", "wall_seconds"])
     records = files.JsonLines(run.directory / files.METRICS).read()
@@ -107,6 +107,7 @@ def make_row(run: Run) -> dict[str, Any]:
         "start_test_accuracy": _number(start.get("test_accuracy")),
         "steps": last["step"],
         "seconds": _number(result["wall_seconds"]),
+        "outcome": result.get("outcome"),
         "run": f"{run.directory.parent.name}/{run.directory.name}",
     }
 

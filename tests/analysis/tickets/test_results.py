@@ -176,6 +176,15 @@ def test_clear_effects_are_decided():
     assert found["reinitialised_worse"] == found["reinitialised_later"] == "supported"
 
 
+def test_runs_at_chance_are_named():
+    rows = make_runs()
+    rows["run"], rows["outcome"] = rows.index.astype(str), "trained"
+    rows.loc[(rows["branch"] == "reinit") & (rows["level"] == 5), "outcome"] = "at_chance"
+    found = {v.claim.name: v.measured.sides for v in paper.judge(rows, claims.CLAIMS)}
+    assert "random reinitialisation 91.00% (2 of 4 at chance), winning ticket 96.50%;" in found["reinitialised_worse"]
+    assert "chance" not in found["tickets_match_dense"]
+
+
 def test_seeds_without_a_difference_are_no_verdict():
     rows = make_runs()
     rows["best_step"] = 100

@@ -15,8 +15,8 @@ from sparse_lib.experiment.jobs.protocol import ROOT
 from sparse_lib.experiment.storage.checkpoints import Reader
 
 SIZE = ["--levels=2", "--seeds=1", "--steps=60", "--rewind=20", "--jobs=1", "--gin_bindings=mlp.hidden_sizes=(20,12)"]
-RUNS = ("level_00", "level_01", "level_02", "level_02_shuffle", "level_02_reinit")
-BRANCHES = ["--branches=shuffle,reinit", "--branch_levels=2"]
+RUNS = ("level_00", "level_01", "level_02", "level_02_shuffle")
+BRANCHES = ["--branches=shuffle", "--branch_levels=2"]
 
 
 def values(directory):
