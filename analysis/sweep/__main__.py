@@ -94,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < least:
             raise SettingError(f"--{name}={getattr(arguments, name)} must be at least {least}.")
     place = places.make_place(vars(arguments))
+    if arguments.tune and arguments.list:
+        raise SettingError("--list prints the commands of a grid; a search draws its values as it goes. Leave one out.")
     over = [values.parse_dimension(text) for text in arguments.over]
     ranges = [values.parse_range(text) for text in arguments.tune]
     configs = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in arguments.gin_config]

@@ -123,6 +123,7 @@ def test_curves_of_running_runs(tmp_path):
         (["--tune=SPARSITY=0.5:2.0"], "rigl,SPARSITY=2.0: "),
         (["--tune=SPARSITY=0.5:0.9", "--over=SPARSITY=0.8"], "SPARSITY is there twice"),
         (["--tune=UPDATE_FREQ=50:100", "--gin_bindings=data.validation_size=0"], "rigl holds no images out, and"),
+        (["--tune=SPARSITY=0.5:0.9", "--list"], "--list prints the commands of a grid;"),
         (["--tune=SPARSITY=0.5:0.9", "--trials=0"], "--trials=0 must be at least 1."),
     ],
 )
