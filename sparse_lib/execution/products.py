@@ -22,9 +22,9 @@ class Structure(NamedTuple):
 
     Attributes:
       index: flat positions in the dense kernel, ascending [nnz].
-      row_pointers: the values of row r are row_pointers[r] to row_pointers[r + 1] [R + 1].
+      row_pointers: the values of row r are row_pointers[r] to row_pointers[r + 1]; length R + 1.
       row_outputs: column of each value [nnz].
-      column_pointers: the entries of column o are column_pointers[o] to column_pointers[o + 1] [O + 1].
+      column_pointers: the entries of column o are column_pointers[o] to column_pointers[o + 1]; length O + 1.
       column_rows: row of each entry, column by column [nnz].
       column_values: which value each of these entries is [nnz].
     """
