@@ -180,6 +180,8 @@ class RankCorrelation:
         if n < 2:
             missing = "a second seed of every method"
             return Measured(NOTHING._replace(mean=rho, n=1), "rank correlation", sides, missing)
+        if math.isnan(rho):
+            return Measured(NOTHING._replace(n=n), "rank correlation", sides, _IDENTICAL)
         rng = np.random.default_rng([0, len(groups)])
         # `stats.bootstrap` would warn of draws in which a side is constant, and return no interval.
         picked = [rng.integers(group.shape[1], size=(_RESAMPLES, group.shape[1])) for group in groups]

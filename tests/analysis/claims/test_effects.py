@@ -173,6 +173,8 @@ def test_rank_correlation():
     with_ties = effects.RankCorrelation(quantity(**flow), quantity(**{name: [tied[name]] * 3 for name in names}))
     expected = stats.spearmanr([np.mean(flow[name]) for name in names], list(tied.values())).statistic
     assert with_ties(EVIDENCE).interval.mean == pytest.approx(expected)
+    same = effects.RankCorrelation(quantity(**{name: [1.0, 1.0] for name in names}), quantity(**accuracy))
+    assert "identical runs" in same(EVIDENCE).missing
     few = effects.RankCorrelation(quantity(**dict(list(flow.items())[:3])), quantity(**accuracy))
     assert few(EVIDENCE).missing == "at least 4 sparse methods"
 

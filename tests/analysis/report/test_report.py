@@ -63,7 +63,7 @@ def test_a_study(write_run, tmp_path):
                 seed,
                 gradient_norm=[0.1 + place, 1.0 + seed / 10, 1.0],
                 changes=[1.0, 0.5 + seed / 10] if moving else (),
-                accuracy=0.9 + place / 100,
+                accuracy=0.9 + place / 100 + seed * (place % 3) / 1000,
                 wrong=[seed, place],
             )
             save(directory, seed)
