@@ -16,9 +16,12 @@ ENDS = {
     "custom_loop": r"active weights have moved",
     "several_devices": r"the same on all of them: True",
     "own_updater": r"SET +validation accuracy 0\.",
+    "sparse_dqn": r"rigl +4\d\d +\d+\.\d",
     "ticket_transfer": r"shuffled ticket trained on 5 to 9: 0\.",
     "transformer": r"sorted: \[",
 }
+# Shorter forms of those that take minutes.
+ARGUMENTS = {"sparse_dqn": ["--seeds=1", "--steps=300"]}
 
 
 @pytest.fixture(scope="module")
@@ -31,5 +34,5 @@ def site(tmp_path_factory):
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example, site, tmp_path):
     shutil.copy(example, tmp_path)
-    last = installed.run(site, [example.name], tmp_path).splitlines()[-1]
+    last = installed.run(site, [example.name, *ARGUMENTS.get(example.stem, [])], tmp_path).splitlines()[-1]
     assert re.search(ENDS[example.stem], last), last
