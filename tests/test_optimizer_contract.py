@@ -145,7 +145,7 @@ def build(updater: str, inner: str, structure: Structure) -> tuple[keras.Model, 
         target = schedules.PolynomialSparsity(initial=0.0, final=structure.fixed_sparsity, begin=2, end=8)
         method, values = dataclasses.replace(method, sparsity=target), None
     if updater == "acdc":
-        values = None
+        method, values = dataclasses.replace(method, sparsity=schedules.Constant(structure.fixed_sparsity or 0.5)), None
     if updater == "rigl_auto" and isinstance(structure, Channel):
         # The mean gradient of a channel is smaller than its largest.
         method = dataclasses.replace(method, coefficient=300.0)
