@@ -74,7 +74,7 @@ docs: $(READY) ## build the documentation site into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "docs: open site/index.html"
 
-demo: $(READY) $(BUILT) ## prune, lottery, scratch and RigL on the embedded digits, into DEMO_DIR (runs/demo)
+demo: $(READY) $(BUILT) ## prune, lottery, scratch and RigL on 5,000 images of MNIST, into DEMO_DIR (runs/demo)
 	@$(PY) -m sparse_lib.experiment.jobs.demo --out=$(DEMO_DIR)
 
 bench: $(READY) $(BUILT) ## measure speed (the peers too after `make setup EXTRAS=bench`)

@@ -18,8 +18,7 @@ class SignIn(keras.optimizers.Optimizer):
 
     To first order in eta, theta moves by -eta sqrt(s^2 + 4 theta^2) g with s = m^2 - w^2: at the rate |s| where it
     crosses zero, and faster the larger it is. Steps shrink s, by the factor 1 - (eta g)^2 each without momentum, so
-    that s is reset to `scale` now and then; theta stays (Gadhikar et al. 2025, arXiv 2504.12801, with scale 1; section
-    5 and the resets of their algorithm).
+    that s is reset to `scale` now and then; theta stays (Gadhikar et al. 2025, arXiv 2504.12801, with scale 1).
 
     The model stays as it is. Its kernels hold theta, and a slot holds s - scale, from which m and w follow but for a
     common sign, which changes nothing. So new weights of a mask update, and weights that are loaded or rewound, begin

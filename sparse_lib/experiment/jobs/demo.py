@@ -1,4 +1,4 @@
-"""The demonstration: the main comparison of the papers on the embedded digits, in a few minutes on two cores.
+"""The demonstration: the main comparison of the papers on 5,000 images of MNIST, in a few minutes on two cores.
 
   python -m sparse_lib.experiment.jobs.demo --out=runs/demo
 
@@ -29,7 +29,7 @@ TRAIN = ROOT / protocol.TRAIN
 
 STEPS = 3000
 # A quarter of the published 11,719 steps, and pruning over the same part of them (25% to 60%).
-SCHEDULE = (f"training.total_steps={STEPS}", "training.log_freq=50", "training.save_freq=500")
+SHARED = ("data.name='mnist_5k'", f"training.total_steps={STEPS}", "training.log_freq=50", "training.save_freq=500")
 PRUNING = ("pruning.begin_step=750", "pruning.end_step=1800", "pruning.frequency=50")
 # Two heading lines and the number format of each column.
 _COLUMNS = {
@@ -53,7 +53,7 @@ class Mode:
       name: of its directory and its gin file in configs/.
       title: row label in the table.
       seed: of the run.
-      bindings: gin bindings on top of the file and the common schedule.
+      bindings: gin bindings on top of the file and the shared ones.
       from_pruned: whether it takes the masks of the run `prune`.
     """
 
@@ -91,7 +91,7 @@ def make_stage(mode: Mode, out: pathlib.Path) -> stages.Stage:
         mode.name,
         f"{os.path.relpath(ROOT / 'configs' / mode.name)}.gin",
         mode.bindings,
-        shared=SCHEDULE,
+        shared=SHARED,
         masks_of="prune" if mode.from_pruned else None,
         seed=mode.seed,
         steps=STEPS,
@@ -217,7 +217,7 @@ def demonstrate(out: pathlib.Path, jobs: int, place: places.Place = places.LOCAL
     """
     started = time.monotonic()
     job = make_job(out, jobs, place)
-    logging.info("demo: %d runs of %s steps on the embedded digits, into %s", len(MODES), f"{STEPS:,}", out)
+    logging.info("demo: %d runs of %s steps on 5,000 images of MNIST, into %s", len(MODES), f"{STEPS:,}", out)
     job.run()
     first_update = find_first_update(out)
     rows = {mode.name: make_row(mode, out, first_update) for mode in MODES}

@@ -129,7 +129,7 @@ def test_stages_must_come_after_those_that_they_wait_for(tmp_path):
 
 def test_other_settings_need_another_directory(fake, tmp_path, monkeypatch):
     demo.make_job(tmp_path / "out", 2).run()
-    monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=7",))
+    monkeypatch.setattr(demo, "SHARED", ("training.total_steps=7",))
     fake.write_text("")
     with pytest.raises(RunError, match="choose another --out for other settings"):
         demo.make_job(tmp_path / "out", 2).run()
@@ -247,7 +247,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(fake, tmp_path, number)
 @pytest.mark.slow
 def test_real_runs_of_a_few_steps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "STEPS", 30)
-    monkeypatch.setattr(demo, "SCHEDULE", ("training.total_steps=30", "training.log_freq=3", "training.save_freq=10"))
+    monkeypatch.setattr(demo, "SHARED", ("training.total_steps=30", "training.log_freq=3", "training.save_freq=10"))
     pruning = ("pruning.begin_step=5", "pruning.end_step=20", "pruning.frequency=5")
     short = [s if s.name != "prune" else demo.dataclasses.replace(s, bindings=pruning) for s in demo.MODES]
     monkeypatch.setattr(demo, "MODES", tuple(short))
