@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add("--out", "directory of the study", type=pathlib.Path)
     add("--network", "file of configs/networks")
-    add("--protocol", "file of configs/protocols; empty for none")
+    add("--protocol", "file of configs/protocols; mnist if the network's file includes none; empty for none")
     add("--data", "data set, such as digits_large or mnist; empty for that of the network's file")
     add("--levels", "prunings after the dense network", type=int)
     add("--rewind", "step of the dense run whose weights a level starts from, or lr: learning-rate rewinding")

@@ -22,7 +22,8 @@ class Plan(NamedTuple):
     Attributes:
       out: directory of all runs and results.
       network: name of a file of configs/networks.
-      protocol: name of a file of configs/protocols; empty for none.
+      protocol: name of a file of configs/protocols; empty for none, None for `mnist` unless the file of the network
+        includes a protocol of its own.
       data: gin name of the data set; empty takes that of the network's file.
       levels: prunings after the dense network (count).
       rewind: step of the dense run whose weights every level starts from (step), or `lr`: every level goes on from the
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
 
     out: pathlib.Path
     network: str = "mlp"
-    protocol: str = "mnist"
+    protocol: str | None = None
     data: str = "digits"
     levels: int = 10
     rewind: int | str = 0
@@ -75,7 +76,10 @@ class Plan(NamedTuple):
     @property
     def gin_files(self) -> list[pathlib.Path]:
         """The gin files of network and protocol, below the checkout."""
-        names = [("networks", self.network), ("protocols", self.protocol)]
+        protocol = self.protocol
+        if protocol is None:
+            protocol = "" if _brings_protocol(self.network) else "mnist"
+        names = [("networks", self.network), ("protocols", protocol)]
         return [pathlib.Path("configs", folder, f"{name}.gin") for folder, name in names if name]
 
 
@@ -102,6 +106,12 @@ def _read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     for name in _INCLUDE.findall(text):
         yield from _read(path.parent / name)
     yield gin_text.parse(text)
+
+
+def _brings_protocol(network: str) -> bool:
+    path = ROOT / "configs" / "networks" / f"{network}.gin"
+    # A file that is missing is named by whoever reads it.
+    return path.is_file() and any("protocols/" in name for name in _INCLUDE.findall(path.read_text(encoding="utf8")))
 
 
 def _list(path: pathlib.Path) -> str:

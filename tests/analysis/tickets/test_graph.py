@@ -123,6 +123,10 @@ def test_the_landscape_joins_levels_and_copies_them():
 def test_lengths_are_those_of_the_files():
     assert read_steps(PLAN.gin_files) == 11_719
     assert read_steps([pathlib.Path("configs/protocols/mnist_sparse.gin")]) == 11_719
+    # The lottery-ticket paper's 50,000 steps, which the network's file brings.
+    assert Plan(OUT, network="lenet300").gin_files == [pathlib.Path("configs/networks/lenet300.gin")]
+    assert read_steps(Plan(OUT, network="lenet300").gin_files) == 50_000
+    assert Plan(OUT).gin_files[-1] == pathlib.Path("configs/protocols/mnist.gin")
     assert read_steps([pathlib.Path("configs/networks/resnet20.gin")]) == 64_000
     assert read_steps([pathlib.Path("configs/networks/mlp.gin")]) == 5_000
     with pytest.raises(RunError, match="lenet5, mlp"):
