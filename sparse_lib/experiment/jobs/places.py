@@ -183,8 +183,10 @@ def parse_minutes(text: str) -> int:
     Raises:
       SettingError: if it is none of these, or zero.
 
-    >>> [parse_minutes(text) for text in ("90", "1:30:00", "2-0:00:01")]
-    [90, 90, 2881]
+    Example:
+      >>> from sparse_lib.experiment.jobs.places import parse_minutes
+      >>> [parse_minutes(text) for text in ("90", "1:30:00", "2-0:00:01")]
+      [90, 90, 2881]
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
     if found:

@@ -118,9 +118,9 @@ def run_until_interrupted(work: Callable[[], None]) -> int:
     Returns:
       The exit status.
     """
-    signals.raise_keyboard_interrupt()
     try:
-        work()
+        with signals.keyboard_interrupts():
+            work()
     except KeyboardInterrupt:
         logging.info("Stopped; the same command goes on from there.")
         return 128 + signal.SIGINT

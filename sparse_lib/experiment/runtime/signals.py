@@ -2,8 +2,9 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from sparse_lib.experiment.runtime.errors import Interrupted
 
@@ -48,15 +49,22 @@ def graceful_shutdown() -> Iterator[Stop]:
         del frame
         stop.signal = number
 
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handle(note):
         yield stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
-def raise_keyboard_interrupt() -> None:
+@contextlib.contextmanager
+def keyboard_interrupts() -> Iterator[None]:
     """Makes SIGINT and SIGTERM raise KeyboardInterrupt, even in a background job of a shell, which ignores SIGINT."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    with _handle(signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def _handle(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -38,6 +38,8 @@ class Guess(NamedTuple):
           labels: class indices, [n].
 
         Example:
+          >>> import numpy as np
+          >>> from sparse_lib.experiment.training.outcome import Guess
           >>> Guess.of(np.array([0, 1, 1, 2]))
           Guess(accuracy=0.5, examples=4)
         """
@@ -60,6 +62,7 @@ class Guess(NamedTuple):
         Example:
           On 1,000 images of ten balanced classes, guessing explains 12.9% and not 13.1%.
 
+          >>> from sparse_lib.experiment.training.outcome import Guess
           >>> [Guess(0.1, 1000).explains(accuracy) for accuracy in (0.129, 0.131)]
           [True, False]
         """

@@ -67,8 +67,8 @@ def test_a_study(write_run, tmp_path):
                 wrong=[seed, place],
             )
             save(directory, seed)
-    write_run("scratch", 2, finished=False)
     write_run("scratch", 3, accuracy=0.25, outcome="at_chance", left_plateau_at=None)
+    write_run("scratch", 4, finished=False)
     write_run("rigl_plus", 3, outcome="diverged", left_plateau_at=None)
     out = tmp_path / "report"
     assert __main__.main([f"--runs={tmp_path / 'runs'}", f"--out={out}"]) == 0
@@ -79,8 +79,8 @@ def test_a_study(write_run, tmp_path):
         "Lottery tickets",
         "t-interval",
         "Some runs are not finished",
-        "Scratch: 1 of 3 at chance (3/scratch).",
-        "RigL+: 1 of 3 diverged (3/rigl_plus).",
+        "Scratch: 1 of 4 at chance (3/scratch).",
+        "RigL+: 1 of 4 diverged (3/rigl_plus).",
     ):
         assert words in outline.text
     # Results and one figure come first, then the claims.
@@ -90,10 +90,10 @@ def test_a_study(write_run, tmp_path):
     assert page.index("<figure") < page.index(order[0]) + 10
     for heading in ("Written", "Command", "Versions", "Data", "Seeds", "python -m analysis.report --runs="):
         assert heading in outline.text
-    assert "0, 1, 2, 3" in outline.text
+    assert "0, 1, 2, 3, 4" in outline.text
     written = json.loads((out / "report.json").read_text())
     assert set(written["cases"][0]["claims"].values()) <= {"supported", "not supported", "undecided", "not enough data"}
-    assert written["origin"]["Seeds"] == "0, 1, 2, 3"
+    assert written["origin"]["Seeds"] == "0, 1, 2, 3, 4"
     figures = {path.name for path in (out / "figures" / "mlp-on-digits-90").iterdir()}
     names = (
         "gradient_norm",

@@ -134,7 +134,7 @@ def test_a_command_line_that_cannot_be_meant(arguments, message, call, tmp_path)
     [
         (
             "prunning.mode='prune'",
-            "No configurable matching 'prunning' (in bindings string line 6); the names are data,",
+            "No configurable matching 'prunning' (in bindings string line 6); the names are",
         ),
         (
             "pruning.speed=1",
