@@ -20,8 +20,8 @@ SUPPORTED: Status = "supported"
 NOT_SUPPORTED: Status = "not supported"
 UNDECIDED: Status = "undecided"
 NOT_ENOUGH: Status = "not enough data"
-Unit = Literal["points", "times", "nats", "count", "eigenvalue", "rank correlation"]
-# Lower bound of quantities in ratios (nats, or units of weights).
+Unit = Literal["points", "times", "nats", "gradient norm", "count", "eigenvalue", "rank correlation"]
+# Lower bound of quantities in ratios (nats, nats per unit of weight, or units of weights).
 _NEXT_TO_NOTHING = 1e-12
 _RESAMPLES = 2000
 # Runs with the same numbers are one run: such an interval says nothing about others.

@@ -115,7 +115,7 @@ CLAIMS = (
         part=_TRAINING,
         statement="RigL's early mask updates raise the gradient norm.",
         paper="LeNet5, MNIST: by 1.2 at step 100, by 0.01 at step 2,000",
-        measure=Single(measured_by.update_change, _RIGL, "nats"),
+        measure=Single(measured_by.update_change, _RIGL, "gradient norm"),
         low=0.0,
     ),
     Claim(
@@ -123,7 +123,7 @@ CLAIMS = (
         part=_TRAINING,
         statement="RigL's early mask updates raise the gradient norm more than SET's.",
         paper="LeNet5, MNIST, step 100: by 1.2 against 0.06",
-        measure=Contrast(measured_by.update_change, _RIGL_SET, "nats"),
+        measure=Contrast(measured_by.update_change, _RIGL_SET, "gradient norm"),
         low=0.0,
     ),
     Claim(
@@ -131,7 +131,7 @@ CLAIMS = (
         part=_TRAINING,
         statement="RigL's early mask updates raise the gradient norm more than growing by the smallest gradients does.",
         paper="LeNet5, MNIST, step 100: by 1.2 against -0.06",
-        measure=Contrast(measured_by.update_change, _RIGL_INVERTED, "nats"),
+        measure=Contrast(measured_by.update_change, _RIGL_INVERTED, "gradient norm"),
         low=0.0,
     ),
     Claim(

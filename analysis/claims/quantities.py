@@ -125,13 +125,13 @@ def accuracy_above_parent(evidence: Evidence) -> pd.DataFrame:
 
 
 def initial_gradient_norm(evidence: Evidence) -> pd.DataFrame:
-    """Gradient norm before the first step (nats)."""
+    """Gradient norm before the first step (nats per unit of weight)."""
     metrics = evidence.runs.metrics
     return _select_value(metrics[metrics["step"] == 0], "gradient_norm")
 
 
 def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
-    """Mean gradient norm over the tenth of training after the first mask update of all methods (nats).
+    """Mean gradient norm in the tenth of training after the first mask update of all methods (nats per unit of weight).
 
     Before it, methods that move their masks are what they are compared with. Without such methods, the first tenth.
     """
@@ -142,7 +142,10 @@ def early_gradient_norm(evidence: Evidence) -> pd.DataFrame:
 
 
 def update_change(evidence: Evidence) -> pd.DataFrame:
-    """Mean change of the gradient norm by the mask updates of a tenth of training, from the first of the run (nats)."""
+    """Mean change of the gradient norm by the mask updates of a tenth of training (nats per unit of weight).
+
+    The tenth begins with the first update of the run.
+    """
     frame = evidence.runs.mask_updates
     begin = frame["run"].map(_first_updates(evidence)).astype(float)
     until = begin + _length_of_early(evidence, frame)
