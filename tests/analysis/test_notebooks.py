@@ -10,7 +10,14 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "analysis" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = ("gradient_flow", "hessian_spectra", "loss_landscapes", "lottery_tickets", "your_own_model")
+LONG = (
+    "first_sparse_network",
+    "gradient_flow",
+    "hessian_spectra",
+    "loss_landscapes",
+    "lottery_tickets",
+    "your_own_model",
+)
 
 
 def cells(notebook: pathlib.Path, kind: str) -> list[str]:
@@ -19,7 +26,7 @@ def cells(notebook: pathlib.Path, kind: str) -> list[str]:
 
 
 def test_there_is_one_for_each_subject():
-    assert len(NOTEBOOKS) >= 6
+    assert len(NOTEBOOKS) >= 7
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
