@@ -1,6 +1,7 @@
 """What every test file shares: the process's devices, seeds, golden values and two tiny models."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 from tests.golden_values import read_golden
 
 LOGICAL_CPUS = 4
+LEVELS = {name: logging.getLogger(name).level for name in (None, "absl")}
 
 
 def _split_cpu() -> None:
@@ -41,6 +43,14 @@ def pytest_collection_finish() -> None:
 def seeds():
     """Starts every test from the same global seeds."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_levels():
+    """Takes back the levels that a command line sets for its process."""
+    yield
+    for name, level in LEVELS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")
