@@ -1,7 +1,7 @@
 """Figures of a study against the weights remaining: accuracy, early stopping, layers, signs, overlap of seeds."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -134,18 +134,12 @@ def sign_flips(tables: Tables) -> Figure:
       NoData: if no run is finished.
     """
     rows = style.require(tables.signs, ["since_start"], "No run is finished.")
-    figure, axes = style.grid(1, 1, 2.6)
-    ax = axes[0, 0]
     drawn = {
         "since the level's start": Look(palette.BLUE, "*", "-", palette.BLUE),
         "since initialisation": Look(palette.ORANGE, "v", _DASHED, "none"),
     }
-    for column, look in zip(("since_start", "since_initialisation"), drawn.values(), strict=True):
-        _draw(ax, rows, column, look)
-    style.set_percent_axis(ax.yaxis, "active weights of another sign\nat the end of the level")
-    _set_weights_axis(ax)
-    palette.add_legend_beside(ax, drawn, kind="both")
-    return figure
+    label = "active weights of another sign\nat the end of the level"
+    return _draw_shares(rows, ("since_start", "since_initialisation"), drawn, label)
 
 
 @style.use_style
@@ -163,18 +157,11 @@ def overlap(tables: Tables) -> Figure:
     """
     rows = style.require(tables.overlap, ["iou"], "Masks of two seeds are compared, and there is one: give --seeds=2.")
     rows = rows.assign(run=rows["seed"].astype(str) + "-" + rows["other_seed"].astype(str))
-    figure, axes = style.grid(1, 1, 2.6)
-    ax = axes[0, 0]
     drawn = {
         "two seeds": Look(palette.BLUE, "*", "-", palette.BLUE),
         "by chance": Look(palette.GREY, "s", _DASHED, "none"),
     }
-    for column, look in zip(("iou", "chance"), drawn.values(), strict=True):
-        _draw(ax, rows, column, look)
-    style.set_percent_axis(ax.yaxis, "intersection over union\nof the masks")
-    _set_weights_axis(ax)
-    palette.add_legend_beside(ax, drawn, kind="both")
-    return figure
+    return _draw_shares(rows, ("iou", "chance"), drawn, "intersection over union\nof the masks")
 
 
 @style.use_style
@@ -270,6 +257,18 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, look: Look, column: str = "density_
     at = 100 * rows.groupby("level")["weights_remaining"].transform("mean")
     runs = rows["run"] if "other_seed" in rows else rows["seed"]
     return palette.draw_over_seeds(ax, rows.assign(run=runs, at=at), "at", column, look)
+
+
+def _draw_shares(rows: pd.DataFrame, columns: Sequence[str], drawn: Mapping[str, Look], label: str) -> Figure:
+    """Draws columns of fractions against weights remaining in one panel, each by the look in its place."""
+    figure, axes = style.grid(1, 1, 2.6)
+    ax = axes[0, 0]
+    for column, look in zip(columns, drawn.values(), strict=True):
+        _draw(ax, rows, column, look)
+    style.set_percent_axis(ax.yaxis, label)
+    _set_weights_axis(ax)
+    palette.add_legend_beside(ax, drawn, kind="both")
+    return figure
 
 
 def _set_weights_axis(ax: Axes) -> None:
